@@ -1,0 +1,403 @@
+"""THE table of system calls: names, arguments, results. Knows nothing about how a call is carried out.
+
+Native routes, OpenAPI, the SDK's methods and the docs' table are made from `CALLS`; nothing of it is written twice.
+Argument structs refuse unknown fields. Sizes are bytes, times are seconds, unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+import difflib
+from enum import Enum
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from .errors import BadRequest, NotFound
+from .messages import Generation, Message, ToolSpec
+
+Text = Annotated[str, Meta(max_length=1 << 20)]
+Name = Annotated[str, Meta(min_length=1, max_length=200)]
+Path = Annotated[str, Meta(min_length=1, max_length=1024)]
+Pid = Annotated[int, Meta(ge=1, le=2**53)]
+Limit = Annotated[int, Meta(ge=1, le=1000)]
+
+
+class Effect(Enum):
+    """What running a call may change. Only `PURE` and `READ` may be run again without asking."""
+
+    PURE = "pure"
+    READ = "read"
+    WRITE = "write"
+    EGRESS = "egress"
+    IRREVERSIBLE = "irreversible"
+
+
+class Args(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of all argument structs."""
+
+
+class Result(Struct, frozen=True, kw_only=True):
+    """Base of all result structs."""
+
+
+# ── llm ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class LLMGenerate(Args):
+    """`extra` holds parameters that the kernel does not know; remote cores get them as they came."""
+
+    messages: Annotated[list[Message], Meta(min_length=1)]
+    model: str | None = None
+    tools: list[ToolSpec] | None = None
+    tool_choice: Literal["none", "auto", "required"] | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: dict[str, Any] | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Meta(ge=0)] | None = None
+    seed: Annotated[int, Meta(ge=-(2**63), lt=2**63)] | None = None
+    stop: str | Annotated[list[str], Meta(max_length=16)] | None = None
+    max_tokens: Annotated[int, Meta(ge=1)] | None = None
+    min_tokens: Annotated[int, Meta(ge=0)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    presence_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
+    logit_bias: dict[str, float] | None = None
+    extra: dict[str, Any] | None = None
+
+
+# ── memory ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+class MemWrite(Args):
+    content: Text
+    kind: Literal["dialogue", "observation", "tool_call", "note", "fact"] = "note"
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+class MemId(Args):
+    id: Name
+
+
+class MemSearch(Args):
+    query: Text
+    k: Limit = 5
+
+
+class MemList(Args):
+    limit: Limit = 100
+    after: str | None = None
+
+
+class MemClear(Args):
+    """One entry by `id`, or everything of the agent with `all`."""
+
+    id: str | None = None
+    all: bool = False
+
+
+class Entry(Result):
+    id: str
+    content: str
+    kind: str
+    metadata: dict[str, Any]
+    created: float
+    score: float | None = None
+
+
+class Entries(Result):
+    entries: list[Entry]
+
+
+class Written(Result):
+    id: str
+
+
+class Count(Result):
+    count: int
+
+
+# ── storage ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+class StoCreate(Args):
+    path: Path
+    kind: Literal["file", "folder"] = "file"
+
+
+class StoPath(Args):
+    path: Path
+
+
+class StoWrite(Args):
+    path: Path
+    content: Annotated[str, Meta(max_length=16 << 20)]
+
+
+class StoRead(Args):
+    path: Path
+    version: Annotated[int, Meta(ge=1)] | None = None
+
+
+class StoList(Args):
+    path: str = ""
+
+
+class StoClear(Args):
+    """A file or a folder and all beneath it; into the trash of the agent, not out of the world."""
+
+    path: Path
+
+
+class Version(Result):
+    path: str
+    version: int
+
+
+class File(Result):
+    path: str
+    content: str
+    version: int
+
+
+class Stat(Result):
+    path: str
+    kind: Literal["file", "folder"]
+    size: int
+    version: int
+    modified: float
+
+
+class Listing(Result):
+    entries: list[Stat]
+
+
+# ── tool ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class ToolList(Args):
+    query: str | None = None
+
+
+class ToolRun(Args):
+    name: Name
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+class ToolInfo(Result):
+    name: str
+    description: str
+    parameters: dict[str, Any]
+    effect: str
+    is_idempotent: bool
+    max_instances: int
+    timeout: float
+    running: int = 0
+
+
+class Tools(Result):
+    tools: list[ToolInfo]
+
+
+class ToolResult(Result):
+    """`is_error` results are for the model to read and act on: the call itself is DONE."""
+
+    content: str
+    is_error: bool = False
+    data: Any = None
+
+
+# ── access and processes ─────────────────────────────────────────────────────────────────────────────
+
+
+class AccCheck(Args):
+    """May the caller make this call with these arguments?"""
+
+    call: Name
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+class Verdict(Result):
+    allowed: bool
+    why: str
+
+
+class ProcSpawn(Args):
+    """Start a process of an agent. The result holds its key, shown this once."""
+
+    agent: Name
+    nice: Annotated[int, Meta(ge=-20, le=19)] = 0
+    command: str | None = None
+
+
+class ProcPid(Args):
+    pid: Pid
+
+
+class ProcList(Args):
+    is_all: bool = field(default=False, name="all")
+
+
+class ProcSignal(Args):
+    """`kill` cancels all its calls and revokes its key; `stop` holds its calls, `cont` lets them go; `exit` ends it
+    when its program has ended, with `code`."""
+
+    pid: Pid
+    signal: Literal["kill", "term", "stop", "cont", "exit"]
+    code: int | None = None
+
+
+class ProcNice(Args):
+    pid: Pid
+    nice: Annotated[int, Meta(ge=-20, le=19)]
+
+
+class ProcWait(Args):
+    pid: Pid
+    timeout: Annotated[float, Meta(ge=0, le=3600)] = 30.0
+
+
+class Spawned(Result):
+    pid: int
+    key: str
+
+
+class OpenCall(Result):
+    """A call that is not over. `position` is its place in the queue (1 = next); `estimate` seconds till it runs."""
+
+    id: str
+    name: str
+    state: str
+    since: float
+    why: str | None = None
+    core: str | None = None
+    position: int | None = None
+    estimate: float | None = None
+
+
+class ProcessInfo(Result):
+    pid: int
+    agent: str
+    owner: str
+    state: str
+    nice: int
+    parent: int | None
+    command: str | None
+    started: float
+    ended: float | None
+    exit_code: int | None
+    num_calls: int
+    num_failed: int
+    tokens_in: int
+    tokens_out: int
+    num_slices: int
+    num_switches: int
+    wait_s: float
+    run_s: float
+    core: str | None
+    open_calls: list[OpenCall]
+
+
+class Processes(Result):
+    processes: list[ProcessInfo]
+
+
+class Empty(Result):
+    pass
+
+
+# ── the table ────────────────────────────────────────────────────────────────────────────────────────
+
+
+class CallSpec(Struct, frozen=True):
+    """A row. `module` names the queue; "kernel" calls are answered at once, without one.
+
+    `is_repeatable`: after a crash the kernel may run it again, since a second run changes nothing more.
+    """
+
+    name: str
+    module: str
+    args: type[Args]
+    result: type[Struct]
+    effect: Effect
+    doc: str
+    is_repeatable: bool = True
+    is_streamed: bool = False
+
+
+R, W, P = Effect.READ, Effect.WRITE, Effect.PURE
+
+_ROWS = [
+    CallSpec("llm_generate", "llm", LLMGenerate, Generation, P, "Ask a model for the next message.", is_streamed=True),
+    CallSpec("mem_write", "memory", MemWrite, Written, W, "Keep an entry in the agent's memory."),
+    CallSpec("mem_read", "memory", MemId, Entry, R, "Read one entry of the agent's memory."),
+    CallSpec("mem_search", "memory", MemSearch, Entries, R, "Find the k entries that fit a query best, best first."),
+    CallSpec("mem_list", "memory", MemList, Entries, R, "List entries, newest first; `after` is the last id seen."),
+    CallSpec("mem_clear", "memory", MemClear, Count, W, "Forget one entry, or all of them."),
+    CallSpec("sto_create", "storage", StoCreate, Version, W, "Make an empty file or a folder."),
+    CallSpec("sto_write", "storage", StoWrite, Version, W, "Write a file whole; each write is a new version."),
+    CallSpec("sto_read", "storage", StoRead, File, R, "Read a file, the newest version unless one is named."),
+    CallSpec("sto_list", "storage", StoList, Listing, R, "List what is in a folder of the agent's storage."),
+    CallSpec("sto_clear", "storage", StoClear, Count, W, "Move a file or folder to the trash."),
+    CallSpec("tool_list", "tool", ToolList, Tools, R, "List the tools the caller may run, with their schemas."),
+    CallSpec("tool_run", "tool", ToolRun, ToolResult, W, "Check the arguments and run a tool.", is_repeatable=False),
+    CallSpec("acc_check", "kernel", AccCheck, Verdict, R, "Ask whether a call would be allowed, without making it."),
+    CallSpec("proc_spawn", "kernel", ProcSpawn, Spawned, W, "Start a process and mint its key.", is_repeatable=False),
+    CallSpec("proc_list", "kernel", ProcList, Processes, R, "List processes the caller may see."),
+    CallSpec("proc_signal", "kernel", ProcSignal, Empty, W, "Stop, continue, kill or end a process."),
+    CallSpec("proc_nice", "kernel", ProcNice, Empty, W, "Change a process's share of the cores."),
+    CallSpec("proc_wait", "kernel", ProcWait, ProcessInfo, R, "Wait until a process has ended, or for the timeout."),
+]
+
+CALLS: dict[str, CallSpec] = {row.name: row for row in _ROWS}
+MODULES: tuple[str, ...] = ("llm", "memory", "storage", "tool")
+"""Modules with a queue of their own."""
+
+
+def nearest(word: str, known: Any) -> str:
+    """`"; did you mean 'x'?"` for the known word nearest to `word`, or ""."""
+    found = difflib.get_close_matches(word, [str(k) for k in known], n=1, cutoff=0.6)
+    return f"; did you mean '{found[0]}'?" if found else ""
+
+
+def spec_of(name: str) -> CallSpec:
+    """The row named `name`. Raises NotFound, naming the nearest call."""
+    spec = CALLS.get(name)
+    if spec is None:
+        hint = nearest(name[:100], CALLS) or "; GET /openapi.json lists all calls"
+        raise NotFound(f"there is no call '{name[:100]}'{hint}", code="unknown_call", param="name")
+    return spec
+
+
+def convert_args(spec: CallSpec, raw: Any) -> Args:
+    """`raw` (decoded JSON) as the argument struct of `spec`. Raises BadRequest that names the field."""
+    try:
+        return msgspec.convert(raw, spec.args)
+    except msgspec.ValidationError as error:
+        raise BadRequest(explain(error, spec.args), code="bad_arguments", param=_path(error)) from None
+
+
+def decode_args(spec: CallSpec, body: bytes) -> Args:
+    """`body` (JSON text; empty means `{}`) as the argument struct of `spec`. Raises BadRequest."""
+    try:
+        return msgspec.json.decode(body or b"{}", type=spec.args)
+    except msgspec.ValidationError as error:
+        raise BadRequest(explain(error, spec.args), code="bad_arguments", param=_path(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest(f"the body is not valid JSON: {error}", code="invalid_json") from None
+
+
+def explain(error: msgspec.ValidationError, kind: type[Struct]) -> str:
+    """msgspec's message, with the nearest known field added when a field is unknown."""
+    text = str(error)
+    if "unknown field `" in text:
+        word = text.split("unknown field `", 1)[1].split("`", 1)[0]
+        return text + nearest(word, kind.__struct_encode_fields__)
+    return text
+
+
+def _path(error: msgspec.ValidationError) -> str | None:
+    text = str(error)
+    return text.rsplit("at `$.", 1)[1].rstrip("`") if "at `$." in text else None

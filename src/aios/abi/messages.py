@@ -1,0 +1,150 @@
+"""Messages that cross between agents, kernel, cores and tools. Plain data: no behaviour, no I/O.
+
+Shapes follow OpenAI's chat format, the common tongue of agents. Sizes are counted in tokens of the core that answers.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType, field
+
+Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
+
+
+class FunctionCall(Struct, frozen=True):
+    """`arguments` is JSON text, as the model wrote it."""
+
+    name: str
+    arguments: str = "{}"
+
+
+class ToolCall(Struct, frozen=True):
+    id: str
+    function: FunctionCall
+    type: str = "function"
+
+
+class Message(Struct, frozen=True, omit_defaults=True):
+    """One turn. `content` is text, null, or a list of typed parts."""
+
+    role: Role
+    content: str | list[dict[str, Any]] | None = None
+    name: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+    refusal: str | None = None
+    reasoning_content: str | None = None
+
+    def text(self) -> str:
+        """The text of all parts, joined; "" when there is none."""
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(str(part.get("text", "")) for part in self.content or [])
+
+
+class FunctionSpec(Struct, frozen=True, omit_defaults=True):
+    """A function that a model may call; `parameters` is a JSON Schema. `strict=False` turns constrained output off."""
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class ToolSpec(Struct, frozen=True):
+    function: FunctionSpec
+    type: str = "function"
+
+
+class Usage(Struct, frozen=True):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+
+    @classmethod
+    def of(cls, prompt: int, completion: int) -> Usage:
+        return cls(prompt, completion, prompt + completion)
+
+
+class TopLogprob(Struct, frozen=True):
+    token: str
+    logprob: float
+    bytes: list[int] | None = None
+
+
+class TokenLogprob(Struct, frozen=True):
+    token: str
+    logprob: float
+    bytes: list[int] | None = None
+    top_logprobs: list[TopLogprob] = field(default_factory=list)
+
+
+class FunctionDelta(Struct, frozen=True, omit_defaults=True):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class ToolCallDelta(Struct, frozen=True, omit_defaults=True):
+    """A piece of a tool call; `id` and `function.name` come with the first piece of each `index` only."""
+
+    index: int
+    id: str | None = None
+    type: str | None = None
+    function: FunctionDelta | None = None
+
+
+class Chunk(Struct, frozen=True):
+    """A piece of an answer under way. `tokens` says how many tokens it holds.
+
+    `raw` is the upstream's own server-sent event bytes (whole events, `data: …` and blank line), set only by cores
+    that pass a stream through, in which case the other fields may be empty: a surface that speaks the same wire sends
+    `raw` as it is, every other one asks the core to parse (`raw_format` names the wire, e.g. "openai.chat").
+    """
+
+    text: str = ""
+    tool_calls: list[ToolCallDelta] | None = None
+    logprobs: list[TokenLogprob] | None = None
+    finish_reason: FinishReason | None = None
+    usage: Usage | None = None
+    tokens: int = 0
+    raw: bytes = b""
+
+
+class Generation(Struct, frozen=True, omit_defaults=True):
+    """What `llm_generate` answers. `seed` is the one used, drawn by the kernel if the agent named none."""
+
+    message: Message
+    finish_reason: FinishReason
+    usage: Usage
+    model: str
+    core: str
+    seed: int | None = None
+    logprobs: list[TokenLogprob] | None = None
+    fingerprint: str | None = None
+
+
+JSON = msgspec.json.Encoder()
+"""Encodes any struct above; shared, stateless."""
+
+__all__ = [
+    "JSON",
+    "UNSET",
+    "Chunk",
+    "FinishReason",
+    "FunctionCall",
+    "FunctionDelta",
+    "FunctionSpec",
+    "Generation",
+    "Message",
+    "Role",
+    "TokenLogprob",
+    "ToolCall",
+    "ToolCallDelta",
+    "ToolSpec",
+    "TopLogprob",
+    "UnsetType",
+    "Usage",
+]
