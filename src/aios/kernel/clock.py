@@ -1,0 +1,30 @@
+"""Time, as the kernel sees it. Everything that waits asks a Clock, so that tests wait for nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+
+class Timer(Protocol):
+    def cancel(self) -> None: ...
+
+
+class Clock(Protocol):
+    """`now` is monotonic seconds for differences, `wall` is seconds since 1970 for people."""
+
+    def now(self) -> float: ...
+    def wall(self) -> float: ...
+    def call_later(self, delay: float, action: Callable[[], None]) -> Timer: ...
+
+
+class SystemClock:
+    """The machine's clock; timers fire on the running event loop."""
+
+    now = staticmethod(time.monotonic)
+    wall = staticmethod(time.time)
+
+    def call_later(self, delay: float, action: Callable[[], None]) -> Timer:
+        return asyncio.get_running_loop().call_later(delay, action)

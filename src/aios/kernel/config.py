@@ -1,0 +1,172 @@
+"""The configuration: read once, checked whole, then frozen. Unknown keys are errors that name the nearest known one.
+
+Knows nothing about what the settings do; each room takes its own section.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from aios.abi.calls import nearest
+from aios.abi.errors import BadRequest
+
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+CoreName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
+class ConfigError(BadRequest):
+    """The configuration cannot be used: which file, which key, why."""
+
+    default_code = "bad_config"
+
+
+class Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of all sections."""
+
+
+class Server(Section):
+    """`max_body` is bytes; `drain` is how long a stop waits for open calls."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65_535)] = 8420
+    max_body: Annotated[int, Meta(ge=1024)] = 8 << 20
+    max_connections: Annotated[int, Meta(ge=1)] = 4096
+    drain: Seconds = 10.0
+
+
+class Scheduler(Section):
+    """`quantum` is tokens. `max_waiting` bounds each module's queue, `max_open` the open calls of one process."""
+
+    policy: Literal["fifo", "rr"] = "rr"
+    quantum: Annotated[int, Meta(ge=1, le=100_000)] = 32
+    max_waiting: Annotated[int, Meta(ge=1)] = 2000
+    max_open: Annotated[int, Meta(ge=1)] = 256
+    timeout: Seconds = 600.0
+
+
+class JournalSection(Section):
+    """`fast` survives kill -9, `durable` power loss too. Answers of keyed calls are kept for `keep` seconds."""
+
+    mode: Literal["fast", "durable"] = "fast"
+    keep: Annotated[float, Meta(ge=0)] = 7 * 86_400.0
+    max_bytes: Annotated[int, Meta(ge=1 << 20)] = 4 << 30
+
+
+class RouterSection(Section):
+    default: str | None = None
+
+
+class CoreSection(Section):
+    """One LLM core. `nano` is the packaged model; `openai` is any server that speaks OpenAI's API at `base_url`.
+
+    `timeout` is seconds between two tokens. The key is read from the environment variable `api_key_env`.
+    """
+
+    name: CoreName
+    kind: Literal["nano", "openai"]
+    slots: Annotated[int, Meta(ge=1, le=4096)] = 8
+    base_url: str | None = None
+    model: str | None = None
+    timeout: Seconds = 120.0
+    api_key_env: str | None = None
+    context_length: Annotated[int, Meta(ge=16)] | None = None
+    kv_bytes: Annotated[int, Meta(ge=1 << 20)] = 512 << 20
+
+
+class ToolSection(Section):
+    """A Python file whose `@tool` functions become tools, run in worker processes."""
+
+    module: str
+    max_instances: Annotated[int, Meta(ge=1, le=1024)] = 1
+    timeout: Seconds = 30.0
+
+
+class Config(Section):
+    """All of it. `home` is where the kernel keeps what must outlive it; not a key of the file."""
+
+    server: Server = Server()
+    scheduler: Scheduler = Scheduler()
+    journal: JournalSection = JournalSection()
+    router: RouterSection = RouterSection()
+    core: list[CoreSection] = field(default_factory=list)
+    tool: list[ToolSection] = field(default_factory=list)
+
+
+DEFAULT_CORES = [CoreSection(name="nano", kind="nano", slots=8)]
+
+
+def home_path() -> Path:
+    """`$AIOS_HOME`, else `~/.aios`."""
+    return Path(os.environ.get("AIOS_HOME") or Path.home() / ".aios").expanduser()
+
+
+def load(path: Path | None = None, *, home: Path | None = None) -> Config:
+    """The configuration in `path`, else in the home's `aios.toml` if there is one, else the defaults.
+
+    Raises ConfigError. Without any [[core]] there is the packaged one, and it is the router's default.
+    """
+    if path is None:
+        path = (home or home_path()) / "aios.toml"
+        if not path.exists():
+            return parse("", str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error}") from None
+    return parse(text, str(path))
+
+
+def parse(text: str, where: str = "aios.toml") -> Config:
+    """The configuration in `text` (TOML). Raises ConfigError that names `where` and the key."""
+    try:
+        raw = tomllib.loads(text)
+        config = msgspec.convert(raw, Config)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where} is not valid TOML: {error}") from None
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{where}: {_explain(str(error))}") from None
+    if not config.core:
+        default = config.router.default or DEFAULT_CORES[0].name
+        config = msgspec.structs.replace(config, core=DEFAULT_CORES, router=RouterSection(default=default))
+    _check(config, where)
+    return config
+
+
+def _explain(text: str) -> str:
+    if "unknown field `" not in text:
+        return text
+    word = text.split("unknown field `", 1)[1].split("`", 1)[0]
+    return f"unknown key '{word}'{nearest(word, _known_keys(Config))}" + _place(text)
+
+
+def _place(text: str) -> str:
+    return " (at " + text.rsplit("at `$.", 1)[1].rstrip("`") + ")" if "at `$." in text else ""
+
+
+def _known_keys(kind: Any) -> set[str]:
+    keys: set[str] = set()
+    for item in msgspec.structs.fields(kind):
+        keys.add(item.encode_name)
+        inner = getattr(item.type, "__args__", (item.type,))[0]
+        if isinstance(inner, type) and issubclass(inner, Section):
+            keys |= _known_keys(inner)
+    return keys
+
+
+def _check(config: Config, where: str) -> None:
+    names = [core.name for core in config.core]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"{where}: two cores are called '{name}'; each [[core]] needs a name of its own")
+    default = config.router.default
+    if default is not None and default not in names:
+        raise ConfigError(f"{where}: [router] default names no core: '{default}'{nearest(default, names)}")
+    for core in config.core:
+        if core.kind == "openai" and not (core.base_url or "").startswith(("http://", "https://")):
+            raise ConfigError(f"{where}: core '{core.name}' needs base_url = \"http://…/v1\"")

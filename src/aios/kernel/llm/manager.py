@@ -1,0 +1,81 @@
+"""What `llm_generate` means: which core may run a call, and how a slice of it is run. Knows no policy and no wire."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from aios.abi.errors import KernelFault
+from aios.abi.messages import Generation
+
+from ..syscall import Suspended, Syscall
+from .base import Core, CoreInfo, Request
+from .router import Router
+
+
+class LLMManager:
+    """Hands slots of cores to calls. The queue's runner for "llm"; one slot name is one core."""
+
+    def __init__(self, cores: Mapping[str, Core], router: Router) -> None:
+        self._cores = cores
+        self._router = router
+        self._active = dict.fromkeys(cores, 0)
+
+    def check(self, call: Syscall) -> None:
+        for core in self._router.cores_for(call.args.model):
+            core.check(call.args)
+
+    def free(self) -> Iterable[str]:
+        """Cores with a free slot, the least loaded first."""
+        room = [c for c in self._cores.values() if self._active[c.name] < c.slots]
+        return [c.name for c in sorted(room, key=lambda c: self._active[c.name] / c.slots)]
+
+    def fits(self, call: Syscall, slot: str) -> bool:
+        core = self._cores[slot]
+        if self._active[slot] >= core.slots:
+            return False
+        if call.snapshot is not None:
+            return call.core == slot and core.can_take(call.snapshot)
+        return core in self._router.cores_for(call.args.model) and core.can_take(None)
+
+    def take(self, call: Syscall, slot: str) -> None:
+        self._active[slot] += 1
+        call.core = slot
+
+    def release(self, call: Syscall, slot: str) -> None:
+        self._active[slot] -= 1
+
+    async def run(self, call: Syscall, slot: str, quantum: int | None) -> Generation | Suspended:
+        streamed = call.on_chunk is not None or call.chunks is not None
+        request = Request(call.id, call.args, call.emit, call.snapshot, streamed)
+        outcome = await self._cores[slot].run(request, quantum)
+        if isinstance(outcome, Generation):
+            self._account(call, outcome)
+        return outcome
+
+    def _account(self, call: Syscall, generation: Generation) -> None:
+        call.snapshot = None
+        call.tokens_in = generation.usage.prompt_tokens
+        call.tokens_out = generation.usage.completion_tokens
+
+    def drop(self, call: Syscall) -> None:
+        if call.snapshot is not None and call.core is not None:
+            self._cores[call.core].drop(call.snapshot)
+            call.snapshot = None
+
+    def info(self) -> list[CoreInfo]:
+        return [
+            CoreInfo(c.name, c.kind, c.model, c.slots, self._active[c.name], c.context_length, c.resume, c.statistics())
+            for c in self._cores.values()
+        ]
+
+    def core(self, name: str) -> Core:
+        return self._cores[name]
+
+    def check_integrity(self) -> None:
+        """When idle, no slot is taken."""
+        if taken := {name: n for name, n in self._active.items() if n}:
+            raise KernelFault(f"slots are taken while nothing runs: {taken}")
+
+    def statistics(self) -> dict[str, Any]:
+        return {name: core.statistics() for name, core in self._cores.items()}

@@ -1,0 +1,130 @@
+"""Agent processes: pid, owner, nice, accounting. A process is one run of an agent. Knows nothing about calls' contents."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from aios.abi.errors import Conflict, NotFound
+
+if TYPE_CHECKING:
+    from .syscall import Syscall
+
+
+class ProcessState(Enum):
+    RUNNING = "running"
+    STOPPED = "stopped"
+    ENDED = "ended"
+
+
+PROCESS_TRANSITIONS: dict[ProcessState, frozenset[ProcessState]] = {
+    ProcessState.RUNNING: frozenset({ProcessState.STOPPED, ProcessState.ENDED}),
+    ProcessState.STOPPED: frozenset({ProcessState.RUNNING, ProcessState.ENDED}),
+    ProcessState.ENDED: frozenset(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks, as a key says: an owner, one of its agents, perhaps one process of it. Admins may see everything."""
+
+    owner: str
+    agent: str
+    pid: int | None = None
+    is_admin: bool = False
+    key_id: str = ""
+
+
+@dataclass(slots=True, eq=False)
+class Process:
+    """One run of an agent. Times are monotonic seconds but `started_wall` and `ended_wall` (since 1970)."""
+
+    pid: int
+    agent: str
+    owner: str
+    parent: int | None = None
+    nice: int = 0
+    command: str | None = None
+    state: ProcessState = ProcessState.RUNNING
+    started_wall: float = 0.0
+    ended_wall: float | None = None
+    exit_code: int | None = None
+    is_implicit: bool = False
+    """Made for a key that has no process of its own; lives as long as the key is used."""
+    num_calls: int = 0
+    num_failed: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    num_slices: int = 0
+    num_switches: int = 0
+    wait_s: float = 0.0
+    run_s: float = 0.0
+    open_calls: dict[str, Syscall] = field(default_factory=dict)
+
+    @property
+    def weight(self) -> float:
+        """Share of the cores: 1 at nice 0, a quarter more for each step below, as Unix schedulers have it."""
+        return 1.25**-self.nice
+
+    def move(self, state: ProcessState) -> None:
+        if state not in PROCESS_TRANSITIONS[self.state]:
+            raise Conflict(f"process {self.pid} is {self.state.value} and cannot become {state.value}")
+        self.state = state
+
+
+class ProcessTable:
+    """All live processes, and the last `keep` ended ones."""
+
+    def __init__(self, keep: int = 1000, first_pid: int = 1) -> None:
+        self._live: dict[int, Process] = {}
+        self._ended: OrderedDict[int, Process] = OrderedDict()
+        self._implicit: dict[str, Process] = {}
+        self._keep = keep
+        self._next = first_pid
+
+    def spawn(
+        self,
+        agent: str,
+        owner: str,
+        *,
+        wall: float,
+        parent: int | None = None,
+        nice: int = 0,
+        command: str | None = None,
+    ) -> Process:
+        process = Process(self._next, agent, owner, parent, nice, command, started_wall=wall)
+        self._next += 1
+        self._live[process.pid] = process
+        return process
+
+    def implicit(self, principal: Principal, wall: float) -> Process:
+        """The process of a key that names none: one for each key, made when first asked for."""
+        process = self._implicit.get(principal.key_id)
+        if process is None or process.state is ProcessState.ENDED:
+            process = self.spawn(principal.agent, principal.owner, wall=wall)
+            process.is_implicit = True
+            self._implicit[principal.key_id] = process
+        return process
+
+    def get(self, pid: int) -> Process:
+        process = self._live.get(pid) or self._ended.get(pid)
+        if process is None:
+            raise NotFound(f"there is no process {pid}; 'aios ps' lists them", code="no_such_process", param="pid")
+        return process
+
+    def end(self, process: Process, wall: float, code: int | None = None) -> None:
+        process.move(ProcessState.ENDED)
+        process.ended_wall, process.exit_code = wall, code
+        self._live.pop(process.pid)
+        self._ended[process.pid] = process
+        while len(self._ended) > self._keep:
+            self._ended.popitem(last=False)
+
+    def list(self, *, ended: bool = False) -> list[Process]:
+        """Live processes by pid; with `ended`, the remembered ended ones before them."""
+        return [*(self._ended.values() if ended else ()), *self._live.values()]
+
+    def __len__(self) -> int:
+        return len(self._live)

@@ -1,0 +1,11 @@
+"""The scheduler: one queue per module, ordered by a policy; free slots pull. Knows no module's inside."""
+
+from .base import Policy, Slot
+from .fifo import Fifo
+from .round_robin import RoundRobin
+from .pool import Pool
+from .worker import Queue, Runner
+
+POLICIES: dict[str, type[Fifo] | type[RoundRobin]] = {"fifo": Fifo, "rr": RoundRobin}
+
+__all__ = ["POLICIES", "Fifo", "Policy", "Pool", "Queue", "RoundRobin", "Runner", "Slot"]

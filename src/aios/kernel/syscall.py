@@ -1,0 +1,159 @@
+"""A system call under way: its states, the table of moves between them, and its timings. Knows no module and no I/O."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from aios.abi.calls import Args, CallSpec
+from aios.abi.errors import AiosError, KernelFault
+from aios.abi.messages import Chunk
+
+from .process import Process
+from .trace import Row, Trace
+
+
+class State(Enum):
+    """Where a call is in its life. `BLOCKED` waits for something other than a slot: a person, a stopped process."""
+
+    NEW = "new"
+    QUEUED = "queued"
+    BLOCKED = "blocked"
+    RUNNING = "running"
+    SUSPENDED = "suspended"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+TERMINAL = frozenset({State.DONE, State.FAILED, State.CANCELLED})
+
+TRANSITIONS: dict[State, frozenset[State]] = {
+    State.NEW: frozenset({State.QUEUED, State.BLOCKED, State.RUNNING, State.FAILED, State.CANCELLED}),
+    State.QUEUED: frozenset({State.RUNNING, State.BLOCKED, State.FAILED, State.CANCELLED}),
+    State.BLOCKED: frozenset({State.QUEUED, State.FAILED, State.CANCELLED}),
+    State.RUNNING: frozenset({State.DONE, State.SUSPENDED, State.FAILED, State.CANCELLED}),
+    State.SUSPENDED: frozenset({State.QUEUED, State.BLOCKED, State.FAILED, State.CANCELLED}),
+    State.DONE: frozenset(),
+    State.FAILED: frozenset(),
+    State.CANCELLED: frozenset(),
+}
+"""Which moves are legal. The diagram in ARCHITECTURE.md is drawn from this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suspended:
+    """A module's word that a call's quantum is used up and it is not done. `snapshot` is what resumes it."""
+
+    snapshot: Any
+    tokens: int
+
+
+class IllegalMove(KernelFault):
+    """A move that is not in the table: a bug of the kernel, told with the call's story."""
+
+
+class Syscall:
+    """One call. Only `move()` changes its state; modules may set `snapshot`, `core`, `tokens_in` and `tokens_out`.
+
+    Times are the clock's monotonic seconds. `wait_s` counts QUEUED, BLOCKED and SUSPENDED; `run_s` counts RUNNING.
+    """
+
+    __slots__ = (
+        "args",
+        "chunks",
+        "core",
+        "created",
+        "error",
+        "fate",
+        "future",
+        "id",
+        "is_detached",
+        "key",
+        "num_slices",
+        "num_switches",
+        "on_chunk",
+        "process",
+        "result",
+        "run_s",
+        "since",
+        "snapshot",
+        "spec",
+        "state",
+        "task",
+        "timer",
+        "tokens_in",
+        "tokens_out",
+        "wait_s",
+        "why",
+    )
+
+    def __init__(self, id: str, spec: CallSpec, args: Args, process: Process, now: float, key: str | None = None) -> None:
+        self.id = id
+        self.spec = spec
+        self.args: Any = args
+        self.process = process
+        self.key = key
+        self.state = State.NEW
+        self.created = self.since = now
+        self.wait_s = self.run_s = 0.0
+        self.num_slices = self.num_switches = 0
+        self.tokens_in = self.tokens_out = 0
+        self.core: str | None = None
+        self.why: str | None = None
+        self.snapshot: Any = None
+        self.result: Any = None
+        self.error: AiosError | None = None
+        self.fate: AiosError | None = None
+        """Set before a running call is aborted: what it is to end with."""
+        self.future: asyncio.Future[Any] | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.timer: Any = None
+        self.chunks: list[Chunk] | None = None
+        """The answer so far, kept for a second listener (calls with a key only)."""
+        self.on_chunk: Callable[[Chunk], None] | None = None
+        self.is_detached = key is not None
+        """A detached call outlives the connection that made it."""
+
+    def emit(self, chunk: Chunk) -> None:
+        """Hand a piece of the answer to whoever listens. Called by modules, on the event loop."""
+        self.tokens_out += chunk.tokens
+        if self.chunks is not None:
+            self.chunks.append(chunk)
+        if self.on_chunk is not None:
+            self.on_chunk(chunk)
+
+    def __repr__(self) -> str:
+        return f"<{self.spec.name} {self.id} of pid {self.process.pid}: {self.state.value}>"
+
+
+def move(call: Syscall, state: State, now: float, trace: Trace, why: str | None = None) -> None:
+    """The only way a call changes state. Adds one row to the trace; raises IllegalMove off the table."""
+    old = call.state
+    if state not in TRANSITIONS[old]:
+        story = " → ".join(row.state for row in trace.story(call.id))
+        raise IllegalMove(
+            f"{call!r} cannot move from {old.value} to {state.value}; its story: {story or 'none'}", call_id=call.id
+        )
+    _settle(call, old, state, now - call.since)
+    call.state, call.since, call.why = state, now, why
+    trace.add(Row(now, call.id, call.process.pid, call.spec.name, state.value, call.core, why))
+
+
+def _settle(call: Syscall, old: State, new: State, span: float) -> None:
+    process = call.process
+    if old is State.RUNNING:
+        call.run_s += span
+        process.run_s += span
+        if new is State.SUSPENDED:
+            call.num_switches += 1
+            process.num_switches += 1
+    else:
+        call.wait_s += span
+        process.wait_s += span
+    if new is State.RUNNING:
+        call.num_slices += 1
+        process.num_slices += 1
