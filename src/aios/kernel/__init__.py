@@ -1,1 +1,47 @@
-"""The kernel. This is its door: what a gateway, an SDK in the same program, or a test may use."""
+"""The kernel. This is its door: what a gateway, an SDK in the same program, or a test may use.
+
+Names are loaded when first asked for, so that importing one small file of the kernel does not load every room.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .config import Config, ConfigError, home_path, load, parse
+    from .kernel import Kernel
+    from .process import Principal, Process
+    from .syscall import State, Syscall
+
+_PLACES = {
+    "Config": "config",
+    "ConfigError": "config",
+    "Kernel": "kernel",
+    "Principal": "process",
+    "Process": "process",
+    "State": "syscall",
+    "Syscall": "syscall",
+    "home_path": "config",
+    "load": "config",
+    "parse": "config",
+}
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "Kernel",
+    "Principal",
+    "Process",
+    "State",
+    "Syscall",
+    "home_path",
+    "load",
+    "parse",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'aios.kernel' has no attribute '{name}'")
+    return getattr(importlib.import_module(f".{_PLACES[name]}", __name__), name)

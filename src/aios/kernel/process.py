@@ -108,6 +108,14 @@ class ProcessTable:
             self._implicit[principal.key_id] = process
         return process
 
+    def revive(self, pid: int, agent: str, owner: str, nice: int, wall: float) -> Process:
+        """The process `pid` of an earlier kernel, as it is known from the journal; ends with its last open call."""
+        process = self._live.get(pid)
+        if process is None:
+            process = self._live[pid] = Process(pid, agent, owner, nice=nice, started_wall=wall, is_implicit=True)
+            self._next = max(self._next, pid + 1)
+        return process
+
     def get(self, pid: int) -> Process:
         process = self._live.get(pid) or self._ended.get(pid)
         if process is None:

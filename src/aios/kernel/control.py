@@ -1,0 +1,192 @@
+"""The calls that the kernel answers itself, without a queue: access checks and processes. Knows no module's inside."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from aios.abi import calls as abi
+from aios.abi.calls import CallSpec, convert_args, spec_of
+from aios.abi.errors import AiosError, BadRequest, Cancelled, Denied
+
+from .clock import Clock
+from .process import Principal, Process, ProcessState, ProcessTable
+from .scheduler import Queue
+from .syscall import State, Syscall
+
+
+class Access(Protocol):
+    """What control needs of the access manager."""
+
+    def check(self, principal: Principal, spec: CallSpec, args: Any, processes: ProcessTable) -> None: ...
+    def mint(self, *, owner: str, agent: str, pid: int | None = None, name: str = "") -> tuple[str, str]: ...
+    def revoke_process(self, pid: int) -> None: ...
+
+
+class Control:
+    """Process table, signals and questions. One handler a call, named like the call."""
+
+    def __init__(
+        self,
+        processes: ProcessTable,
+        access: Access,
+        queues: Mapping[str, Queue],
+        clock: Clock,
+        abort: Callable[[Syscall, AiosError], None],
+    ) -> None:
+        self._processes = processes
+        self._access = access
+        self._queues = queues
+        self._clock = clock
+        self._abort = abort
+        self._waiters: dict[int, list[asyncio.Future[None]]] = {}
+
+    async def run(self, principal: Principal, call: Syscall) -> Any:
+        handler = getattr(self, call.spec.name)
+        return await handler(principal, call.process, call.args)
+
+    async def acc_check(self, principal: Principal, process: Process, args: abi.AccCheck) -> abi.Verdict:
+        try:
+            spec = spec_of(args.call)
+            self._access.check(principal, spec, convert_args(spec, args.arguments), self._processes)
+        except (Denied, BadRequest) as error:
+            return abi.Verdict(allowed=False, why=error.message)
+        return abi.Verdict(allowed=True, why="its own data and nothing else")
+
+    async def proc_spawn(self, principal: Principal, process: Process, args: abi.ProcSpawn) -> abi.Spawned:
+        child = self._processes.spawn(
+            args.agent,
+            principal.owner,
+            wall=self._clock.wall(),
+            parent=None if process.is_implicit else process.pid,
+            nice=args.nice,
+            command=args.command,
+        )
+        _, key = self._access.mint(owner=principal.owner, agent=args.agent, pid=child.pid, name=f"pid {child.pid}")
+        return abi.Spawned(pid=child.pid, key=key)
+
+    async def proc_list(self, principal: Principal, process: Process, args: abi.ProcList) -> abi.Processes:
+        return abi.Processes(processes=[self.info(p) for p in self.visible(principal, ended=args.is_all)])
+
+    async def proc_signal(self, principal: Principal, process: Process, args: abi.ProcSignal) -> abi.Empty:
+        target = self._processes.get(args.pid)
+        if args.signal == "stop":
+            self._stop(target)
+        elif args.signal == "cont":
+            self._continue(target)
+        elif args.signal == "exit":
+            self.end(target, args.code, Cancelled("its process ended", code="process_ended"), detached=False)
+        else:
+            for child in [p for p in self._processes.list() if p.parent == target.pid]:
+                self.end(child, None, Cancelled("its parent process was killed", code="killed"))
+            self.end(target, args.code, Cancelled("its process was killed", code="killed"))
+        return abi.Empty()
+
+    async def proc_nice(self, principal: Principal, process: Process, args: abi.ProcNice) -> abi.Empty:
+        self._processes.get(args.pid).nice = args.nice
+        return abi.Empty()
+
+    async def proc_wait(self, principal: Principal, process: Process, args: abi.ProcWait) -> abi.ProcessInfo:
+        target = self._processes.get(args.pid)
+        if target.state is not ProcessState.ENDED:
+            ended = asyncio.get_running_loop().create_future()
+            self._waiters.setdefault(target.pid, []).append(ended)
+            timer = self._clock.call_later(args.timeout, lambda: ended.done() or ended.set_result(None))
+            try:
+                await ended
+            finally:
+                timer.cancel()
+                self._forget_waiter(target.pid, ended)
+        return self.info(target)
+
+    # ── signals ──
+
+    def _stop(self, target: Process) -> None:
+        target.move(ProcessState.STOPPED)
+        for call in list(target.open_calls.values()):
+            if (queue := self._queues.get(call.spec.module)) is not None:
+                queue.hold(call)
+
+    def _continue(self, target: Process) -> None:
+        target.move(ProcessState.RUNNING)
+        for call in list(target.open_calls.values()):
+            if (queue := self._queues.get(call.spec.module)) is not None:
+                queue.unhold(call)
+
+    def end(self, target: Process, code: int | None, fate: AiosError, *, detached: bool = True) -> None:
+        """End `target` and its open calls with `fate`; with `detached=False` calls that outlive it go on."""
+        if target.state is ProcessState.ENDED:
+            return
+        self._processes.end(target, self._clock.wall(), code)
+        self._access.revoke_process(target.pid)
+        for call in list(target.open_calls.values()):
+            if detached or not call.is_detached:
+                self._abort(call, type(fate)(fate.message, code=fate.code))
+        for waiter in self._waiters.pop(target.pid, []):
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _forget_waiter(self, pid: int, waiter: asyncio.Future[None]) -> None:
+        waiting = self._waiters.get(pid, [])
+        if waiter in waiting:
+            waiting.remove(waiter)
+        if not waiting:
+            self._waiters.pop(pid, None)
+
+    # ── what people see ──
+
+    def visible(self, principal: Principal, *, ended: bool = False) -> list[Process]:
+        """Processes that `principal` may see: all for an admin, else those of its own agent and their children."""
+        everyone = self._processes.list(ended=ended)
+        if principal.is_admin:
+            return everyone
+        mine = {p.pid for p in everyone if (p.owner, p.agent) == (principal.owner, principal.agent)}
+        for process in everyone:  # parents come before children: pids only grow
+            if process.parent in mine:
+                mine.add(process.pid)
+        return [p for p in everyone if p.pid in mine]
+
+    def info(self, process: Process) -> abi.ProcessInfo:
+        running = next((c for c in process.open_calls.values() if c.state is State.RUNNING), None)
+        return abi.ProcessInfo(
+            pid=process.pid,
+            agent=process.agent,
+            owner=process.owner,
+            state=process.state.value,
+            nice=process.nice,
+            parent=process.parent,
+            command=process.command,
+            started=process.started_wall,
+            ended=process.ended_wall,
+            exit_code=process.exit_code,
+            num_calls=process.num_calls,
+            num_failed=process.num_failed,
+            tokens_in=process.tokens_in,
+            tokens_out=process.tokens_out + sum(c.tokens_out for c in process.open_calls.values()),
+            num_slices=process.num_slices,
+            num_switches=process.num_switches,
+            wait_s=round(process.wait_s + self._waiting_now(process), 6),
+            run_s=round(process.run_s, 6),
+            core=running.core if running else None,
+            open_calls=[self._open_call(call) for call in process.open_calls.values()],
+        )
+
+    def _waiting_now(self, process: Process) -> float:
+        waits = (State.QUEUED, State.BLOCKED, State.SUSPENDED)
+        return sum(self._clock.now() - c.since for c in process.open_calls.values() if c.state in waits)
+
+    def _open_call(self, call: Syscall) -> abi.OpenCall:
+        queue = self._queues.get(call.spec.module)
+        position = queue.policy.position(call) if queue and call.state is State.QUEUED else None
+        return abi.OpenCall(
+            id=call.id,
+            name=call.spec.name,
+            state=call.state.value,
+            since=round(self._clock.now() - call.since, 6),
+            why=call.why or ("waits for a slot" if call.state is State.QUEUED else None),
+            core=call.core,
+            position=position,
+            estimate=round(queue.estimate(position), 3) if queue and position else None,
+        )
+

@@ -1,0 +1,509 @@
+"""Boot order, submit, shut down. The only file that knows every module; knows nothing about wires."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Callable, Mapping
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from aios.abi.calls import Args, Effect, LLMGenerate, ProcessInfo, spec_of
+from aios.abi.errors import (
+    AiosError,
+    BadRequest,
+    Cancelled,
+    Conflict,
+    Denied,
+    Full,
+    OutcomeUnknown,
+    Stopping,
+    TimedOut,
+)
+from aios.abi.messages import Chunk, FunctionDelta, Generation, ToolCallDelta
+
+from .access import AccessManager
+from .clock import Clock, SystemClock
+from .config import Config
+from .control import Control
+from .database import Database
+from .journal import Journal, OpenRecord, body_hash
+from .llm import Core, LLMManager, Router
+from .llm.cores import make_core
+from .memory import MemoryManager
+from .process import Principal, Process, ProcessState, ProcessTable
+from .scheduler import POLICIES, Pool, Queue, Runner
+from .storage import StorageManager
+from .syscall import State, Syscall, move
+from .tool import ToolManager
+from .trace import Trace
+
+OnChunk = Callable[[Chunk], None]
+
+
+class Kernel:
+    """One kernel: models, tools, memory and files of one home, and the queues in front of them.
+
+    Made by `boot`, ended by `stop`. All methods are called on the event loop that booted it.
+    """
+
+    def __init__(self, config: Config, home: Path, clock: Clock) -> None:
+        self.config = config
+        self.home = home
+        self.clock = clock
+        self.trace = Trace()
+        self.processes = ProcessTable()
+        self.queues: dict[str, Queue] = {}
+        self.is_ready = False
+        self._is_stopping = False
+        self._keyed: dict[tuple[str, str, str], tuple[bytes, Syscall]] = {}
+        self._open: dict[str, Syscall] = {}
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._ids = count(1)
+        self._id_prefix = f"call_{secrets.token_hex(5)}"
+
+    # ── boot ──
+
+    @classmethod
+    async def boot(
+        cls,
+        config: Config,
+        home: Path,
+        *,
+        cores: Mapping[str, Core] | None = None,
+        clock: Clock | None = None,
+    ) -> Kernel:
+        """Open the home, load the cores, take up what was open, and be ready. Raises HomeError or ConfigError.
+
+        `cores` replaces those of the configuration.
+        """
+        kernel = cls(config, home, clock or SystemClock())
+        kernel.database = Database.open(home / "aios.db", durable=config.journal.mode == "durable")
+        try:
+            await kernel._boot_rooms(cores)
+        except BaseException:
+            await kernel._close_rooms()
+            raise
+        kernel._recover()
+        kernel.is_ready = True
+        return kernel
+
+    database: Database
+    journal: Journal
+    access: AccessManager
+    memory: MemoryManager
+    storage: StorageManager
+    tools: ToolManager
+    llm: LLMManager
+    control: Control
+
+    async def _boot_rooms(self, cores: Mapping[str, Core] | None) -> None:
+        config, clock = self.config, self.clock
+        self._closers = contextlib.AsyncExitStack()
+        self._closers.callback(self.database.close)
+        self.journal = Journal(self.database, clock, keep=config.journal.keep, max_bytes=config.journal.max_bytes)
+        self.processes = ProcessTable(first_pid=self.journal.last_pid() + 1)
+        self.access = AccessManager(self.database)
+        self.access.ensure_admin(self.home)
+        self.memory = MemoryManager(self.database, clock)
+        self.storage = StorageManager(self.database, self.home, clock)
+        self.tools = ToolManager(self.storage, self.memory, config.tool, clock=clock)
+        await self.tools.open()
+        self._closers.push_async_callback(self.tools.close)
+        opened = dict(cores) if cores is not None else {s.name: make_core(s) for s in config.core}
+        for core in opened.values():
+            await core.open()
+            self._closers.push_async_callback(core.close)
+        self.llm = LLMManager(opened, Router(opened, self._default_core(opened)))
+        self._make_queue("llm", self.llm)
+        self._make_queue("memory", Pool("memory", self.memory))
+        self._make_queue("storage", Pool("storage", self.storage))
+        self._make_queue("tool", _Marked(self.tools, self.journal))
+        self.control = Control(self.processes, self.access, self.queues, clock, self._abort)
+
+    def _default_core(self, cores: Mapping[str, Core]) -> str | None:
+        default = self.config.router.default
+        return default if default in cores else next(iter(cores), None) if len(cores) == 1 else None
+
+    def _make_queue(self, name: str, runner: Runner) -> None:
+        settings = self.config.scheduler
+        self.queues[name] = Queue(
+            name,
+            POLICIES[settings.policy](settings.quantum),
+            runner,
+            clock=self.clock,
+            trace=self.trace,
+            on_end=self._ended,
+            max_waiting=settings.max_waiting,
+        )
+
+    # ── submit ──
+
+    def authenticate(self, key: str | None) -> Principal:
+        """Who the key stands for. Raises Unauthorized."""
+        return self.access.authenticate(key)
+
+    def submit(
+        self,
+        principal: Principal,
+        name: str,
+        args: Args,
+        *,
+        key: str | None = None,
+        on_chunk: OnChunk | None = None,
+        timeout: float | None = None,
+    ) -> Syscall:
+        """Check, acknowledge and queue a call; its `future` gives the result struct or raises an AiosError.
+
+        A refusal raises at once. With `key` a repeated submit joins the first call or gets its recorded answer
+        (`on_chunk` then hears what was said so far before this returns); another body is a Conflict.
+        """
+        if self._is_stopping:
+            raise Stopping("the kernel is stopping; try again when it is back", retry_after=5)
+        spec = spec_of(name)
+        process = self._process_of(principal)
+        self.access.check(principal, spec, args, self.processes)
+        if key is not None:
+            if (earlier := self._earlier(process, spec.module, key, name, args, on_chunk)) is not None:
+                return earlier
+        call = self._make(spec.name, args, process, key)
+        call.on_chunk = on_chunk
+        self._check_room(call)
+        self._register(call, timeout)
+        if spec.module == "kernel":
+            call.task = asyncio.get_running_loop().create_task(self._answer(principal, call))
+        elif key is None and spec.effect is Effect.READ:
+            self._admit(call, None)  # leaves nothing behind, so there is nothing to remember
+        else:
+            self.journal.open(call, lambda error: self._admit(call, error))
+        return call
+
+    async def call(
+        self,
+        principal: Principal,
+        name: str,
+        args: Args,
+        *,
+        key: str | None = None,
+        on_chunk: OnChunk | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """`submit` and wait. When the waiting task is cancelled, so is the call, unless it has a key."""
+        call = self.submit(principal, name, args, key=key, on_chunk=on_chunk, timeout=timeout)
+        return await self.wait(call)
+
+    async def wait(self, call: Syscall) -> Any:
+        """The call's result. When the waiting task is cancelled, so is the call, unless it has a key."""
+        assert call.future is not None
+        try:
+            return await asyncio.shield(call.future)
+        except asyncio.CancelledError:
+            self.cancel(call)
+            raise
+
+    def cancel(self, call: Syscall, why: str = "the client disconnected") -> None:
+        """End a call that nobody waits for any more; one with a key goes on."""
+        if not call.is_detached:
+            self._abort(call, Cancelled(why))
+
+    def _process_of(self, principal: Principal) -> Process:
+        if principal.pid is None:
+            return self.processes.implicit(principal, self.clock.wall())
+        process = self.processes.get(principal.pid)
+        if process.state is ProcessState.ENDED:
+            raise Denied(f"process {process.pid} has ended", code="process_ended")
+        return process
+
+    def _make(self, name: str, args: Args, process: Process, key: str | None) -> Syscall:
+        spec = spec_of(name)
+        call_id = f"{self._id_prefix}{next(self._ids):08x}"
+        if isinstance(args, LLMGenerate) and args.seed is None:
+            args = msgspec.structs.replace(args, seed=secrets.randbits(62))
+        call = Syscall(call_id, spec, args, process, self.clock.now(), key)
+        if key is not None and spec.is_streamed:
+            call.chunks = []
+        return call
+
+    def _check_room(self, call: Syscall) -> None:
+        queue = self.queues.get(call.spec.module)
+        limit = self.config.scheduler.max_open
+        if len(call.process.open_calls) >= limit:
+            raise Full(
+                f"process {call.process.pid} has {limit} calls open already; wait for some of them",
+                code="too_many_open_calls",
+                retry_after=1,
+            )
+        if queue is None:
+            if call.key is not None:
+                raise BadRequest(f"{call.spec.name} is answered at once and takes no Idempotency-Key", code="no_key_here")
+            return
+        queue.check_room()
+        queue.runner.check(call)
+
+    def _register(self, call: Syscall, timeout: float | None) -> None:
+        call.future = asyncio.get_running_loop().create_future()
+        call.process.open_calls[call.id] = call
+        call.process.num_calls += 1
+        self._open[call.id] = call
+        self._idle.clear()
+        if call.key is not None:
+            self._keyed[_scope(call)] = (body_hash(call), call)
+        limit = min(timeout or self.config.scheduler.timeout, self.config.scheduler.timeout)
+        if call.spec.name != "proc_wait":
+            call.timer = self.clock.call_later(limit, lambda: self._expire(call, limit))
+
+    def _admit(self, call: Syscall, error: AiosError | None) -> None:
+        """The journal has the call, or could not take it."""
+        if call.state is not State.NEW:
+            return
+        if error is not None:
+            self._end_unqueued(call, error)
+        else:
+            self.queues[call.spec.module].push(call)
+
+    def _expire(self, call: Syscall, limit: float) -> None:
+        self._abort(call, TimedOut(f"{call.spec.name} was not done after {limit:g} s (it was {call.state.value})"))
+
+    def _abort(self, call: Syscall, fate: AiosError) -> None:
+        if call.id not in self._open:
+            return
+        if call.state is State.NEW or call.spec.module == "kernel":
+            if call.task is not None:
+                call.task.cancel()
+            self._end_unqueued(call, fate)
+        else:
+            self.queues[call.spec.module].abort(call, fate)
+
+    # ── a second request with the same key ──
+
+    def _earlier(
+        self, process: Process, module: str, key: str, name: str, args: Args, on_chunk: OnChunk | None
+    ) -> Syscall | None:
+        """The call that came before with this key, under way or recorded. Raises Conflict on another body."""
+        probe = Syscall("", spec_of(name), args, process, 0.0, key)
+        body = body_hash(probe)
+        if (live := self._keyed.get(_scope(probe))) is not None:
+            known, call = live
+            _same(known, body, key)
+            _listen(call, on_chunk)
+            return call
+        record = self.journal.find(process.owner, process.agent, key)
+        if record is None:
+            return None
+        _same(record.body_hash, body, key)
+        probe.id = record.call_id
+        probe.future = asyncio.get_running_loop().create_future()
+        if record.error is not None:
+            probe.state, probe.error = State(record.state), record.error
+            _set_error(probe.future, record.error)
+        else:
+            probe.state, probe.result = State.DONE, record.result
+            if on_chunk is not None and isinstance(record.result, Generation):
+                on_chunk(_whole(record.result))
+            probe.future.set_result(record.result)
+        return probe
+
+    # ── the end of a call ──
+
+    async def _answer(self, principal: Principal, call: Syscall) -> None:
+        """Calls of the kernel itself: no queue, no slot."""
+        move(call, State.RUNNING, self.clock.now(), self.trace)
+        try:
+            call.result = await self.control.run(principal, call)
+        except AiosError as error:
+            self._end_unqueued(call, error)
+        else:
+            move(call, State.DONE, self.clock.now(), self.trace)
+            self._ended(call)
+
+    def _end_unqueued(self, call: Syscall, fate: AiosError) -> None:
+        call.error = fate
+        fate.call_id = call.id
+        state = State.CANCELLED if isinstance(fate, Cancelled) else State.FAILED
+        move(call, state, self.clock.now(), self.trace, fate.code)
+        self._ended(call)
+
+    def _ended(self, call: Syscall) -> None:
+        """A call reached its last state: account, journal, answer. A keyed answer is recorded before it is given."""
+        if call.timer is not None:
+            call.timer.cancel()
+        process = call.process
+        process.open_calls.pop(call.id, None)
+        process.tokens_in += call.tokens_in
+        process.tokens_out += call.tokens_out
+        process.num_failed += call.state is not State.DONE
+        if call.spec.module == "kernel" or (call.key is None and call.spec.effect is Effect.READ):
+            self._give(call, None)
+        elif isinstance(call.error, Stopping):
+            self._give(call, None)  # stays open in the journal: the next boot takes it up
+        elif call.key is None:
+            self.journal.close(call)
+            self._give(call, None)
+        else:
+            self.journal.close(call, lambda error: self._give(call, error))
+
+    def _give(self, call: Syscall, journal_error: AiosError | None) -> None:
+        self._open.pop(call.id, None)
+        if call.key is not None:
+            self._keyed.pop(_scope(call), None)
+        error = journal_error or call.error
+        assert call.future is not None
+        if not call.future.done():
+            if error is not None:
+                _set_error(call.future, error)
+            else:
+                call.future.set_result(call.result)
+        if not self._open:
+            self._idle.set()
+
+    # ── after a restart ──
+
+    def _recover(self) -> None:
+        """Calls that were open when the kernel last died: run those with a key, cancel the others."""
+        for record in self.journal.recover():
+            call = self._revive(record)
+            if record.key is None:
+                self._end_unqueued(call, Cancelled("the kernel died while this call was open", code="kernel_restarted"))
+            elif record.is_begun and not call.spec.is_repeatable:
+                why = "the kernel died while this ran; whether it took effect is not known, so it was not run again"
+                self._end_unqueued(call, OutcomeUnknown(why))
+            else:
+                self._admit(call, None)
+
+    def _revive(self, record: OpenRecord) -> Syscall:
+        spec = spec_of(record.name)
+        process = self.processes.revive(record.pid, record.agent, record.owner, record.nice, self.clock.wall())
+        call = Syscall(record.call_id, spec, record.args, process, self.clock.now(), record.key)
+        if spec.is_streamed and record.key is not None:
+            call.chunks = []
+        self._register(call, None)
+        return call
+
+    # ── looking ──
+
+    def info(self, process: Process) -> ProcessInfo:
+        return self.control.info(process)
+
+    def visible(self, principal: Principal, *, ended: bool = False) -> list[Process]:
+        return self.control.visible(principal, ended=ended)
+
+    def statistics(self) -> dict[str, Any]:
+        """Plain numbers for metrics, `top` and tests."""
+        return {
+            "processes": len(self.processes),
+            "open_calls": len(self._open),
+            "queues": {
+                name: {"waiting": len(queue.policy), "running": len(queue.running)}
+                for name, queue in self.queues.items()
+            },
+            "cores": self.llm.statistics(),
+            "journal": self.journal.statistics(),
+        }
+
+    def check_integrity(self) -> None:
+        """Every room's own check; meant for tests, when nothing runs."""
+        for queue in self.queues.values():
+            queue.check_integrity()
+        if not self._open:
+            self.llm.check_integrity()
+
+    # ── shut down ──
+
+    async def stop(self, drain: float | None = None) -> None:
+        """Take no more calls, wait up to `drain` seconds for the open ones, end the rest, close every room.
+
+        Calls with a key that are cut short stay open in the journal and go on at the next boot.
+        """
+        if self._is_stopping:
+            return
+        self._is_stopping, self.is_ready = True, False
+        limit = self.config.server.drain if drain is None else drain
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), limit)
+        for call in list(self._open.values()):
+            why = "the kernel stopped before this was done"
+            self._abort(call, Stopping(why) if call.is_detached else Cancelled(why, code="stopping"))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), 5.0)
+        await self._close_rooms()
+
+    async def _close_rooms(self) -> None:
+        await self._closers.aclose()
+
+
+class _Marked:
+    """The tool room's runner, with a mark in the journal before a side effect of a keyed call begins."""
+
+    def __init__(self, tools: ToolManager, journal: Journal) -> None:
+        self._tools = tools
+        self._journal = journal
+        self.check, self.free, self.fits = tools.check, tools.free, tools.fits
+        self.take, self.release, self.drop = tools.take, tools.release, tools.drop
+
+    async def run(self, call: Syscall, slot: str, quantum: int | None) -> Any:
+        if call.key is not None and self._tools.side_effect(call):
+            await self._mark(call)
+        return await self._tools.run(call, slot, quantum)
+
+    async def _mark(self, call: Syscall) -> None:
+        marked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def then(error: AiosError | None) -> None:
+            if not marked.done():
+                marked.set_result(None) if error is None else marked.set_exception(error)
+
+        self._journal.begin(call, then)
+        await marked
+
+
+def _scope(call: Syscall) -> tuple[str, str, str]:
+    return call.process.owner, call.process.agent, call.key or ""
+
+
+def _same(known: bytes, body: bytes, key: str) -> None:
+    if known != body:
+        raise Conflict(
+            f"the Idempotency-Key '{key[:80]}' was used with another call or body; use a new key for a new call",
+            code="idempotency_conflict",
+        )
+
+
+def _listen(call: Syscall, on_chunk: OnChunk | None) -> None:
+    """Let a second listener hear the answer from its start."""
+    if on_chunk is None:
+        return
+    for chunk in call.chunks or ():
+        on_chunk(chunk)
+    first = call.on_chunk
+
+    def both(chunk: Chunk) -> None:
+        if first is not None:
+            first(chunk)
+        on_chunk(chunk)
+
+    call.on_chunk = both
+
+
+def _whole(generation: Generation) -> Chunk:
+    """A recorded answer as one chunk of a stream."""
+    deltas = [
+        ToolCallDelta(n, c.id, "function", FunctionDelta(c.function.name, c.function.arguments))
+        for n, c in enumerate(generation.message.tool_calls or ())
+    ]
+    return Chunk(
+        text=generation.message.text(),
+        tool_calls=deltas or None,
+        logprobs=generation.logprobs,
+        finish_reason=generation.finish_reason,
+        usage=generation.usage,
+    )
+
+
+def _set_error(future: asyncio.Future[Any], error: AiosError) -> None:
+    future.set_exception(error)
+    future.exception()  # nobody may be left to hear it; that is no warning's business

@@ -1,0 +1,17 @@
+"""Makes a core from its section of the configuration. The only file that knows every kind of core."""
+
+from __future__ import annotations
+
+from ..config import CoreSection
+from .base import Core
+
+
+def make_core(section: CoreSection) -> Core:
+    """The core that `section` asks for, not yet open. Kinds are imported when used: each has its own weight."""
+    if section.kind == "nano":
+        from .nano import NanoCore
+
+        return NanoCore(section.name, slots=section.slots, kv_bytes=section.kv_bytes)
+    from .openai import OpenAICore
+
+    return OpenAICore(section)
