@@ -1,4 +1,4 @@
-"""Published fakes: a clock that moves when told, a model that says what was written for it, a kernel to test on."""
+"""Published fakes: a clock that moves when told, a model that says what was written, a kernel to test on."""
 
 from .clock import MockClock
 from .core import Reply, ScriptedCore, tool_call

@@ -1,4 +1,4 @@
-"""A clock that moves only when a test moves it. Knows nothing about event loops: timers fire inside `advance`."""
+"""A clock that moves only when a test moves it. Knows no event loop: timers fire inside `advance`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A core that answers what was written for it, token by token. Knows no model: a word is a token.
 
-It keeps the whole contract of `Core`: it honours the quantum, resumes with the very same pieces, stops at once when
-cancelled, and lets a test hold it (`gate`) and wait until calls are inside it (`entered`).
+It keeps the whole contract of `Core`: it honours the quantum, resumes with the very same pieces, stops
+at once when cancelled, and lets a test hold it (`gate`) and wait until calls are inside it (`entered`).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def tool_call(name: str, id: str = "call_1", **arguments: Any) -> Message:
 
 @dataclass(slots=True)
 class Progress:
-    """A generation under way: what it will say, and how many pieces of it were said. The snapshot of this core."""
+    """A generation under way: what it will say, and how much of it was said. This core's snapshot."""
 
     message: Message
     pieces: list[Chunk]
@@ -55,7 +55,7 @@ class Progress:
 class ScriptedCore:
     """Answers by `script`. With `tokens`, each answer is padded to that many words.
 
-    `gate` is open; a test that clears it holds all calls before their next token. `seen` lists the requests' arguments.
+    `gate` is open; a test that clears it holds all calls before their next token. `seen` is what was asked.
     """
 
     kind = "scripted"
@@ -93,7 +93,9 @@ class ScriptedCore:
 
     def check(self, args: LLMGenerate) -> None:
         if self.context_length is not None and (size := count(args)) >= self.context_length:
-            raise ContextLengthExceeded(f"{size} tokens do not fit a window of {self.context_length}", param="messages")
+            raise ContextLengthExceeded(
+                f"{size} tokens do not fit a window of {self.context_length}", param="messages"
+            )
 
     def can_take(self, snapshot: Any) -> bool:
         return True
@@ -169,13 +171,15 @@ def count(args: LLMGenerate) -> int:
 
 
 def pieces_of(message: Message, tokens: int | None = None) -> list[Chunk]:
-    """`message` as chunks of one token each: words, then each tool call in a head and pieces of its arguments."""
+    """`message` as chunks of one token each: words, then each tool call as a head and pieces of arguments."""
     words = re.findall(r"\s*\S+|\s+$", message.text())
     if tokens is not None:
         words = [*words[:tokens], *(f" word{n}" for n in range(len(words), tokens))]
     chunks = [Chunk(text=word, tokens=1) for word in words]
     for index, call in enumerate(message.tool_calls or []):
-        chunks.append(_delta(ToolCallDelta(index, call.id, "function", FunctionDelta(call.function.name, ""))))
+        chunks.append(
+            _delta(ToolCallDelta(index, call.id, "function", FunctionDelta(call.function.name, "")))
+        )
         for part in re.findall(r".{1,8}", call.function.arguments, re.DOTALL):
             chunks.append(_delta(ToolCallDelta(index, function=FunctionDelta(arguments=part))))
     return chunks

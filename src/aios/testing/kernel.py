@@ -43,14 +43,18 @@ async def booted(
     async with AsyncExitStack() as stack:
         if home is None:
             home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="aios-test-")))
-        kernel = await Kernel.boot(_config(config, cores, policy, quantum), home, cores=cores, clock=clock, **more)
+        kernel = await Kernel.boot(
+            _config(config, cores, policy, quantum), home, cores=cores, clock=clock, **more
+        )
         stack.push_async_callback(kernel.stop, 0.0)
         yield kernel
         for queue in kernel.queues.values():
             queue.check_integrity()
 
 
-def _config(config: Config | None, cores: Mapping[str, Core], policy: str | None, quantum: int | None) -> Config:
+def _config(
+    config: Config | None, cores: Mapping[str, Core], policy: str | None, quantum: int | None
+) -> Config:
     config = config or Config()
     if config.router.default is None:
         config = msgspec.structs.replace(config, router=RouterSection(default=next(iter(cores), None)))
@@ -59,7 +63,9 @@ def _config(config: Config | None, cores: Mapping[str, Core], policy: str | None
     return msgspec.structs.replace(config, scheduler=scheduler)
 
 
-def principal(kernel: Kernel, agent: str = "tester", *, owner: str = "test", is_admin: bool = False) -> Principal:
+def principal(
+    kernel: Kernel, agent: str = "tester", *, owner: str = "test", is_admin: bool = False
+) -> Principal:
     """Somebody who may call: a fresh key of `agent`, authenticated."""
     _, text = kernel.access.mint(owner=owner, agent=agent, is_admin=is_admin)
     return kernel.authenticate(text)
