@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import msgspec
-from msgspec import UNSET, Struct, UnsetType, field
+from msgspec import Struct, field
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
@@ -99,9 +98,9 @@ class ToolCallDelta(Struct, frozen=True, omit_defaults=True):
 class Chunk(Struct, frozen=True):
     """A piece of an answer under way. `tokens` says how many tokens it holds.
 
-    `raw` is the upstream's own server-sent event bytes (whole events, `data: …` and blank line), set only by cores
-    that pass a stream through, in which case the other fields may be empty: a surface that speaks the same wire sends
-    `raw` as it is, every other one asks the core to parse (`raw_format` names the wire, e.g. "openai.chat").
+    `raw` is set only by cores that pass an upstream's OpenAI chat stream through: the server-sent events as they came
+    (whole events, `data: …` and blank line). The other fields are filled as well, so a surface that speaks another
+    wire need not look at it.
     """
 
     text: str = ""
@@ -124,27 +123,3 @@ class Generation(Struct, frozen=True, omit_defaults=True):
     seed: int | None = None
     logprobs: list[TokenLogprob] | None = None
     fingerprint: str | None = None
-
-
-JSON = msgspec.json.Encoder()
-"""Encodes any struct above; shared, stateless."""
-
-__all__ = [
-    "JSON",
-    "UNSET",
-    "Chunk",
-    "FinishReason",
-    "FunctionCall",
-    "FunctionDelta",
-    "FunctionSpec",
-    "Generation",
-    "Message",
-    "Role",
-    "TokenLogprob",
-    "ToolCall",
-    "ToolCallDelta",
-    "ToolSpec",
-    "TopLogprob",
-    "UnsetType",
-    "Usage",
-]
