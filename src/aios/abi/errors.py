@@ -1,21 +1,21 @@
 """The one error tree, shared by both sides of the call boundary. Knows nothing about HTTP frameworks.
 
-    AiosError                      status  fault
-    ├── BadRequest                 400     agent     arguments are wrong: says which and why
-    │   └── ContextLengthExceeded  400     agent     prompt and answer do not fit the model's window
-    ├── Unauthorized               401     agent     no key, or a key that is not known (any more)
-    ├── Denied                     403     agent     the access manager said no
-    ├── NotFound                   404     agent     no such thing among what the caller may see
-    ├── Conflict                   409     agent     against what is there: a key used with another body, …
-    ├── TooLarge                   413     agent     body or content beyond its bound
-    ├── Full                       429     agent     a queue, a quota or a budget is used up; `retry_after` says when
-    ├── Cancelled                  499     agent     the caller, or a signal to its process, ended the call
-    ├── ModuleFault                500     module    a tool or core of ours broke; the kernel is well
-    │   └── OutcomeUnknown         500     module    a side effect was under way when the kernel died; not run again
-    ├── UpstreamFault              502     upstream  a server behind a core failed or lied
-    ├── Stopping                   503     kernel    the kernel drains, or its disk is full; nothing was accepted
-    ├── TimedOut                   504     module    the call's own deadline passed
-    └── KernelFault                500     kernel    a bug of ours
+AiosError                      status  fault
+├── BadRequest                 400     agent     arguments are wrong: says which and why
+│   └── ContextLengthExceeded  400     agent     prompt and answer do not fit the model's window
+├── Unauthorized               401     agent     no key, or a key that is not known (any more)
+├── Denied                     403     agent     the access manager said no
+├── NotFound                   404     agent     no such thing among what the caller may see
+├── Conflict                   409     agent     against what is there: a key used with another body, …
+├── TooLarge                   413     agent     body or content beyond its bound
+├── Full                       429     agent     a queue, a quota or a budget is used up; `retry_after` says when
+├── Cancelled                  499     agent     the caller, or a signal to its process, ended the call
+├── ModuleFault                500     module    a tool or core of ours broke; the kernel is well
+│   └── OutcomeUnknown         500     module    a side effect was under way when the kernel died; not run again
+├── UpstreamFault              502     upstream  a server behind a core failed or lied
+├── Stopping                   503     kernel    the kernel drains, or its disk is full; nothing was accepted
+├── TimedOut                   504     module    the call's own deadline passed
+└── KernelFault                500     kernel    a bug of ours
 """
 
 from __future__ import annotations

@@ -63,7 +63,9 @@ class Control:
             nice=args.nice,
             command=args.command,
         )
-        _, key = self._access.mint(owner=principal.owner, agent=args.agent, pid=child.pid, name=f"pid {child.pid}")
+        _, key = self._access.mint(
+            owner=principal.owner, agent=args.agent, pid=child.pid, name=f"pid {child.pid}"
+        )
         return abi.Spawned(pid=child.pid, key=key)
 
     async def proc_list(self, principal: Principal, process: Process, args: abi.ProcList) -> abi.Processes:
@@ -189,4 +191,3 @@ class Control:
             position=position,
             estimate=round(queue.estimate(position), 3) if queue and position else None,
         )
-

@@ -91,7 +91,9 @@ class Syscall:
         "why",
     )
 
-    def __init__(self, id: str, spec: CallSpec, args: Args, process: Process, now: float, key: str | None = None) -> None:
+    def __init__(
+        self, id: str, spec: CallSpec, args: Args, process: Process, now: float, key: str | None = None
+    ) -> None:
         self.id = id
         self.spec = spec
         self.args: Any = args
@@ -136,7 +138,8 @@ def move(call: Syscall, state: State, now: float, trace: Trace, why: str | None 
     if state not in TRANSITIONS[old]:
         story = " → ".join(row.state for row in trace.story(call.id))
         raise IllegalMove(
-            f"{call!r} cannot move from {old.value} to {state.value}; its story: {story or 'none'}", call_id=call.id
+            f"{call!r} cannot move from {old.value} to {state.value}; its story: {story or 'none'}",
+            call_id=call.id,
         )
     _settle(call, old, state, now - call.since)
     call.state, call.since, call.why = state, now, why

@@ -65,7 +65,16 @@ class LLMManager:
 
     def info(self) -> list[CoreInfo]:
         return [
-            CoreInfo(c.name, c.kind, c.model, c.slots, self._active[c.name], c.context_length, c.resume, c.statistics())
+            CoreInfo(
+                c.name,
+                c.kind,
+                c.model,
+                c.slots,
+                self._active[c.name],
+                c.context_length,
+                c.resume,
+                c.statistics(),
+            )
             for c in self._cores.values()
         ]
 

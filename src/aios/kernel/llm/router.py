@@ -27,9 +27,15 @@ class Router:
         if self._default is not None:
             return [self._cores[self._default]]
         if not self._cores:
-            raise NotFound("this kernel has no LLM core; add a [[core]] to aios.toml", code="model_not_found", param="model")
+            raise NotFound(
+                "this kernel has no LLM core; add a [[core]] to aios.toml",
+                code="model_not_found",
+                param="model",
+            )
         known = {name for core in self._cores.values() for name in (core.name, core.model)}
         if not model:
-            raise NotFound("no model was named and [router] sets no default", code="model_not_found", param="model")
+            raise NotFound(
+                "no model was named and [router] sets no default", code="model_not_found", param="model"
+            )
         hint = nearest(model[:200], known) or f"; known are {', '.join(sorted(known))}"
         raise NotFound(f"there is no model '{model[:200]}'{hint}", code="model_not_found", param="model")

@@ -1,0 +1,58 @@
+"""The configuration: checked whole, errors that help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from aios.kernel.config import ConfigError, load, parse
+
+
+def test_an_empty_configuration_is_the_packaged_model_on_loopback() -> None:
+    config = parse("")
+    assert [c.kind for c in config.core] == ["nano"]
+    assert (config.server.host, config.server.port, config.router.default) == ("127.0.0.1", 8420, "nano")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[serve]\nport = 1", "unknown key 'serve'; did you mean 'server'"),
+        ("[server]\nprot = 1", "unknown key 'prot'; did you mean 'port'"),
+        ('[[core]]\nname = "a"\nkind = "nano"\nslotz = 3', "unknown key 'slotz'; did you mean 'slots'"),
+        ("[server]\nport = 99999", "server.port"),
+        ('[scheduler]\npolicy = "lifo"', "scheduler.policy"),
+        ("[server", "not valid TOML"),
+        ('[router]\ndefault = "nanu"\n[[core]]\nname = "nano"\nkind = "nano"', "did you mean 'nano'"),
+        ('[[core]]\nname = "x"\nkind = "openai"', "needs base_url"),
+        (
+            '[[core]]\nname = "x"\nkind = "nano"\n[[core]]\nname = "x"\nkind = "nano"',
+            "two cores are called 'x'",
+        ),
+    ],
+)
+def test_a_mistake_is_named_with_its_place_and_the_nearest_known_key(text: str, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(text, "my.toml")
+    assert says in caught.value.message
+    assert "my.toml" in caught.value.message
+
+
+def test_a_missing_file_that_was_named_is_an_error_and_an_unnamed_one_is_not(tmp_path: Path) -> None:
+    assert load(home=tmp_path).core
+    with pytest.raises(ConfigError, match="cannot read"):
+        load(tmp_path / "nowhere.toml")
+
+
+def test_the_example_of_the_documentation_is_accepted() -> None:
+    config = parse(
+        '[scheduler]\npolicy = "rr"\nquantum = 32\n'
+        '[router]\ndefault = "nano"\n'
+        '[[core]]\nname = "nano"\nkind = "nano"\nslots = 8\n'
+        '[[core]]\nname = "gpu"\nkind = "openai"\nbase_url = "http://127.0.0.1:8000/v1"\nmodel = "qwen3"\n'
+        'slots = 64\ntimeout = 120\napi_key_env = "VLLM_KEY"\n'
+        '[[tool]]\nmodule = "tools/weather.py"\nmax_instances = 2\ntimeout = 10\n'
+    )
+    assert config.core[1].slots == 64
+    assert config.tool[0].max_instances == 2

@@ -1,0 +1,163 @@
+"""The contract of every policy, and what each one promises beyond it. Plain decisions: no clock, no loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aios.abi.calls import CALLS, MemId
+from aios.kernel.process import Process
+from aios.kernel.scheduler import POLICIES, Fifo, Policy, RoundRobin
+from aios.kernel.syscall import Syscall
+
+every_policy = pytest.mark.parametrize("make", list(POLICIES.values()), ids=list(POLICIES))
+Make = Callable[[int], Policy]
+_ids = count()
+
+
+def call_of(process: Process) -> Syscall:
+    n = next(_ids)
+    return Syscall(f"c{n}", CALLS["mem_read"], MemId(id="x"), process, now=float(n))
+
+
+def anything(call: Syscall) -> bool:
+    return True
+
+
+@every_policy
+def test_a_pushed_call_comes_out_once(make: Make) -> None:
+    policy, call = make(8), call_of(Process(1, "a", "o"))
+    policy.push(call)
+    assert len(policy) == 1
+    assert policy.next(anything) is call
+    assert policy.next(anything) is None
+    assert len(policy) == 0
+
+
+@every_policy
+def test_a_call_that_does_not_fit_is_skipped_and_keeps_its_place(make: Make) -> None:
+    policy, process = make(8), Process(1, "a", "o")
+    big, small = call_of(process), call_of(process)
+    policy.push(big)
+    policy.push(small)
+    assert policy.next(lambda c: c is not big) is small
+    assert policy.next(anything) is big
+
+
+@every_policy
+def test_a_removed_call_never_comes_out(make: Make) -> None:
+    policy, call = make(8), call_of(Process(1, "a", "o"))
+    policy.push(call)
+    assert policy.remove(call)
+    assert not policy.remove(call)
+    assert policy.next(anything) is None
+    assert policy.position(call) is None
+
+
+@every_policy
+def test_nobody_yields_when_nobody_waits(make: Make) -> None:
+    policy, call = make(8), call_of(Process(1, "a", "o"))
+    assert not policy.should_yield(call, anything)
+
+
+Op = tuple[str, int]
+ops = st.lists(
+    st.tuples(st.sampled_from(["push", "push", "next", "remove", "skip"]), st.integers(0, 4)), max_size=80
+)
+
+
+@every_policy
+@settings(max_examples=150, deadline=None)
+@given(script=ops)
+def test_no_call_is_lost_or_doubled_and_positions_tell_the_true_order(make: Make, script: list[Op]) -> None:
+    policy = make(8)
+    processes = [Process(pid, "a", "o") for pid in range(5)]
+    waiting: dict[str, Syscall] = {}
+    for op, n in script:
+        if op == "push":
+            call = call_of(processes[n])
+            waiting[call.id] = call
+            policy.push(call)
+        elif op == "remove" and waiting:
+            call = waiting.pop(sorted(waiting)[n % len(waiting)])
+            assert policy.remove(call)
+        else:
+            odd = (lambda c: c.process.pid % 2 == 1) if op == "skip" else anything
+            got = policy.next(odd)
+            assert (got is None) == (not any(odd(c) for c in waiting.values()))
+            if got is not None:
+                waiting.pop(got.id)
+        assert len(policy) == len(waiting)
+    places = sorted((policy.position(c) or 0, c.id) for c in waiting.values())
+    assert [p for p, _ in places] == list(range(1, len(waiting) + 1))
+    for _, id in places:
+        assert (got := policy.next(anything)) is not None
+        assert got.id == id
+
+
+def test_fifo_lets_a_call_run_to_its_end() -> None:
+    policy, process = Fifo(8), Process(1, "a", "o")
+    running = call_of(process)
+    policy.push(call_of(Process(2, "b", "o")))
+    assert policy.quantum(running) is None
+    assert not policy.should_yield(running, anything)
+
+
+def test_round_robin_gives_ten_parallel_calls_one_share() -> None:
+    policy = RoundRobin(8)
+    greedy, modest = Process(1, "greedy", "o"), Process(2, "modest", "o")
+    for _ in range(10):
+        policy.push(call_of(greedy))
+    for _ in range(3):
+        policy.push(call_of(modest))
+    turns = [policy.next(anything).process.agent for _ in range(6)]  # type: ignore[union-attr]
+    assert turns.count("modest") == 3
+
+
+def test_round_robin_is_first_in_first_out_inside_one_process() -> None:
+    policy, process = RoundRobin(8), Process(1, "a", "o")
+    calls = [call_of(process) for _ in range(4)]
+    for call in calls:
+        policy.push(call)
+    assert [policy.next(anything) for _ in calls] == calls
+
+
+def test_an_interrupted_call_goes_on_before_a_younger_one_of_its_process() -> None:
+    policy, process = RoundRobin(8), Process(1, "a", "o")
+    old, young = call_of(process), call_of(process)
+    old.num_slices = 1
+    policy.push(young)
+    policy.push(old)
+    assert policy.next(anything) is old
+
+
+def test_round_robin_never_preempts_a_process_for_its_own_calls() -> None:
+    policy, process = RoundRobin(8), Process(1, "a", "o")
+    policy.push(call_of(process))
+    assert not policy.should_yield(call_of(process), anything)
+    policy.push(call_of(Process(2, "b", "o")))
+    assert policy.should_yield(call_of(process), anything)
+
+
+def test_nice_makes_turns_longer_or_shorter() -> None:
+    policy = RoundRobin(32)
+    quanta = [policy.quantum(call_of(Process(1, "a", "o", nice=n))) for n in (-5, 0, 5, 19)]
+    assert quanta == [98, 32, 10, 1]
+
+
+@given(counts=st.lists(st.integers(1, 8), min_size=2, max_size=6))
+def test_between_two_turns_of_a_process_each_other_has_at_most_one(counts: list[int]) -> None:
+    policy = RoundRobin(8)
+    for pid, n in enumerate(counts):
+        for _ in range(n):
+            policy.push(call_of(Process(pid, "a", "o")))
+    order = [policy.next(anything).process.pid for _ in range(sum(counts))]  # type: ignore[union-attr]
+    for pid in range(len(counts)):
+        turns = [n for n, p in enumerate(order) if p == pid]
+        for a, b in zip(turns, turns[1:], strict=False):
+            between = order[a + 1 : b]
+            assert len(between) == len(set(between))
