@@ -81,9 +81,7 @@ def test_every_import_follows_an_arrow_of_the_house(path: Path) -> None:
         to = room_of(target)
         if to in ("", "__version__") or to == room:
             continue
-        assert to in ALLOWED[room] or (room, to) in EXCEPTIONS, (
-            f"{room} must not import {to} ({'.'.join(target)})"
-        )
+        assert to in ALLOWED[room] or (room, to) in EXCEPTIONS, f"{room} must not import {to} ({'.'.join(target)})"
 
 
 def test_the_walker_sees_relative_absolute_and_inner_imports(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import count
+from itertools import count, pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -65,9 +65,7 @@ def test_nobody_yields_when_nobody_waits(make: Make) -> None:
 
 
 Op = tuple[str, int]
-ops = st.lists(
-    st.tuples(st.sampled_from(["push", "push", "next", "remove", "skip"]), st.integers(0, 4)), max_size=80
-)
+ops = st.lists(st.tuples(st.sampled_from(["push", "push", "next", "remove", "skip"]), st.integers(0, 4)), max_size=80)
 
 
 @every_policy
@@ -158,6 +156,6 @@ def test_between_two_turns_of_a_process_each_other_has_at_most_one(counts: list[
     order = [policy.next(anything).process.pid for _ in range(sum(counts))]  # type: ignore[union-attr]
     for pid in range(len(counts)):
         turns = [n for n, p in enumerate(order) if p == pid]
-        for a, b in zip(turns, turns[1:], strict=False):
+        for a, b in pairwise(turns):
             between = order[a + 1 : b]
             assert len(between) == len(set(between))

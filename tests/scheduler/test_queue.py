@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable, Iterable
 from itertools import count
 from typing import Any
 
@@ -104,10 +104,9 @@ ANN, BOB = Process(1, "ann", "o"), Process(2, "bob", "o")
 
 
 @pytest.fixture(autouse=True)
-async def fresh() -> AsyncIterator[None]:
+def fresh() -> None:
     for process in (ANN, BOB):
         process.state = ProcessState.RUNNING
-    yield
 
 
 async def test_a_free_slot_pulls_at_once_and_the_next_call_waits() -> None:
@@ -253,7 +252,8 @@ async def test_any_interleaving_ends_every_call_once_and_leaves_no_slot_taken(se
             ]
         live = [c for c in calls if c not in house.ended]
         if live:
-            acts.append(lambda c=rng.choice(live): _abort(house, c))
+            doomed = rng.choice(live)
+            acts.append(lambda c=doomed: _abort(house, c))
         made = await rng.choice(acts)()
         if made is not None:
             calls.append(made)

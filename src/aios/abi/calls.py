@@ -341,29 +341,17 @@ _ROWS = [
     ),
     CallSpec("mem_write", "memory", MemWrite, Written, W, "Keep an entry in the agent's memory."),
     CallSpec("mem_read", "memory", MemId, Entry, R, "Read one entry of the agent's memory."),
-    CallSpec(
-        "mem_search", "memory", MemSearch, Entries, R, "Find the k entries that fit a query best, best first."
-    ),
-    CallSpec(
-        "mem_list", "memory", MemList, Entries, R, "List entries, newest first; `after` is the last id seen."
-    ),
+    CallSpec("mem_search", "memory", MemSearch, Entries, R, "Find the k entries that fit a query best, best first."),
+    CallSpec("mem_list", "memory", MemList, Entries, R, "List entries, newest first; `after` is the last id seen."),
     CallSpec("mem_clear", "memory", MemClear, Count, W, "Forget one entry, or all of them."),
     CallSpec("sto_create", "storage", StoCreate, Version, W, "Make an empty file or a folder."),
-    CallSpec(
-        "sto_write", "storage", StoWrite, Version, W, "Write a file whole; each write is a new version."
-    ),
+    CallSpec("sto_write", "storage", StoWrite, Version, W, "Write a file whole; each write is a new version."),
     CallSpec("sto_read", "storage", StoRead, File, R, "Read a file, the newest version unless one is named."),
     CallSpec("sto_list", "storage", StoList, Listing, R, "List what is in a folder of the agent's storage."),
     CallSpec("sto_clear", "storage", StoClear, Count, W, "Move a file or folder to the trash."),
-    CallSpec(
-        "tool_list", "tool", ToolList, Tools, R, "List the tools the caller may run, with their schemas."
-    ),
-    CallSpec(
-        "tool_run", "tool", ToolRun, ToolResult, W, "Check the arguments and run a tool.", is_repeatable=False
-    ),
-    CallSpec(
-        "acc_check", "kernel", AccCheck, Verdict, R, "Ask whether a call would be allowed, without making it."
-    ),
+    CallSpec("tool_list", "tool", ToolList, Tools, R, "List the tools the caller may run, with their schemas."),
+    CallSpec("tool_run", "tool", ToolRun, ToolResult, W, "Check the arguments and run a tool.", is_repeatable=False),
+    CallSpec("acc_check", "kernel", AccCheck, Verdict, R, "Ask whether a call would be allowed, without making it."),
     CallSpec(
         "proc_spawn",
         "kernel",
@@ -376,9 +364,7 @@ _ROWS = [
     CallSpec("proc_list", "kernel", ProcList, Processes, R, "List processes the caller may see."),
     CallSpec("proc_signal", "kernel", ProcSignal, Empty, W, "Stop, continue, kill or end a process."),
     CallSpec("proc_nice", "kernel", ProcNice, Empty, W, "Change a process's share of the cores."),
-    CallSpec(
-        "proc_wait", "kernel", ProcWait, ProcessInfo, R, "Wait until a process has ended, or for the timeout."
-    ),
+    CallSpec("proc_wait", "kernel", ProcWait, ProcessInfo, R, "Wait until a process has ended, or for the timeout."),
 ]
 
 CALLS: dict[str, CallSpec] = {row.name: row for row in _ROWS}

@@ -163,9 +163,7 @@ def _check(config: Config, where: str) -> None:
     names = [core.name for core in config.core]
     for name in names:
         if names.count(name) > 1:
-            raise ConfigError(
-                f"{where}: two cores are called '{name}'; each [[core]] needs a name of its own"
-            )
+            raise ConfigError(f"{where}: two cores are called '{name}'; each [[core]] needs a name of its own")
     default = config.router.default
     if default is not None and default not in names:
         raise ConfigError(f"{where}: [router] default names no core: '{default}'{nearest(default, names)}")

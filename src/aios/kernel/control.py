@@ -63,9 +63,7 @@ class Control:
             nice=args.nice,
             command=args.command,
         )
-        _, key = self._access.mint(
-            owner=principal.owner, agent=args.agent, pid=child.pid, name=f"pid {child.pid}"
-        )
+        _, key = self._access.mint(owner=principal.owner, agent=args.agent, pid=child.pid, name=f"pid {child.pid}")
         return abi.Spawned(pid=child.pid, key=key)
 
     async def proc_list(self, principal: Principal, process: Process, args: abi.ProcList) -> abi.Processes:
@@ -94,7 +92,7 @@ class Control:
         if target.state is not ProcessState.ENDED:
             ended = asyncio.get_running_loop().create_future()
             self._waiters.setdefault(target.pid, []).append(ended)
-            timer = self._clock.call_later(args.timeout, lambda: ended.done() or ended.set_result(None))
+            timer = self._clock.call_later(args.timeout, lambda: _settle(ended))
             try:
                 await ended
             finally:
@@ -126,8 +124,7 @@ class Control:
             if detached or not call.is_detached:
                 self._abort(call, type(fate)(fate.message, code=fate.code))
         for waiter in self._waiters.pop(target.pid, []):
-            if not waiter.done():
-                waiter.set_result(None)
+            _settle(waiter)
 
     def _forget_waiter(self, pid: int, waiter: asyncio.Future[None]) -> None:
         waiting = self._waiters.get(pid, [])
@@ -191,3 +188,8 @@ class Control:
             position=position,
             estimate=round(queue.estimate(position), 3) if queue and position else None,
         )
+
+
+def _settle(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

@@ -106,9 +106,7 @@ class Kernel:
         config, clock = self.config, self.clock
         self._closers = contextlib.AsyncExitStack()
         self._closers.callback(self.database.close)
-        self.journal = Journal(
-            self.database, clock, keep=config.journal.keep, max_bytes=config.journal.max_bytes
-        )
+        self.journal = Journal(self.database, clock, keep=config.journal.keep, max_bytes=config.journal.max_bytes)
         self.processes = ProcessTable(first_pid=self.journal.last_pid() + 1)
         self.access = AccessManager(self.database)
         self.access.ensure_admin(self.home)
@@ -271,9 +269,7 @@ class Kernel:
             self.queues[call.spec.module].push(call)
 
     def _expire(self, call: Syscall, limit: float) -> None:
-        self._abort(
-            call, TimedOut(f"{call.spec.name} was not done after {limit:g} s (it was {call.state.value})")
-        )
+        self._abort(call, TimedOut(f"{call.spec.name} was not done after {limit:g} s (it was {call.state.value})"))
 
     def _abort(self, call: Syscall, fate: AiosError) -> None:
         if call.id not in self._open:
@@ -374,9 +370,7 @@ class Kernel:
         for record in self.journal.recover():
             call = self._revive(record)
             if record.key is None:
-                self._end_unqueued(
-                    call, Cancelled("the kernel died while this call was open", code="kernel_restarted")
-                )
+                self._end_unqueued(call, Cancelled("the kernel died while this call was open", code="kernel_restarted"))
             elif record.is_begun and not call.spec.is_repeatable:
                 why = "the kernel died while this ran; whether it took effect is not known, so it was not run again"
                 self._end_unqueued(call, OutcomeUnknown(why))
@@ -385,9 +379,7 @@ class Kernel:
 
     def _revive(self, record: OpenRecord) -> Syscall:
         spec = spec_of(record.name)
-        process = self.processes.revive(
-            record.pid, record.agent, record.owner, record.nice, self.clock.wall()
-        )
+        process = self.processes.revive(record.pid, record.agent, record.owner, record.nice, self.clock.wall())
         call = Syscall(record.call_id, spec, record.args, process, self.clock.now(), record.key)
         if spec.is_streamed and record.key is not None:
             call.chunks = []

@@ -1,4 +1,4 @@
-"""Agent processes: pid, owner, nice, accounting. A process is one run of an agent. Knows nothing about calls' contents."""
+"""Agent processes: pid, owner, nice, accounting. A process is one run of an agent. Knows nothing of calls' contents."""
 
 from __future__ import annotations
 
@@ -112,18 +112,14 @@ class ProcessTable:
         """The process `pid` of an earlier kernel, as it is known from the journal; ends with its last open call."""
         process = self._live.get(pid)
         if process is None:
-            process = self._live[pid] = Process(
-                pid, agent, owner, nice=nice, started_wall=wall, is_implicit=True
-            )
+            process = self._live[pid] = Process(pid, agent, owner, nice=nice, started_wall=wall, is_implicit=True)
             self._next = max(self._next, pid + 1)
         return process
 
     def get(self, pid: int) -> Process:
         process = self._live.get(pid) or self._ended.get(pid)
         if process is None:
-            raise NotFound(
-                f"there is no process {pid}; 'aios ps' lists them", code="no_such_process", param="pid"
-            )
+            raise NotFound(f"there is no process {pid}; 'aios ps' lists them", code="no_such_process", param="pid")
         return process
 
     def end(self, process: Process, wall: float, code: int | None = None) -> None:

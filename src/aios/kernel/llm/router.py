@@ -34,8 +34,6 @@ class Router:
             )
         known = {name for core in self._cores.values() for name in (core.name, core.model)}
         if not model:
-            raise NotFound(
-                "no model was named and [router] sets no default", code="model_not_found", param="model"
-            )
+            raise NotFound("no model was named and [router] sets no default", code="model_not_found", param="model")
         hint = nearest(model[:200], known) or f"; known are {', '.join(sorted(known))}"
         raise NotFound(f"there is no model '{model[:200]}'{hint}", code="model_not_found", param="model")

@@ -2,8 +2,8 @@
 
 from .base import Policy, Slot
 from .fifo import Fifo
-from .round_robin import RoundRobin
 from .pool import Pool
+from .round_robin import RoundRobin
 from .worker import Queue, Runner
 
 POLICIES: dict[str, type[Fifo] | type[RoundRobin]] = {"fifo": Fifo, "rr": RoundRobin}

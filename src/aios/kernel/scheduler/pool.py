@@ -1,4 +1,4 @@
-"""A runner with one slot name and room for `limit` calls at once, for modules whose calls are short. Knows no module."""
+"""A runner with room for `limit` calls at once, for modules whose calls are short. Knows no module."""
 
 from __future__ import annotations
 
