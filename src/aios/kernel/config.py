@@ -80,11 +80,14 @@ class CoreSection(Section):
 
 
 class ToolSection(Section):
-    """A Python file whose `@tool` functions become tools, run in worker processes."""
+    """A Python file whose `@tool` functions become tools, run in worker processes.
+
+    `max_instances` and `timeout` are for each tool of the file, instead of what it says itself.
+    """
 
     module: str
-    max_instances: Annotated[int, Meta(ge=1, le=1024)] = 1
-    timeout: Seconds = 30.0
+    max_instances: Annotated[int, Meta(ge=1, le=1024)] | None = None
+    timeout: Seconds | None = None
 
 
 class Config(Section):
