@@ -1,0 +1,135 @@
+"""Continuous batching: many sequences, one decoder, a token each per step. Knows no thread, clock or request format.
+
+Which sequences run together, in which order, and when one is taken out and put back changes nothing of what each says.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .decoder import Decoder
+from .grammar import GrammarError, Grammars, Vocabulary
+from .kv import KVPool
+from .linear import F32
+from .sequence import Sequence, Spec
+
+PREFILL_WHILE_DECODING = 2
+"""Chunks of prompts that may delay a step of those already speaking."""
+PREFILL_ALONE = 8
+
+
+class Engine:
+    """Plain and synchronous; one thread at a time.
+
+    A sequence is in the engine from `add` until `remove`, or until a step returns it with `finish` or `error` set.
+    """
+
+    def __init__(self, decoder: Decoder, vocabulary: Vocabulary, *, kv_bytes: int) -> None:
+        if len(vocabulary.tokens) != decoder.shape.vocabulary:
+            raise ValueError(
+                f"the tokenizer has {len(vocabulary.tokens)} tokens and the model {decoder.shape.vocabulary}"
+            )
+        self.decoder = decoder
+        self.grammars = Grammars(vocabulary)
+        self.pool = KVPool(decoder.shape.kv, kv_bytes)
+        self.num_steps = self.num_tokens = self.num_prefilled = 0
+        self._prefilling: dict[str, Sequence] = {}
+        self._decoding: dict[str, Sequence] = {}
+
+    @property
+    def fingerprint(self) -> str:
+        return self.decoder.fingerprint
+
+    @property
+    def context(self) -> int:
+        return self.decoder.shape.context
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._prefilling and not self._decoding
+
+    def has_room(self, spec: Spec) -> bool:
+        """Whether `add` would find memory for it."""
+        return self.pool.has_room(spec.longest)
+
+    def add(self, sequence: Sequence) -> None:
+        """Let `sequence` run, from its beginning or from where it was removed. MemoryError if there is no room."""
+        if sequence.spec.longest > self.context:
+            raise ValueError(f"{sequence.spec.longest} tokens do not fit a window of {self.context}")
+        if sequence.kv is None:
+            sequence.kv = self.pool.open(sequence.spec.longest, now=len(sequence.spec.prompt) + 1)
+        (self._decoding if sequence.is_prefilled else self._prefilling)[sequence.id] = sequence
+
+    def remove(self, id: str) -> Sequence | None:
+        """Take a sequence out, between any two steps. It keeps its KV: `add` goes on with it, `release` frees it."""
+        return self._prefilling.pop(id, None) or self._decoding.pop(id, None)
+
+    @staticmethod
+    def release(sequence: Sequence) -> None:
+        """Free the KV of a sequence that is not in the engine and will not be resumed."""
+        if sequence.kv is not None:
+            sequence.kv.free()
+            sequence.kv = None
+
+    def step(self) -> list[Sequence]:
+        """One token for each sequence that speaks, and some prefill for those that are new.
+
+        Returns the sequences that got a token or an error; those that ended have left the engine and freed their KV.
+        """
+        speaking = list(self._decoding.values())
+        with np.errstate(over="ignore"):
+            if speaking:
+                self._decode(speaking)
+            moved = speaking + self._prefill(PREFILL_WHILE_DECODING if speaking else PREFILL_ALONE)
+        self.num_steps += 1
+        for sequence in moved:
+            if sequence.finish is not None or sequence.error is not None:
+                self.remove(sequence.id)
+                self.release(sequence)
+        return moved
+
+    def statistics(self) -> dict[str, Any]:
+        return {
+            "steps": self.num_steps,
+            "tokens": self.num_tokens,
+            "prefilled_tokens": self.num_prefilled,
+            "decoding": len(self._decoding),
+            "prefilling": len(self._prefilling),
+            "kv": self.pool.statistics(),
+        }
+
+    def _decode(self, speaking: list[Sequence]) -> None:
+        logits = self.decoder.decode(
+            [s.output[-1] for s in speaking],
+            [s.kv for s in speaking if s.kv is not None],
+            [s.computed for s in speaking],
+        )
+        for sequence, row in zip(speaking, logits, strict=True):
+            sequence.computed += 1
+            self._choose(sequence, row)
+
+    def _prefill(self, chunks: int) -> list[Sequence]:
+        """Compute up to `chunks` chunks of the sequences that came first; returns those that got their first token."""
+        begun = []
+        for sequence in list(self._prefilling.values()):
+            prompt = sequence.spec.prompt
+            while chunks and sequence.computed < len(prompt) and sequence.kv is not None:
+                start = sequence.computed
+                sequence.computed = self.decoder.prefill(sequence.kv, prompt, start)
+                self.num_prefilled += sequence.computed - start
+                chunks -= 1
+            if sequence.computed < len(prompt):
+                break
+            self._choose(sequence, self.decoder.last_logits())
+            self._decoding[sequence.id] = self._prefilling.pop(sequence.id)
+            begun.append(sequence)
+        return begun
+
+    def _choose(self, sequence: Sequence, logits: F32) -> None:
+        try:
+            sequence.choose(logits)
+            self.num_tokens += 1
+        except GrammarError as error:  # this sequence's own fault: the others go on
+            sequence.error = error

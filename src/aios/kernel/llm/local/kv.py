@@ -1,0 +1,179 @@
+"""Keys and values of sequences, pooled and within a byte budget. Knows nothing about tokens, requests or threads.
+
+Each sequence has one array of its own that grows by doubling, so that what its attention computes has a shape that
+depends on that sequence alone. Arrays given back are kept for the next sequence: fresh memory costs page faults.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from .linear import F32, aligned
+
+STEP = 16
+"""Attention looks at whole steps of positions, so its views change only every STEP tokens (and stay aligned)."""
+_SMALLEST = 128
+
+
+@dataclass(frozen=True, slots=True)
+class KVShape:
+    layers: int
+    kv_heads: int
+    head_dim: int
+    context: int
+
+    def capacity(self, tokens: int) -> int:
+        """Positions of the array that holds `tokens`."""
+        size = _SMALLEST
+        while size < tokens:
+            size *= 2
+        return min(size, self._whole_steps(self.context))
+
+    def bytes(self, tokens: int) -> int:
+        """Bytes of the array that holds `tokens`."""
+        return self.capacity(tokens) * self.layers * self.kv_heads * self.head_dim * 2 * 4
+
+    @staticmethod
+    def _whole_steps(tokens: int) -> int:
+        return -(-tokens // STEP) * STEP
+
+
+class LayerView(NamedTuple):
+    """What attention reads and writes in one layer: keys (heads, dim, n), values (heads, n, dim), and both to write."""
+
+    keys: F32
+    values: F32
+    both: F32
+
+
+class KV:
+    """The keys and values of one sequence, an array (layers, 2 * heads, capacity, dim). Made by `KVPool.open`.
+
+    Positions from the end of the sequence up to the next whole step are finite and meaningless; attention masks them.
+    """
+
+    __slots__ = ("_data", "_pool", "_seen", "_views", "reserved")
+
+    def __init__(self, pool: KVPool, reserved: int, data: F32) -> None:
+        self._pool = pool
+        self._data = data
+        self._views: list[LayerView] = []
+        self._seen = 0
+        self.reserved = reserved
+
+    @property
+    def is_open(self) -> bool:
+        return self.reserved > 0
+
+    @property
+    def capacity(self) -> int:
+        return int(self._data.shape[2])
+
+    def room_for(self, tokens: int, used: int) -> None:
+        """Make positions up to `tokens` usable; the first `used` keep what they hold. Stay within what was reserved."""
+        if tokens > self.capacity:
+            self._data = self._pool._grow(self, self._data, tokens, used)
+            self._seen = 0
+
+    def views(self, tokens: int) -> list[LayerView]:
+        """A view for each layer of the first `tokens` positions, rounded up to whole steps."""
+        seen = -(-tokens // STEP) * STEP
+        if seen != self._seen:
+            heads = self._data.shape[1] // 2
+            self._views = [
+                LayerView(layer[:heads, :seen].swapaxes(1, 2), layer[heads:, :seen], layer) for layer in self._data
+            ]
+            self._seen = seen
+        return self._views
+
+    def export(self, tokens: int) -> F32:
+        """A copy of the first `tokens` positions."""
+        return np.ascontiguousarray(self._data[:, :, :tokens])
+
+    def load(self, saved: F32) -> None:
+        """Put back what `export` gave."""
+        self.room_for(saved.shape[2], 0)
+        self._data[:, :, : saved.shape[2]] = saved
+
+    def free(self) -> None:
+        """Give the memory back at once. Freeing twice is harmless; using it afterwards is not."""
+        if self.is_open:
+            self._pool._close(self, self._data)
+            self._views = []
+            self._seen = 0
+
+
+class KVPool:
+    """Hands out `KV`s as long as their reservations fit the budget. Used by one thread at a time.
+
+    A reservation is for the longest the sequence may become, so one that was admitted can always be finished; memory
+    is taken as it grows. At most `keep` bytes of arrays given back are kept for reuse.
+    """
+
+    def __init__(self, shape: KVShape, budget: int, *, keep: int = 64 << 20) -> None:
+        self.shape = shape
+        self.budget = budget
+        self._keep = min(keep, budget)
+        self._reserved = 0
+        self._held = 0
+        self._idle = 0
+        self._open = 0
+        self._free: dict[int, list[F32]] = {}
+
+    def has_room(self, tokens: int) -> bool:
+        """Whether a sequence of up to `tokens` tokens may be opened now."""
+        return self._reserved + self.shape.bytes(tokens) <= self.budget
+
+    def open(self, tokens: int, *, now: int = 0) -> KV:
+        """A KV for a sequence that will have at most `tokens` tokens, `now` of them at once. MemoryError if full."""
+        if not self.has_room(tokens):
+            raise MemoryError(f"no room for {tokens} tokens of KV: {self._reserved} of {self.budget} bytes reserved")
+        reserved = self.shape.bytes(tokens)
+        self._reserved += reserved
+        self._open += 1
+        return KV(self, reserved, self._take(max(now, 1)))
+
+    def statistics(self) -> dict[str, int]:
+        """Bytes: budget, reserved, held by sequences, idle for reuse; and how many sequences are open."""
+        return {
+            "budget_bytes": self.budget,
+            "reserved_bytes": self._reserved,
+            "held_bytes": self._held,
+            "idle_bytes": self._idle,
+            "sequences": self._open,
+        }
+
+    def _take(self, tokens: int) -> F32:
+        capacity = self.shape.capacity(tokens)
+        idle = self._free.get(capacity)
+        if idle:
+            data = idle.pop()
+            self._idle -= data.nbytes
+        else:
+            s = self.shape
+            data = aligned((s.layers, 2 * s.kv_heads, capacity, s.head_dim))
+        self._held += data.nbytes
+        return data
+
+    def _give(self, data: F32) -> None:
+        self._held -= data.nbytes
+        if self._idle + data.nbytes <= self._keep:
+            self._free.setdefault(data.shape[2], []).append(data)
+            self._idle += data.nbytes
+
+    def _grow(self, kv: KV, data: F32, tokens: int, used: int) -> F32:
+        if self.shape.bytes(tokens) > kv.reserved:
+            raise MemoryError(f"a sequence outgrew its reservation: {tokens} tokens")
+        larger = self._take(tokens)
+        larger[:, :, :used] = data[:, :, :used]
+        self._give(data)
+        return larger
+
+    def _close(self, kv: KV, data: F32) -> None:
+        self._reserved -= kv.reserved
+        self._open -= 1
+        kv.reserved = 0
+        self._give(data)

@@ -1,0 +1,212 @@
+"""Promise 1 on the engine: company, order and interruptions change no byte of what a sequence says."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tiny_model import TOKENIZER, engine
+
+from aios.kernel.llm.local.engine import Engine
+from aios.kernel.llm.local.grammar import call_schema, response_schema
+from aios.kernel.llm.local.sampler import Sampling
+from aios.kernel.llm.local.sequence import Sequence, SnapshotError, Spec
+
+ANSWER = response_schema({"type": "json_object"})
+CALL = call_schema([("add", {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}, True)])
+
+
+@pytest.fixture(scope="module")
+def shared() -> Engine:
+    return engine()
+
+
+def specs(rng: random.Random, count: int) -> list[Spec]:
+    """Requests of all kinds, with prompts that end on both sides of chunk borders."""
+    return [
+        Spec(
+            prompt=tuple(rng.randrange(TOKENIZER.vocab_size) for _ in range(rng.choice([1, 5, 63, 64, 65, 130]))),
+            max_tokens=rng.randrange(1, 40),
+            min_tokens=rng.randrange(0, 30),
+            stops=rng.choice([(), ("e", "zq")]),
+            answer=rng.choice([None, None, ANSWER]),
+            call=CALL,
+            may_call=rng.random() < 0.5,
+            must_call=rng.random() < 0.2,
+            sampling=Sampling(
+                temperature=rng.choice([0.0, 0.8, 1.5]),
+                top_p=rng.choice([1.0, 0.9]),
+                top_k=rng.choice([0, 20]),
+                seed=rng.randrange(1 << 40),
+                frequency_penalty=rng.choice([0.0, 0.5]),
+                logprobs=rng.choice([None, 2]),
+            ),
+        )
+        for _ in range(count)
+    ]
+
+
+def story(sequence: Sequence) -> tuple[object, ...]:
+    return (sequence.output, sequence.text.text, sequence.call_bytes, sequence.logprobs, sequence.finish)
+
+
+def alone(engine: Engine, spec: Spec) -> tuple[object, ...]:
+    sequence = Sequence("alone", spec, engine.grammars)
+    engine.add(sequence)
+    while sequence.finish is None:
+        engine.step()
+    return story(sequence)
+
+
+def interleaved(engine: Engine, wanted: list[Spec], rng: random.Random, slots: int) -> dict[str, tuple[object, ...]]:
+    """Random arrivals and quanta on few slots; each preempted one goes through bytes or waits as it is."""
+    waiting: list[Sequence | bytes] = []
+    coming = [Sequence(str(index), spec, engine.grammars) for index, spec in enumerate(wanted)]
+    left: dict[str, int] = {}
+    done: dict[str, tuple[object, ...]] = {}
+    while coming or waiting or left:
+        if coming and (rng.random() < 0.4 or not (waiting or left)):
+            waiting.append(coming.pop())
+        while waiting and len(left) < slots:
+            item = waiting.pop(rng.randrange(len(waiting)))
+            if isinstance(item, bytes):
+                item = Sequence.from_bytes(item, engine.fingerprint, engine.grammars, engine.pool)
+            engine.add(item)
+            left[item.id] = rng.randint(1, 16)
+        for sequence in engine.step():
+            left[sequence.id] -= 1
+            if sequence.finish is not None:
+                done[sequence.id] = story(sequence)
+                del left[sequence.id]
+            elif left[sequence.id] == 0:
+                del left[sequence.id]
+                assert engine.remove(sequence.id) is sequence
+                if rng.random() < 0.5:
+                    waiting.append(sequence)
+                else:
+                    waiting.append(sequence.to_bytes(engine.fingerprint))
+                    engine.release(sequence)
+    return done
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32), slots=st.integers(1, 8))
+def test_interrupted_sequences_in_any_company_say_what_they_say_alone(shared: Engine, seed: int, slots: int) -> None:
+    rng = random.Random(seed)
+    wanted = specs(rng, 8)
+    expected = {str(index): alone(shared, spec) for index, spec in enumerate(wanted)}
+    assert interleaved(shared, wanted, rng, slots) == expected
+    assert shared.is_idle
+    assert shared.pool.statistics()["reserved_bytes"] == shared.pool.statistics()["held_bytes"] == 0
+
+
+def test_without_constant_rows_company_changes_the_numbers() -> None:
+    """The proof that the test above can fail: the same comparison on an engine that pads nothing."""
+    bare = engine(is_padded=False)
+    rng = random.Random(7)
+    wanted = [
+        replace(spec, max_tokens=40, min_tokens=40, sampling=replace(spec.sampling, temperature=1.5, logprobs=2))
+        for spec in specs(rng, 8)
+    ]
+    expected = {str(index): alone(bare, spec) for index, spec in enumerate(wanted)}
+    assert interleaved(bare, wanted, rng, 8) != expected
+
+
+def test_more_sequences_than_rows_of_a_block_run_together(shared: Engine) -> None:
+    wanted = [replace(spec, max_tokens=6) for spec in specs(random.Random(3), 40)]
+    sequences = [Sequence(str(index), spec, shared.grammars) for index, spec in enumerate(wanted)]
+    for sequence in sequences:
+        shared.add(sequence)
+    while not shared.is_idle:
+        shared.step()
+    assert [story(s) for s in sequences] == [alone(shared, spec) for spec in wanted]
+
+
+def test_a_long_prompt_does_not_hold_up_those_who_speak(shared: Engine) -> None:
+    speaker = Sequence("speaker", Spec((1, 2, 3), 40, min_tokens=40), shared.grammars)
+    shared.add(speaker)
+    shared.step()
+    shared.add(Sequence("reader", Spec((5,) * 400, 4), shared.grammars))
+    said = len(speaker.output)
+    shared.step()
+    assert len(speaker.output) == said + 1
+    assert not shared._prefilling["reader"].is_prefilled
+    assert shared.remove("speaker") is speaker
+    while not shared.is_idle:
+        shared.step()
+    shared.release(speaker)
+
+
+def test_a_removed_sequence_frees_its_memory_at_once(shared: Engine) -> None:
+    shared.add(Sequence("a", Spec((1, 2, 3), 40, min_tokens=40), shared.grammars))
+    shared.step()
+    sequence = shared.remove("a")
+    assert sequence is not None
+    assert shared.is_idle
+    shared.release(sequence)
+    assert shared.pool.statistics()["sequences"] == 0
+
+
+def test_a_sequence_is_admitted_only_if_it_can_be_finished() -> None:
+    small = engine(kv_bytes=400_000)
+    spec = Spec((1,) * 100, 400)
+    assert small.has_room(spec)
+    first = Sequence("a", spec, small.grammars)
+    small.add(first)
+    assert not small.has_room(spec)
+    with pytest.raises(MemoryError):
+        small.add(Sequence("b", spec, small.grammars))
+    while first.finish is None:
+        small.step()
+    assert small.has_room(spec)
+
+
+def test_a_grammar_that_breaks_fails_its_own_sequence_only(shared: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = Sequence("good", Spec((1, 2), 5, min_tokens=5), shared.grammars)
+    bad = Sequence("bad", Spec((1, 2), 5, answer=ANSWER), shared.grammars)
+    assert bad.guide._matcher is not None
+    bad.guide._matcher.consume_token(TOKENIZER.encode("x")[0])  # llguidance's error state, as its limits set it
+    shared.add(good)
+    shared.add(bad)
+    while not shared.is_idle:
+        shared.step()
+    assert "too complex" in str(bad.error)
+    assert good.finish == "length"
+    assert bad.kv is None
+
+
+# ── snapshots as bytes ──
+
+
+def saved(engine: Engine) -> bytes:
+    sequence = Sequence("s", Spec((1, 2, 3), 40, min_tokens=40), engine.grammars)
+    engine.add(sequence)
+    engine.step()
+    engine.remove("s")
+    data = sequence.to_bytes(engine.fingerprint)
+    engine.release(sequence)
+    return data
+
+
+def test_a_snapshot_of_another_engine_is_refused_with_both_names(shared: Engine) -> None:
+    with pytest.raises(SnapshotError, match=f"{shared.fingerprint}.*elsewhere"):
+        Sequence.from_bytes(saved(shared), "elsewhere", shared.grammars, shared.pool)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda d: d[:-1], lambda d: b"", lambda d: d[:100] + b"\0" + d[101:], lambda d: d[8:]]
+)
+def test_a_damaged_snapshot_is_refused(shared: Engine, damage: object) -> None:
+    data = damage(saved(shared))  # type: ignore[operator]
+    with pytest.raises(SnapshotError):
+        Sequence.from_bytes(data, shared.fingerprint, shared.grammars, shared.pool)
+    assert shared.pool.statistics()["sequences"] == 0
+
+
+def test_engines_with_other_weights_or_sizes_have_other_fingerprints(shared: Engine) -> None:
+    assert shared.fingerprint == engine().fingerprint
+    assert shared.fingerprint != engine(num_hidden_layers=1).fingerprint
+    assert shared.fingerprint != engine(is_padded=False).fingerprint
