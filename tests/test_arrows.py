@@ -17,8 +17,10 @@ ALLOWED: dict[str, set[str]] = {
     "abi": set(),
     **{f"kernel/{name}": {"abi"} | {f"kernel/{other}" for other in SMALL} for name in SMALL | MODULES},
     "kernel/scheduler": {"abi", "kernel/syscall", "kernel/process", "kernel/clock", "kernel/trace"},
+    "kernel/idempotency": {"abi"} | {f"kernel/{name}" for name in SMALL},
     "kernel/control": {"abi", "kernel/scheduler"} | {f"kernel/{name}" for name in SMALL},
-    "kernel/kernel": {"abi", "kernel/scheduler", "kernel/control"} | {f"kernel/{n}" for n in SMALL | MODULES},
+    "kernel/kernel": {"abi", "kernel/scheduler", "kernel/control", "kernel/idempotency"}
+    | {f"kernel/{n}" for n in SMALL | MODULES},
     "kernel": {f"kernel/{name}" for name in ("kernel", "config", "process", "syscall")},
     "sdk": {"abi"},
     "agents": {"abi", "sdk"},

@@ -17,21 +17,21 @@ from aios.abi.errors import (
     AiosError,
     BadRequest,
     Cancelled,
-    Conflict,
     Denied,
     Full,
     OutcomeUnknown,
     Stopping,
     TimedOut,
 )
-from aios.abi.messages import Chunk, FunctionDelta, Generation, ToolCallDelta
+from aios.abi.messages import Chunk
 
 from .access import AccessManager
 from .clock import Clock, SystemClock
 from .config import Config
 from .control import Control
 from .database import Database
-from .journal import Journal, OpenRecord, body_hash
+from .idempotency import Repeats
+from .journal import Journal, OpenRecord
 from .llm import Core, LLMManager, Router
 from .llm.cores import make_core
 from .memory import MemoryManager
@@ -60,7 +60,7 @@ class Kernel:
         self.queues: dict[str, Queue] = {}
         self.is_ready = False
         self._is_stopping = False
-        self._keyed: dict[tuple[str, str, str], tuple[bytes, Syscall]] = {}
+        self._closers = contextlib.AsyncExitStack()
         self._open: dict[str, Syscall] = {}
         self._idle = asyncio.Event()
         self._idle.set()
@@ -95,6 +95,7 @@ class Kernel:
 
     database: Database
     journal: Journal
+    repeats: Repeats
     access: AccessManager
     memory: MemoryManager
     storage: StorageManager
@@ -104,9 +105,9 @@ class Kernel:
 
     async def _boot_rooms(self, cores: Mapping[str, Core] | None) -> None:
         config, clock = self.config, self.clock
-        self._closers = contextlib.AsyncExitStack()
         self._closers.callback(self.database.close)
         self.journal = Journal(self.database, clock, keep=config.journal.keep, max_bytes=config.journal.max_bytes)
+        self.repeats = Repeats(self.journal)
         self.processes = ProcessTable(first_pid=self.journal.last_pid() + 1)
         self.access = AccessManager(self.database)
         self.access.ensure_admin(self.home)
@@ -168,9 +169,8 @@ class Kernel:
         spec = spec_of(name)
         process = self._process_of(principal)
         self.access.check(principal, spec, args, self.processes)
-        if key is not None:
-            if (earlier := self._earlier(process, spec.module, key, name, args, on_chunk)) is not None:
-                return earlier
+        if key is not None and (earlier := self.repeats.find(spec, args, process, key, on_chunk)) is not None:
+            return earlier
         call = self._make(spec.name, args, process, key)
         call.on_chunk = on_chunk
         self._check_room(call)
@@ -254,7 +254,7 @@ class Kernel:
         self._open[call.id] = call
         self._idle.clear()
         if call.key is not None:
-            self._keyed[_scope(call)] = (body_hash(call), call)
+            self.repeats.add(call)
         limit = min(timeout or self.config.scheduler.timeout, self.config.scheduler.timeout)
         if call.spec.name != "proc_wait":
             call.timer = self.clock.call_later(limit, lambda: self._expire(call, limit))
@@ -280,35 +280,6 @@ class Kernel:
             self._end_unqueued(call, fate)
         else:
             self.queues[call.spec.module].abort(call, fate)
-
-    # ── a second request with the same key ──
-
-    def _earlier(
-        self, process: Process, module: str, key: str, name: str, args: Args, on_chunk: OnChunk | None
-    ) -> Syscall | None:
-        """The call that came before with this key, under way or recorded. Raises Conflict on another body."""
-        probe = Syscall("", spec_of(name), args, process, 0.0, key)
-        body = body_hash(probe)
-        if (live := self._keyed.get(_scope(probe))) is not None:
-            known, call = live
-            _same(known, body, key)
-            _listen(call, on_chunk)
-            return call
-        record = self.journal.find(process.owner, process.agent, key)
-        if record is None:
-            return None
-        _same(record.body_hash, body, key)
-        probe.id = record.call_id
-        probe.future = asyncio.get_running_loop().create_future()
-        if record.error is not None:
-            probe.state, probe.error = State(record.state), record.error
-            _set_error(probe.future, record.error)
-        else:
-            probe.state, probe.result = State.DONE, record.result
-            if on_chunk is not None and isinstance(record.result, Generation):
-                on_chunk(_whole(record.result))
-            probe.future.set_result(record.result)
-        return probe
 
     # ── the end of a call ──
 
@@ -352,12 +323,13 @@ class Kernel:
     def _give(self, call: Syscall, journal_error: AiosError | None) -> None:
         self._open.pop(call.id, None)
         if call.key is not None:
-            self._keyed.pop(_scope(call), None)
+            self.repeats.discard(call)
         error = journal_error or call.error
         assert call.future is not None
         if not call.future.done():
             if error is not None:
-                _set_error(call.future, error)
+                call.future.set_exception(error)
+                call.future.exception()  # nobody may be left to hear it; that is no warning's business
             else:
                 call.future.set_result(call.result)
         if not self._open:
@@ -461,51 +433,3 @@ class _Marked:
 
         self._journal.begin(call, then)
         await marked
-
-
-def _scope(call: Syscall) -> tuple[str, str, str]:
-    return call.process.owner, call.process.agent, call.key or ""
-
-
-def _same(known: bytes, body: bytes, key: str) -> None:
-    if known != body:
-        raise Conflict(
-            f"the Idempotency-Key '{key[:80]}' was used with another call or body; use a new key for a new call",
-            code="idempotency_conflict",
-        )
-
-
-def _listen(call: Syscall, on_chunk: OnChunk | None) -> None:
-    """Let a second listener hear the answer from its start."""
-    if on_chunk is None:
-        return
-    for chunk in call.chunks or ():
-        on_chunk(chunk)
-    first = call.on_chunk
-
-    def both(chunk: Chunk) -> None:
-        if first is not None:
-            first(chunk)
-        on_chunk(chunk)
-
-    call.on_chunk = both
-
-
-def _whole(generation: Generation) -> Chunk:
-    """A recorded answer as one chunk of a stream."""
-    deltas = [
-        ToolCallDelta(n, c.id, "function", FunctionDelta(c.function.name, c.function.arguments))
-        for n, c in enumerate(generation.message.tool_calls or ())
-    ]
-    return Chunk(
-        text=generation.message.text(),
-        tool_calls=deltas or None,
-        logprobs=generation.logprobs,
-        finish_reason=generation.finish_reason,
-        usage=generation.usage,
-    )
-
-
-def _set_error(future: asyncio.Future[Any], error: AiosError) -> None:
-    future.set_exception(error)
-    future.exception()  # nobody may be left to hear it; that is no warning's business

@@ -1,0 +1,301 @@
+"""The kernel as a whole, on scripted cores and real rooms: a call's life, keys, signals, bounds, restarts."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from aios.abi import calls as abi
+from aios.abi.errors import (
+    BadRequest,
+    Cancelled,
+    Conflict,
+    Denied,
+    Full,
+    NotFound,
+    Stopping,
+    TimedOut,
+    Unauthorized,
+)
+from aios.abi.messages import Chunk, Message
+from aios.kernel import Config, Kernel, State
+from aios.kernel.config import Scheduler
+from aios.testing import MockClock, ScriptedCore, booted, principal
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def ask(text: str = "hello", **more: Any) -> abi.LLMGenerate:
+    return abi.LLMGenerate(messages=[Message(role="user", content=text)], **more)
+
+
+async def settle() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_a_call_is_answered_and_leaves_its_story_in_the_trace() -> None:
+    async with booted(cores={"one": ScriptedCore("four words are said")}) as kernel:
+        call = kernel.submit(principal(kernel), "llm_generate", ask())
+        answer = await kernel.wait(call)
+        assert answer.message.content == "four words are said"
+        assert [row.state for row in kernel.trace.story(call.id)] == ["queued", "running", "done"]
+        assert (call.process.num_calls, call.process.tokens_out, call.process.open_calls) == (1, 4, {})
+
+
+async def test_the_kernel_draws_a_seed_when_the_agent_names_none_and_keeps_one_that_it_names() -> None:
+    core = ScriptedCore()
+    async with booted(cores={"one": core}) as kernel:
+        who = principal(kernel)
+        await kernel.call(who, "llm_generate", ask())
+        await kernel.call(who, "llm_generate", ask(seed=7))
+        assert core.seen[0].seed is not None
+        assert core.seen[1].seed == 7
+
+
+async def test_round_robin_interrupts_and_the_answer_is_whole() -> None:
+    core = ScriptedCore("a", tokens=40, slots=1)
+    async with booted(cores={"one": core}, policy="rr", quantum=4) as kernel:
+        calls = [kernel.submit(principal(kernel, f"agent{n}"), "llm_generate", ask()) for n in range(3)]
+        answers = [await kernel.wait(call) for call in calls]
+        assert len({a.message.content for a in answers}) == 1
+        assert all(call.num_switches >= 8 for call in calls)
+
+
+async def test_a_repeated_call_with_the_same_key_joins_the_first_and_hears_it_from_the_start() -> None:
+    core = ScriptedCore("one two three")
+    core.gate.clear()
+    async with booted(cores={"one": core}) as kernel:
+        who, heard = principal(kernel), list[Chunk]()
+        first = kernel.submit(who, "llm_generate", ask(), key="k")
+        await core.entered(1)
+        again = kernel.submit(who, "llm_generate", ask(), key="k", on_chunk=heard.append)
+        assert again is first
+        core.gate.set()
+        await kernel.wait(again)
+        assert "".join(chunk.text for chunk in heard) == "one two three"
+        assert len(core.seen) == 1
+
+
+async def test_a_keyed_call_that_is_done_answers_from_the_journal_also_after_a_restart(tmp_path: Path) -> None:
+    core = ScriptedCore(["first", "second"])
+    async with booted(cores={"one": core}, home=tmp_path) as kernel:
+        first = await kernel.call(principal(kernel), "llm_generate", ask(), key="k")
+        assert await kernel.call(principal(kernel), "llm_generate", ask(), key="k") == first
+    async with booted(cores={"one": core}, home=tmp_path) as kernel:
+        heard = list[Chunk]()
+        again = await kernel.call(principal(kernel), "llm_generate", ask(), key="k", on_chunk=heard.append)
+        assert again == first
+        assert [chunk.text for chunk in heard] == ["first"]
+    assert len(core.seen) == 1
+
+
+async def test_the_same_key_with_another_body_is_a_conflict_and_another_agents_key_is_another_key() -> None:
+    async with booted(cores={"one": ScriptedCore(["first", "second"])}) as kernel:
+        ann = principal(kernel, "ann")
+        await kernel.call(ann, "llm_generate", ask("a"), key="k")
+        with pytest.raises(Conflict, match="another call or body"):
+            kernel.submit(ann, "llm_generate", ask("b"), key="k")
+        answer = await kernel.call(principal(kernel, "bob"), "llm_generate", ask("b"), key="k")
+        assert answer.message.content == "second"
+
+
+async def test_a_call_whose_waiter_is_cancelled_ends_and_frees_its_slot_unless_it_has_a_key() -> None:
+    core = ScriptedCore(slots=2)
+    core.gate.clear()
+    async with booted(cores={"one": core}) as kernel:
+        who = principal(kernel)
+        plain, keyed = (kernel.submit(who, "llm_generate", ask(), key=key) for key in (None, "k"))
+        await core.entered(2)
+        for call in (plain, keyed):
+            waiter = asyncio.create_task(kernel.wait(call))
+            await settle()
+            waiter.cancel()
+        await settle()
+        assert (plain.state, keyed.state) == (State.CANCELLED, State.RUNNING)
+        assert core.inside == {keyed.id}
+        core.gate.set()
+        assert (await kernel.wait(keyed)).message.content == "ok"
+
+
+async def test_a_call_that_is_not_done_in_time_fails_with_the_state_it_was_in() -> None:
+    clock, core = MockClock(), ScriptedCore()
+    core.gate.clear()
+    async with booted(cores={"one": core}, clock=clock) as kernel:
+        call = kernel.submit(principal(kernel), "llm_generate", ask(), timeout=5)
+        await core.entered(1)
+        clock.advance(5)
+        with pytest.raises(TimedOut, match="not done after 5 s"):
+            await kernel.wait(call)
+        assert core.inside == set()
+
+
+async def test_killing_a_process_cancels_its_calls_and_revokes_its_key() -> None:
+    core = ScriptedCore()
+    core.gate.clear()
+    async with booted(cores={"one": core}) as kernel:
+        admin = principal(kernel, "admin", is_admin=True)
+        spawned = await kernel.call(admin, "proc_spawn", abi.ProcSpawn(agent="ann"))
+        ann = kernel.authenticate(spawned.key)
+        call = kernel.submit(ann, "llm_generate", ask())
+        await core.entered(1)
+        await kernel.call(admin, "proc_signal", abi.ProcSignal(pid=spawned.pid, signal="kill"))
+        with pytest.raises(Cancelled, match="process was killed"):
+            await kernel.wait(call)
+        assert core.inside == set()
+        with pytest.raises(Unauthorized):
+            kernel.authenticate(spawned.key)
+        with pytest.raises(Denied, match="has ended"):
+            kernel.submit(ann, "llm_generate", ask())
+
+
+async def test_a_stopped_process_waits_and_goes_on_when_continued() -> None:
+    async with booted() as kernel:
+        admin = principal(kernel, "admin", is_admin=True)
+        spawned = await kernel.call(admin, "proc_spawn", abi.ProcSpawn(agent="ann"))
+        await kernel.call(admin, "proc_signal", abi.ProcSignal(pid=spawned.pid, signal="stop"))
+        call = kernel.submit(kernel.authenticate(spawned.key), "llm_generate", ask())
+        while call.state is State.NEW:
+            await asyncio.sleep(0.001)
+        assert (call.state, call.why) == (State.BLOCKED, "process stopped")
+        info = kernel.info(kernel.processes.get(spawned.pid))
+        assert (info.state, info.open_calls[0].why) == ("stopped", "process stopped")
+        await kernel.call(admin, "proc_signal", abi.ProcSignal(pid=spawned.pid, signal="cont"))
+        assert (await kernel.wait(call)).message.content == "ok"
+
+
+async def test_waiting_for_a_process_ends_when_it_ends_or_at_the_timeout() -> None:
+    clock = MockClock()
+    async with booted(clock=clock) as kernel:
+        admin = principal(kernel, "admin", is_admin=True)
+        pid = (await kernel.call(admin, "proc_spawn", abi.ProcSpawn(agent="ann"))).pid
+        waits = [kernel.submit(admin, "proc_wait", abi.ProcWait(pid=pid, timeout=t)) for t in (3, 30)]
+        await settle()
+        clock.advance(4)
+        assert (await kernel.wait(waits[0])).state == "running"
+        await kernel.call(admin, "proc_signal", abi.ProcSignal(pid=pid, signal="exit", code=3))
+        assert (await kernel.wait(waits[1])).exit_code == 3
+
+
+async def test_a_process_with_too_many_open_calls_is_told_to_wait_and_others_are_not() -> None:
+    core = ScriptedCore()
+    core.gate.clear()
+    config = Config(scheduler=Scheduler(max_open=2))
+    async with booted(cores={"one": core}, config=config) as kernel:
+        ann = principal(kernel, "ann")
+        for _ in range(2):
+            kernel.submit(ann, "llm_generate", ask())
+        with pytest.raises(Full, match="2 calls open"):
+            kernel.submit(ann, "llm_generate", ask())
+        kernel.submit(principal(kernel, "bob"), "llm_generate", ask())
+
+
+async def test_a_full_queue_refuses_at_once_and_says_when_to_return() -> None:
+    core = ScriptedCore(slots=1)
+    core.gate.clear()
+    config = Config(scheduler=Scheduler(max_waiting=3))
+    async with booted(cores={"one": core}, config=config) as kernel:
+        who = principal(kernel)
+        kernel.submit(who, "llm_generate", ask())
+        await core.entered(1)
+        for _ in range(3):
+            kernel.submit(who, "llm_generate", ask())
+            await asyncio.sleep(0.01)
+        with pytest.raises(Full) as caught:
+            kernel.submit(who, "llm_generate", ask())
+        assert caught.value.retry_after
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "error", "says"),
+    [
+        ("llm_generat", ask(), NotFound, "did you mean 'llm_generate'"),
+        ("llm_generate", ask(model="nonesuch"), NotFound, "no model 'nonesuch'"),
+        ("tool_run", abi.ToolRun(name="calculater"), NotFound, "calculator"),
+        ("tool_run", abi.ToolRun(name="calculator", arguments={"expression": 3}), BadRequest, "expression"),
+    ],
+)
+async def test_a_call_that_can_never_run_is_refused_before_it_is_queued(
+    name: str, args: abi.Args, error: type[Exception], says: str
+) -> None:
+    config = msgspec.structs.replace(Config(), router=msgspec.structs.replace(Config().router))
+    cores = {"one": ScriptedCore(name="one"), "two": ScriptedCore(name="two", model="m2")}
+    async with booted(cores=cores, config=config) as kernel:
+        kernel.llm._router._default = None
+        with pytest.raises(error, match=says):
+            kernel.submit(principal(kernel), name, args)
+        assert kernel.statistics()["open_calls"] == 0
+
+
+async def test_an_agent_sees_and_signals_its_own_processes_only() -> None:
+    async with booted() as kernel:
+        ann, bob = principal(kernel, "ann"), principal(kernel, "bob", owner="other")
+        spawned = await kernel.call(ann, "proc_spawn", abi.ProcSpawn(agent="child"))
+        seen = await kernel.call(bob, "proc_list", abi.ProcList())
+        assert spawned.pid not in [p.pid for p in seen.processes]
+        with pytest.raises(Denied):
+            await kernel.call(bob, "proc_signal", abi.ProcSignal(pid=spawned.pid, signal="kill"))
+        question = abi.AccCheck(call="proc_signal", arguments={"pid": spawned.pid, "signal": "kill"})
+        assert not (await kernel.call(bob, "acc_check", question)).allowed
+
+
+async def test_two_agents_never_see_each_others_memory_and_files() -> None:
+    async with booted() as kernel:
+        ann, bob = principal(kernel, "ann"), principal(kernel, "bob")
+        written = await kernel.call(ann, "mem_write", abi.MemWrite(content="the code is 4711"))
+        await kernel.call(ann, "sto_write", abi.StoWrite(path="notes/a.txt", content="secret"))
+        found = await kernel.call(bob, "mem_search", abi.MemSearch(query="code"))
+        assert found.entries == []
+        for name, args in (("mem_read", abi.MemId(id=written.id)), ("sto_read", abi.StoRead(path="notes/a.txt"))):
+            with pytest.raises(NotFound):
+                await kernel.call(bob, name, args)
+
+
+async def test_a_stopping_kernel_lets_open_calls_finish_and_takes_no_more() -> None:
+    core = ScriptedCore()
+    core.gate.clear()
+    async with booted(cores={"one": core}) as kernel:
+        who = principal(kernel)
+        call = kernel.submit(who, "llm_generate", ask())
+        await core.entered(1)
+        stopping = asyncio.create_task(kernel.stop(drain=30))
+        await settle()
+        with pytest.raises(Stopping):
+            kernel.submit(who, "llm_generate", ask())
+        core.gate.set()
+        assert (await kernel.wait(call)).message.content == "ok"
+        await stopping
+
+
+async def test_calls_cut_short_by_a_stop_go_on_at_the_next_boot_when_they_have_a_key(tmp_path: Path) -> None:
+    core = ScriptedCore("answer")
+    core.gate.clear()
+    async with booted(cores={"one": core}, home=tmp_path) as kernel:
+        plain, keyed = (kernel.submit(principal(kernel), "llm_generate", ask(), key=k) for k in (None, "k"))
+        await core.entered(2)
+        seed = keyed.args.seed
+        await kernel.stop(drain=0.0)
+        for call, error in ((plain, Cancelled), (keyed, Stopping)):
+            with pytest.raises(error):
+                await kernel.wait(call)
+    core.gate.set()
+    async with booted(cores={"one": core}, home=tmp_path) as kernel:
+        again = await kernel.call(principal(kernel), "llm_generate", ask(), key="k")
+        assert again.message.content == "answer"
+        assert core.seen[-1].seed == seed
+
+
+async def test_a_second_kernel_on_the_same_home_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    async with booted(home=tmp_path):
+        with pytest.raises(Exception, match="another kernel") as caught:
+            await Kernel.boot(Config(), tmp_path, cores={})
+        assert "\n" not in str(caught.value)
