@@ -133,11 +133,14 @@ ERRORS: dict[str, type[AiosError]] = {kind.default_code: kind for kind in _tree(
 """Each error class by its default code."""
 
 _BY_PLACE = {(kind.status, kind.fault): kind for kind in reversed(_tree(AiosError)[1:])}
+_BY_TYPE = {(kind.type, kind.fault): kind for kind in reversed(_tree(AiosError)[1:])}
 
 
 def from_dict(status: int, body: dict[str, Any]) -> AiosError:
     """The error that `body` (of `to_dict`) tells of; a client raises what the kernel raised."""
     kind = ERRORS.get(str(body.get("code"))) or _BY_PLACE.get((status, str(body.get("fault"))))
+    if kind is None and status < 400:  # told in a stream that had begun well
+        kind = _BY_TYPE.get((str(body.get("type")), str(body.get("fault"))))
     if kind is None:
         kind = next((k for k in _tree(AiosError)[1:] if k.status == status), KernelFault)
     return kind(

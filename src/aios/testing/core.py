@@ -93,9 +93,7 @@ class ScriptedCore:
 
     def check(self, args: LLMGenerate) -> None:
         if self.context_length is not None and (size := count(args)) >= self.context_length:
-            raise ContextLengthExceeded(
-                f"{size} tokens do not fit a window of {self.context_length}", param="messages"
-            )
+            raise ContextLengthExceeded(f"{size} tokens do not fit a window of {self.context_length}", param="messages")
 
     def can_take(self, snapshot: Any) -> bool:
         return True
@@ -177,9 +175,7 @@ def pieces_of(message: Message, tokens: int | None = None) -> list[Chunk]:
         words = [*words[:tokens], *(f" word{n}" for n in range(len(words), tokens))]
     chunks = [Chunk(text=word, tokens=1) for word in words]
     for index, call in enumerate(message.tool_calls or []):
-        chunks.append(
-            _delta(ToolCallDelta(index, call.id, "function", FunctionDelta(call.function.name, "")))
-        )
+        chunks.append(_delta(ToolCallDelta(index, call.id, "function", FunctionDelta(call.function.name, ""))))
         for part in re.findall(r".{1,8}", call.function.arguments, re.DOTALL):
             chunks.append(_delta(ToolCallDelta(index, function=FunctionDelta(arguments=part))))
     return chunks

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -30,11 +30,10 @@ async def booted(
     policy: str | None = None,
     quantum: int | None = None,
     clock: Clock | None = None,
-    **more: Any,
 ) -> AsyncIterator[Kernel]:
     """A running kernel. Without `cores` it has one `ScriptedCore`; the first core is the router's default.
 
-    `policy` and `quantum` change those of `config`; `more` goes to `Kernel.boot`.
+    `policy` and `quantum` change those of `config`.
     """
     from aios.kernel import Kernel  # loads every room: not needed by tests that only want a clock or a core
 
@@ -43,18 +42,13 @@ async def booted(
     async with AsyncExitStack() as stack:
         if home is None:
             home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="aios-test-")))
-        kernel = await Kernel.boot(
-            _config(config, cores, policy, quantum), home, cores=cores, clock=clock, **more
-        )
+        kernel = await Kernel.boot(_config(config, cores, policy, quantum), home, cores=cores, clock=clock)
         stack.push_async_callback(kernel.stop, 0.0)
         yield kernel
-        for queue in kernel.queues.values():
-            queue.check_integrity()
+        kernel.check_integrity()
 
 
-def _config(
-    config: Config | None, cores: Mapping[str, Core], policy: str | None, quantum: int | None
-) -> Config:
+def _config(config: Config | None, cores: Mapping[str, Core], policy: str | None, quantum: int | None) -> Config:
     config = config or Config()
     if config.router.default is None:
         config = msgspec.structs.replace(config, router=RouterSection(default=next(iter(cores), None)))
@@ -63,9 +57,7 @@ def _config(
     return msgspec.structs.replace(config, scheduler=scheduler)
 
 
-def principal(
-    kernel: Kernel, agent: str = "tester", *, owner: str = "test", is_admin: bool = False
-) -> Principal:
+def principal(kernel: Kernel, agent: str = "tester", *, owner: str = "test", is_admin: bool = False) -> Principal:
     """Somebody who may call: a fresh key of `agent`, authenticated."""
     _, text = kernel.access.mint(owner=owner, agent=agent, is_admin=is_admin)
     return kernel.authenticate(text)
