@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -9,16 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from aios.abi.calls import ToolInfo, ToolList, ToolResult, ToolRun, Tools
-from aios.abi.errors import KernelFault, NotFound
+from aios.abi.errors import AiosError, KernelFault, NotFound
 from aios.abi.tools import ToolManifest
 
 from ..clock import Clock
-from ..config import ToolSection
+from ..config import ConfigError, ToolSection
 from ..syscall import Syscall
 from .base import Caller, Files, Notes, Tool
 from .registry import Registry
 from .trusted import Handler, TrustedTool, builtin_tools
+from .worker import Module, WorkerTool
 
+log = logging.getLogger("aios.tool")
 _SLOT = "tools"
 
 
@@ -44,14 +48,41 @@ class ToolManager:
         self.running: Counter[str] = Counter()
         self._clock = clock
         self._limit = limit
+        self._modules = [
+            Module(section, _find(section.module, folders), python, clock, self._changed) for section in sections
+        ]
         for tool in builtin_tools(files, notes, clock):
             self.registry.add(tool)
 
     async def open(self) -> None:
-        """Load the configured modules, each in a process of its own. Raises ConfigError when one is not there."""
+        """Load the configured modules, each in a process of its own. Raises ConfigError when one is not there.
+
+        A module that does not load keeps nobody from booting: its tools are missing, and `problems` says why.
+        """
+        for module in self._modules:
+            if not module.path.is_file():
+                raise ConfigError(f"[[tool]] module: there is no file {module.path}")
+        await self._refresh()
 
     async def close(self) -> None:
         """End all worker processes."""
+        await asyncio.gather(*(module.close() for module in self._modules))
+
+    async def _refresh(self) -> None:
+        for module in self._modules:
+            try:
+                await module.refresh()
+            except AiosError as error:
+                log.warning("%s", error)
+
+    def _changed(self, module: Module, tools: list[WorkerTool]) -> None:
+        """A module was loaded and its tools are not what they were. Raises when a name is taken."""
+        self.registry.replace(module.tools, tools)
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """Why modules are without tools, by file."""
+        return {str(module.path): module.error for module in self._modules if module.error}
 
     def add(self, manifest: ToolManifest, handler: Handler) -> None:
         """Register a function that is trusted to run in the kernel's own process."""
@@ -87,6 +118,7 @@ class ToolManager:
     async def run(self, call: Syscall, slot: str, quantum: int | None) -> Tools | ToolResult:
         args: ToolList | ToolRun = call.args
         if isinstance(args, ToolList):
+            await self._refresh()
             return Tools(tools=self.infos(args.query))
         process = call.process
         caller = Caller(process.owner, process.agent, process.pid)
@@ -123,7 +155,8 @@ class ToolManager:
         )
 
     def statistics(self) -> dict[str, Any]:
-        return {"tools": len(self.registry), "running": dict(self.running)}
+        workers = {module.path.name: module.statistics() for module in self._modules}
+        return {"tools": len(self.registry), "running": dict(self.running), "workers": workers}
 
     def check_integrity(self) -> None:
         """When idle, no instance is taken."""
@@ -133,3 +166,10 @@ class ToolManager:
 
 def _name(call: Syscall) -> str:
     return call.args.name if isinstance(call.args, ToolRun) else call.spec.name
+
+
+def _find(module: str, folders: Sequence[Path]) -> Path:
+    """`module` in the first of `folders` that has it, else below the current folder."""
+    path = Path(module).expanduser()
+    places = [folder / path for folder in folders] if not path.is_absolute() else []
+    return next((place for place in places if place.is_file()), path).absolute()

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from aios.abi.calls import nearest
-from aios.abi.errors import Conflict, NotFound
+from aios.abi.errors import AiosError, Conflict, NotFound
 
 from .base import Tool
 from .schema import Checker
@@ -34,7 +34,7 @@ class Registry:
                 self._tools.pop(tool.manifest.name, None)
             for tool in new:
                 self.add(tool)
-        except (NotFound, Conflict, ValueError):
+        except AiosError:
             self._tools = before
             raise
 

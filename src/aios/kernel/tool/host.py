@@ -1,0 +1,214 @@
+"""The program of a worker process: loads one file of `@tool` functions and runs them, one request at a time.
+
+    kernel ─▶ keeper ─▶ (init of a pid namespace) ─▶ the tools
+
+The keeper outlives whatever the tools do and takes their children with it; it says by its exit status how they ended.
+Requests come over a socket of their own, so what a tool prints cannot be mistaken for an answer. Knows the manifests
+and nothing else of the kernel; it is never imported by it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import importlib.util
+import inspect
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
+
+_PDEATHSIG, _SUBREAPER, _NO_NEW_PRIVS = 1, 36, 38
+_NEWUSER, _NEWPID = 0x10000000, 0x20000000
+_LIMITS = {"RLIMIT_CORE": 0, "RLIMIT_AS": 8 << 30, "RLIMIT_FSIZE": 1 << 30, "RLIMIT_NOFILE": 1024}
+Functions = dict[str, Callable[..., Any]]
+
+
+def main() -> NoReturn:
+    """`host FD MODULE`: become the keeper, and serve from a child."""
+    link, path = int(sys.argv[1]), Path(sys.argv[2])
+    parent = os.getppid()
+    _prctl(_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+    _prctl(_NO_NEW_PRIVS, 1)
+    _prctl(_SUBREAPER, 1)
+    _limit()
+    is_contained = _unshare_pids()
+    child = os.fork()
+    if child == 0:
+        _prctl(_PDEATHSIG, signal.SIGKILL)
+        if is_contained:
+            _be_init(lambda: _serve(link, path, is_contained))
+        _serve(link, path, is_contained)
+    os.close(link)
+    status = _reap_until(child)
+    if not is_contained:
+        _kill_children()
+    os._exit(status)
+
+
+def _be_init(serve: Callable[[], NoReturn]) -> NoReturn:
+    """Process 1 of the namespace: when it ends, everything in it is killed."""
+    child = os.fork()
+    if child == 0:
+        serve()
+    os.closerange(3, 256)
+    os._exit(_reap_until(child))
+
+
+def _reap_until(child: int) -> int:
+    """Wait for `child`, and for strays that fell to this process. The status as shells tell it."""
+    while True:
+        pid, status = os.wait()
+        if pid == child:
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
+
+
+def _kill_children() -> None:
+    """Without a namespace: strays fall to the keeper one generation after the other."""
+    while True:
+        try:
+            pids = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+            for pid in pids:
+                os.kill(int(pid), signal.SIGKILL)
+            os.wait()
+        except (ChildProcessError, OSError):
+            return
+
+
+def _prctl(option: int, value: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+def _limit() -> None:
+    import resource
+
+    for name, value in _LIMITS.items():
+        which = getattr(resource, name)
+        _, hard = resource.getrlimit(which)
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(which, (value, value))
+
+
+def _unshare_pids() -> bool:
+    """Give children a pid namespace of their own, where this machine lets us. Whether it did."""
+    if sys.platform != "linux":
+        return False
+    uid, gid = os.getuid(), os.getgid()
+    flags = _NEWPID if uid == 0 else _NEWPID | _NEWUSER
+    if ctypes.CDLL(None).unshare(flags) != 0:
+        return False
+    if uid != 0:
+        with contextlib.suppress(OSError):
+            Path("/proc/self/setgroups").write_text("deny")
+            Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
+            Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
+    return True
+
+
+# ── the tools' own process ──
+
+
+def _serve(link: int, path: Path, is_contained: bool) -> NoReturn:
+    from aios.kernel.tool.frames import Hello, Request, pack, size_of, unpack
+
+    os.set_inheritable(link, False)
+    functions, error = _load(path)
+    me = os.getpid()
+    with socket.socket(fileno=link) as kernel:
+        kernel.sendall(pack(_hello(functions, error, is_contained, Hello)))
+        while prefix := _receive(kernel, 4):
+            request = unpack(_receive(kernel, size_of(prefix)), Request)
+            reply = _answer(functions, request)
+            if os.getpid() != me:
+                os._exit(0)  # the tool forked, and this is the copy: the kernel has one to talk to
+            kernel.sendall(pack(reply))
+    os._exit(0)  # threads that a tool left behind do not hold the process
+
+
+def _receive(kernel: socket.socket, size: int) -> bytes:
+    """Exactly `size` bytes; b"" when the kernel has gone."""
+    got = bytearray()
+    while len(got) < size:
+        piece = kernel.recv(min(size - len(got), 1 << 20))
+        if not piece:
+            return b""
+        got += piece
+    return bytes(got)
+
+
+def _load(path: Path) -> tuple[Functions, str | None]:
+    """The `@tool` functions of the file, by name."""
+    from aios.sdk.tool import is_tool, manifest_of
+
+    module = _module_of(path)
+    try:
+        assert module.__spec__ is not None
+        assert module.__spec__.loader is not None
+        module.__spec__.loader.exec_module(module)
+    except BaseException as error:  # noqa: BLE001 - foreign code, in a process of its own
+        return {}, f"{path.name} cannot be loaded: {_tell(error)}{_place(error, path)}"
+    functions: Functions = {}
+    for thing in vars(module).values():
+        if is_tool(thing):
+            functions.setdefault(manifest_of(thing).name, thing)
+    return functions, None if functions else f"{path.name} has no function with @tool"
+
+
+def _module_of(path: Path) -> ModuleType:
+    sys.path.insert(0, str(path.parent))
+    name = f"aios_tools_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None:
+        raise SystemExit(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    return module
+
+
+def _hello(functions: Functions, error: str | None, is_contained: bool, kind: Any) -> Any:
+    from aios.sdk.tool import manifest_of
+
+    return kind([manifest_of(function) for function in functions.values()], error, is_contained)
+
+
+def _answer(functions: Functions, request: Any) -> Any:
+    from aios.kernel.tool.base import error_of, result_of
+    from aios.kernel.tool.frames import Reply
+    from aios.sdk.tool import bind
+
+    try:
+        function = functions[request.tool]
+        value = function(**bind(function, request.arguments))
+        result = result_of(asyncio.run(value) if inspect.iscoroutine(value) else value)
+    except BaseException as error:  # noqa: BLE001 - foreign code, in a process of its own
+        traceback.print_exc()
+        result = error_of(_tell(error))
+    return Reply(request.id, result.content, result.is_error, result.data)
+
+
+def _tell(error: BaseException) -> str:
+    """A ValueError's own words; of others, what they are too."""
+    text = str(error)
+    if type(error) is ValueError and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _place(error: BaseException, path: Path) -> str:
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+    return f" (line {frames[-1].lineno})" if frames else ""
+
+
+if __name__ == "__main__":
+    main()
