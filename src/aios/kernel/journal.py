@@ -476,21 +476,21 @@ def _split(args: Args) -> tuple[bytes | None, bytes, list[_Node]]:
     large: dict[str, str] = {}
     nodes: list[_Node] = []
     tip = None
-    for field in msgspec.structs.fields(args):
-        value = getattr(args, field.name)
-        if value is None or (field.default is not msgspec.NODEFAULT and value == field.default):
+    for name, wire_name in zip(args.__struct_fields__, args.__struct_encode_fields__, strict=True):
+        content = getattr(args, name)
+        if content is None:
             continue
-        if field.name == "messages" and isinstance(value, list):
-            for message in value:
+        if name == "messages":
+            for message in content:
                 nodes.append(_chain(tip, _encode(message)))
                 tip = nodes[-1].hash
             continue
-        text = _encode(value)
+        text = _encode(content)
         if len(text) < LARGE:
-            inline[field.encode_name] = msgspec.Raw(text)
+            inline[wire_name] = msgspec.Raw(text)
         else:
             nodes.append(_Node(hashlib.sha256(b"value" + text).digest(), None, text))
-            large[field.encode_name] = nodes[-1].hash.hex()
+            large[wire_name] = nodes[-1].hash.hex()
     return tip, _encode({"inline": inline, "large": large}), nodes
 
 
