@@ -54,7 +54,7 @@ def story(sequence: Sequence) -> tuple[object, ...]:
 
 
 def alone(engine: Engine, spec: Spec) -> tuple[object, ...]:
-    sequence = Sequence("alone", spec, engine.grammars)
+    sequence = engine.new("alone", spec)
     engine.add(sequence)
     while sequence.finish is None:
         engine.step()
@@ -64,7 +64,7 @@ def alone(engine: Engine, spec: Spec) -> tuple[object, ...]:
 def interleaved(engine: Engine, wanted: list[Spec], rng: random.Random, slots: int) -> dict[str, tuple[object, ...]]:
     """Random arrivals and quanta on few slots; each preempted one goes through bytes or waits as it is."""
     waiting: list[Sequence | bytes] = []
-    coming = [Sequence(str(index), spec, engine.grammars) for index, spec in enumerate(wanted)]
+    coming = [engine.new(str(index), spec) for index, spec in enumerate(wanted)]
     left: dict[str, int] = {}
     done: dict[str, tuple[object, ...]] = {}
     while coming or waiting or left:
@@ -73,7 +73,7 @@ def interleaved(engine: Engine, wanted: list[Spec], rng: random.Random, slots: i
         while waiting and len(left) < slots:
             item = waiting.pop(rng.randrange(len(waiting)))
             if isinstance(item, bytes):
-                item = Sequence.from_bytes(item, engine.fingerprint, engine.grammars, engine.pool)
+                item = engine.restored(item)
             engine.add(item)
             left[item.id] = rng.randint(1, 16)
         for sequence in engine.step():
@@ -117,7 +117,7 @@ def test_without_constant_rows_company_changes_the_numbers() -> None:
 
 def test_more_sequences_than_rows_of_a_block_run_together(shared: Engine) -> None:
     wanted = [replace(spec, max_tokens=6) for spec in specs(random.Random(3), 40)]
-    sequences = [Sequence(str(index), spec, shared.grammars) for index, spec in enumerate(wanted)]
+    sequences = [shared.new(str(index), spec) for index, spec in enumerate(wanted)]
     for sequence in sequences:
         shared.add(sequence)
     while not shared.is_idle:
@@ -126,10 +126,10 @@ def test_more_sequences_than_rows_of_a_block_run_together(shared: Engine) -> Non
 
 
 def test_a_long_prompt_does_not_hold_up_those_who_speak(shared: Engine) -> None:
-    speaker = Sequence("speaker", Spec((1, 2, 3), 40, min_tokens=40), shared.grammars)
+    speaker = shared.new("speaker", Spec((1, 2, 3), 40, min_tokens=40))
     shared.add(speaker)
     shared.step()
-    shared.add(Sequence("reader", Spec((5,) * 400, 4), shared.grammars))
+    shared.add(shared.new("reader", Spec((5,) * 400, 4)))
     said = len(speaker.output)
     shared.step()
     assert len(speaker.output) == said + 1
@@ -141,7 +141,7 @@ def test_a_long_prompt_does_not_hold_up_those_who_speak(shared: Engine) -> None:
 
 
 def test_a_removed_sequence_frees_its_memory_at_once(shared: Engine) -> None:
-    shared.add(Sequence("a", Spec((1, 2, 3), 40, min_tokens=40), shared.grammars))
+    shared.add(shared.new("a", Spec((1, 2, 3), 40, min_tokens=40)))
     shared.step()
     sequence = shared.remove("a")
     assert sequence is not None
@@ -153,20 +153,18 @@ def test_a_removed_sequence_frees_its_memory_at_once(shared: Engine) -> None:
 def test_a_sequence_is_admitted_only_if_it_can_be_finished() -> None:
     small = engine(kv_bytes=400_000)
     spec = Spec((1,) * 100, 400)
-    assert small.has_room(spec)
-    first = Sequence("a", spec, small.grammars)
-    small.add(first)
-    assert not small.has_room(spec)
+    first = small.new("a", spec)
     with pytest.raises(MemoryError):
-        small.add(Sequence("b", spec, small.grammars))
+        small.new("b", spec)
+    small.add(first)
     while first.finish is None:
         small.step()
-    assert small.has_room(spec)
+    small.release(small.new("b", spec))
 
 
 def test_a_grammar_that_breaks_fails_its_own_sequence_only(shared: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    good = Sequence("good", Spec((1, 2), 5, min_tokens=5), shared.grammars)
-    bad = Sequence("bad", Spec((1, 2), 5, answer=ANSWER), shared.grammars)
+    good = shared.new("good", Spec((1, 2), 5, min_tokens=5))
+    bad = shared.new("bad", Spec((1, 2), 5, answer=ANSWER))
     assert bad.guide._matcher is not None
     bad.guide._matcher.consume_token(TOKENIZER.encode("x")[0])  # llguidance's error state, as its limits set it
     shared.add(good)
@@ -182,7 +180,7 @@ def test_a_grammar_that_breaks_fails_its_own_sequence_only(shared: Engine, monke
 
 
 def saved(engine: Engine) -> bytes:
-    sequence = Sequence("s", Spec((1, 2, 3), 40, min_tokens=40), engine.grammars)
+    sequence = engine.new("s", Spec((1, 2, 3), 40, min_tokens=40))
     engine.add(sequence)
     engine.step()
     engine.remove("s")
@@ -202,7 +200,7 @@ def test_a_snapshot_of_another_engine_is_refused_with_both_names(shared: Engine)
 def test_a_damaged_snapshot_is_refused(shared: Engine, damage: object) -> None:
     data = damage(saved(shared))  # type: ignore[operator]
     with pytest.raises(SnapshotError):
-        Sequence.from_bytes(data, shared.fingerprint, shared.grammars, shared.pool)
+        shared.restored(data)
     assert shared.pool.statistics()["sequences"] == 0
 
 

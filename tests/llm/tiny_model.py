@@ -31,6 +31,7 @@ def config(**changes: Any) -> dict[str, Any]:
         "max_position_embeddings": 512,
         "rope_theta": 10000.0,
         "rms_norm_eps": 1e-5,
+        "tie_word_embeddings": True,
     }
     return sizes | changes
 

@@ -44,6 +44,8 @@ class Shape:
     context: int
     rope_theta: float
     norm_eps: float
+    is_tied: bool
+    """The output matrix is the embedding."""
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Shape:
@@ -61,6 +63,7 @@ class Shape:
             context=int(config["max_position_embeddings"]),
             rope_theta=float(config.get("rope_theta") or rope.get("rope_theta") or 10_000.0),
             norm_eps=float(config.get("rms_norm_eps", 1e-6)),
+            is_tied=bool(config.get("tie_word_embeddings", False)),
         )
 
     @property
@@ -330,10 +333,7 @@ def _interleave(weight: F32, head_dim: int) -> F32:
 
 
 def _head(shape: Shape, tensors: Tensors, embedding: NDArray[Any]) -> F32:
-    try:
-        weight = tensors.get_tensor("lm_head.weight")
-    except (KeyError, OSError):  # tied: safetensors leaves it out and raises its own error for it
-        weight = embedding
+    weight = embedding if shape.is_tied else tensors.get_tensor("lm_head.weight")
     norm = np.asarray(tensors.get_tensor("model.norm.weight"), np.float32) * np.float32(np.sqrt(shape.width))
     return tiled((np.asarray(weight, np.float32) * norm).T)
 

@@ -17,11 +17,11 @@ from .sequence import Sequence, Spec
 
 PREFILL_WHILE_DECODING = 2
 """Chunks of prompts that may delay a step of those already speaking."""
-PREFILL_ALONE = 8
+PREFILL_ALONE = 4
 
 
 class Engine:
-    """Plain and synchronous; one thread at a time.
+    """Plain and synchronous; one thread at a time, but for `new` and `release`.
 
     A sequence is in the engine from `add` until `remove`, or until a step returns it with `finish` or `error` set.
     """
@@ -50,16 +50,23 @@ class Engine:
     def is_idle(self) -> bool:
         return not self._prefilling and not self._decoding
 
-    def has_room(self, spec: Spec) -> bool:
-        """Whether `add` would find memory for it."""
-        return self.pool.has_room(spec.longest)
+    def new(self, id: str, spec: Spec) -> Sequence:
+        """A sequence with its memory, not yet running. MemoryError if there is no room, GrammarError, ValueError.
+
+        May be called by any thread, as `release` may.
+        """
+        if spec.longest > self.context:
+            raise ValueError(f"{spec.longest} tokens do not fit a window of {self.context}")
+        sequence = Sequence(id, spec, self.grammars)
+        sequence.kv = self.pool.open(spec.longest, now=len(spec.prompt) + 1)
+        return sequence
+
+    def restored(self, data: bytes) -> Sequence:
+        """The sequence that `Sequence.to_bytes` saved, with its memory, not yet running. As `new`; SnapshotError."""
+        return Sequence.from_bytes(data, self.fingerprint, self.grammars, self.pool)
 
     def add(self, sequence: Sequence) -> None:
-        """Let `sequence` run, from its beginning or from where it was removed. MemoryError if there is no room."""
-        if sequence.spec.longest > self.context:
-            raise ValueError(f"{sequence.spec.longest} tokens do not fit a window of {self.context}")
-        if sequence.kv is None:
-            sequence.kv = self.pool.open(sequence.spec.longest, now=len(sequence.spec.prompt) + 1)
+        """Let `sequence` run, from its beginning or from where it was removed."""
         (self._decoding if sequence.is_prefilled else self._prefilling)[sequence.id] = sequence
 
     def remove(self, id: str) -> Sequence | None:

@@ -77,6 +77,12 @@ class Grammars:
         """A fresh matcher for `schema` (JSON text from `response_schema` or `call_schema`). Raises GrammarError."""
         return self._compiled(schema).deep_copy()
 
+    def prepare(self, *schemas: str | None) -> None:
+        """Compile what will be asked for; takes up to a second for the largest schemas. Raises GrammarError."""
+        for schema in schemas:
+            if schema is not None:
+                self._compiled(schema)
+
     def _compile(self, schema: str) -> Any:
         from llguidance import LLMatcher  # heavy, and a kernel without constrained calls does without it
 

@@ -1,11 +1,12 @@
 """Keys and values of sequences, pooled and within a byte budget. Knows nothing about tokens, requests or threads.
 
-Each sequence has one array of its own that grows by doubling, so that what its attention computes has a shape that
+Each sequence has one array of its own that grows in steps, so that what its attention computes has a shape that
 depends on that sequence alone. Arrays given back are kept for the next sequence: fresh memory costs page faults.
 """
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,8 +29,8 @@ class KVShape:
     def capacity(self, tokens: int) -> int:
         """Positions of the array that holds `tokens`."""
         size = _SMALLEST
-        while size < tokens:
-            size *= 2
+        while size < tokens:  # 128, 192, 256, 384, 512, …
+            size = size * 3 // 2 if size & (size - 1) == 0 else size // 3 * 4
         return min(size, self._whole_steps(self.context))
 
     def bytes(self, tokens: int) -> int:
@@ -107,7 +108,7 @@ class KV:
 
 
 class KVPool:
-    """Hands out `KV`s as long as their reservations fit the budget. Used by one thread at a time.
+    """Hands out `KV`s as long as their reservations fit the budget. Threads may share it, though not a KV.
 
     A reservation is for the longest the sequence may become, so one that was admitted can always be finished; memory
     is taken as it grows. At most `keep` bytes of arrays given back are kept for reuse.
@@ -122,19 +123,26 @@ class KVPool:
         self._idle = 0
         self._open = 0
         self._free: dict[int, list[F32]] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def room(self) -> int:
+        """Bytes not yet reserved."""
+        return self.budget - self._reserved
 
     def has_room(self, tokens: int) -> bool:
         """Whether a sequence of up to `tokens` tokens may be opened now."""
-        return self._reserved + self.shape.bytes(tokens) <= self.budget
+        return self.shape.bytes(tokens) <= self.room
 
     def open(self, tokens: int, *, now: int = 0) -> KV:
         """A KV for a sequence that will have at most `tokens` tokens, `now` of them at once. MemoryError if full."""
-        if not self.has_room(tokens):
-            raise MemoryError(f"no room for {tokens} tokens of KV: {self._reserved} of {self.budget} bytes reserved")
         reserved = self.shape.bytes(tokens)
-        self._reserved += reserved
-        self._open += 1
-        return KV(self, reserved, self._take(max(now, 1)))
+        with self._lock:
+            if reserved > self.room:
+                raise MemoryError(f"no room for {tokens} tokens of KV: {self.room} of {self.budget} bytes are left")
+            self._reserved += reserved
+            self._open += 1
+            return KV(self, reserved, self._take(max(now, 1)))
 
     def statistics(self) -> dict[str, int]:
         """Bytes: budget, reserved, held by sequences, idle for reuse; and how many sequences are open."""
@@ -167,13 +175,16 @@ class KVPool:
     def _grow(self, kv: KV, data: F32, tokens: int, used: int) -> F32:
         if self.shape.bytes(tokens) > kv.reserved:
             raise MemoryError(f"a sequence outgrew its reservation: {tokens} tokens")
-        larger = self._take(tokens)
+        with self._lock:
+            larger = self._take(tokens)
         larger[:, :, :used] = data[:, :, :used]
-        self._give(data)
+        with self._lock:
+            self._give(data)
         return larger
 
     def _close(self, kv: KV, data: F32) -> None:
-        self._reserved -= kv.reserved
-        self._open -= 1
-        kv.reserved = 0
-        self._give(data)
+        with self._lock:
+            self._reserved -= kv.reserved
+            self._open -= 1
+            kv.reserved = 0
+            self._give(data)

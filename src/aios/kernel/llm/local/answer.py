@@ -1,0 +1,122 @@
+"""What a sequence said, as the messages and chunks that agents know. Knows no engine, thread or core."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from aios.abi.messages import (
+    Chunk,
+    FinishReason,
+    FunctionCall,
+    FunctionDelta,
+    Generation,
+    Message,
+    TokenLogprob,
+    ToolCall,
+    ToolCallDelta,
+    TopLogprob,
+    Usage,
+)
+
+from .grammar import Vocabulary
+from .sampler import Logprob
+from .sequence import Sequence
+
+
+class Teller:
+    """Tells one sequence's answer, in pieces and as a whole. What the sequence has said before is told already."""
+
+    def __init__(self, sequence: Sequence, vocabulary: Vocabulary) -> None:
+        self._sequence = sequence
+        self._vocabulary = vocabulary
+        self._logprobs = len(sequence.logprobs)
+
+    def piece(self, text: str, tokens: int) -> Chunk:
+        """`text` that became certain, and what the last `tokens` tokens bring with it."""
+        logprobs = self._sequence.logprobs[self._logprobs :]
+        self._logprobs += len(logprobs)
+        return Chunk(text, logprobs=[self._logprob(p) for p in logprobs] or None, tokens=tokens)
+
+    def last(self, text: str, tokens: int, answer: Generation) -> Chunk:
+        """The last piece of a finished answer: what is left of it, how it ended, what it cost."""
+        sequence = self._sequence
+        calls = answer.message.tool_calls
+        unsaid = answer.message.text()[len(sequence.text.text) :]
+        logprobs = sequence.logprobs[self._logprobs :]
+        return Chunk(
+            text + unsaid,
+            tool_calls=[_delta(index, call) for index, call in enumerate(calls)] if calls else None,
+            logprobs=[self._logprob(p) for p in logprobs] or None,
+            finish_reason=answer.finish_reason,
+            usage=answer.usage,
+            tokens=tokens,
+        )
+
+    def whole(self, *, model: str, core: str, seed: int | None, fingerprint: str) -> Generation:
+        """The answer of a finished sequence."""
+        sequence = self._sequence
+        message, finish = _message(sequence)
+        is_asked = sequence.spec.sampling.logprobs is not None
+        return Generation(
+            message=message,
+            finish_reason=finish,
+            usage=Usage.of(len(sequence.spec.prompt), len(sequence.output)),
+            model=model,
+            core=core,
+            seed=seed,
+            logprobs=[self._logprob(p) for p in sequence.logprobs] if is_asked else None,
+            fingerprint=f"fp_{fingerprint}",
+        )
+
+    def _logprob(self, found: Logprob) -> TokenLogprob:
+        text, data = self._token(found.token)
+        return TokenLogprob(text, found.logprob, data, [TopLogprob(*self._named(t, p)) for t, p in found.top])
+
+    def _named(self, token: int, logprob: float) -> tuple[str, float, list[int]]:
+        text, data = self._token(token)
+        return text, logprob, data
+
+    def _token(self, token: int) -> tuple[str, list[int]]:
+        data = self._vocabulary.tokens[token]
+        return data.decode("utf-8", "replace"), list(data)
+
+
+def _message(sequence: Sequence) -> tuple[Message, FinishReason]:
+    """A call that is JSON of the right form becomes a tool call; any other stays visible, as text."""
+    text, finish = sequence.text.text, sequence.finish or "stop"
+    if not sequence.guide.in_call:
+        return Message("assistant", text), finish
+    written = sequence.call_bytes.decode("utf-8", "replace")
+    function = parse_call(written) if finish == "tool_calls" else None
+    if function is None:
+        return Message("assistant", text + written), "length" if finish == "length" else "stop"
+    call = ToolCall(_call_id(sequence), function)
+    return Message("assistant", text or None, tool_calls=[call]), "tool_calls"
+
+
+def parse_call(written: str) -> FunctionCall | None:
+    """The call in `{"name":…,"arguments":{…}}`, its arguments as they were written; None if it is not of that form."""
+    try:
+        value = json.loads(written)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+        return None
+    if not isinstance(value.get("arguments"), dict):
+        return None
+    opening = f'{{"name":{json.dumps(value["name"], ensure_ascii=False)},"arguments":'
+    if written.startswith(opening) and list(value) == ["name", "arguments"]:
+        return FunctionCall(value["name"], written.rstrip()[len(opening) : -1])
+    return FunctionCall(value["name"], json.dumps(value["arguments"], separators=(",", ":"), ensure_ascii=False))
+
+
+def _call_id(sequence: Sequence) -> str:
+    """The same for the same question and answer, so that repeated runs are equal byte for byte."""
+    seed = hashlib.sha256(repr((sequence.spec.sampling.seed, sequence.spec.prompt)).encode())
+    seed.update(sequence.call_bytes)
+    return f"call_{seed.hexdigest()[:24]}"
+
+
+def _delta(index: int, call: ToolCall) -> ToolCallDelta:
+    return ToolCallDelta(index, call.id, call.type, FunctionDelta(call.function.name, call.function.arguments))

@@ -1,0 +1,152 @@
+"""What an agent asks, `llm_generate`'s arguments, as a sequence's spec. Knows no engine, thread or core."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+
+from aios.abi.calls import LLMGenerate, nearest
+from aios.abi.errors import BadRequest, ContextLengthExceeded
+from aios.abi.messages import ToolSpec
+
+from .chat import ChatTemplate
+from .grammar import GrammarError, call_schema, response_schema
+from .sampler import Sampling
+from .sequence import Spec
+
+MAX_STOP = 1000
+_TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
+
+
+class Translator:
+    """Checks and translates requests for one model. `context` is its window in tokens."""
+
+    def __init__(self, template: ChatTemplate, context: int) -> None:
+        self._template = template
+        self._context = context
+        self._vocabulary = template.tokenizer.vocab_size
+        self._longest_token = max(map(len, template.tokenizer.tokens))
+
+    def check(self, args: LLMGenerate) -> None:
+        """Raise BadRequest for what no state of the model could answer. Does not count tokens."""
+        self._limits(args)
+        self._sampling(args)
+        self._grammar(args)
+        for index, message in enumerate(args.messages):
+            for part in message.content if isinstance(message.content, list) else ():
+                if (kind := part.get("type")) not in _TEXT_PARTS:
+                    raise BadRequest(
+                        f"messages[{index}] holds a part of type {str(kind)[:40]!r}; this model reads text only",
+                        param="messages",
+                    )
+
+    def spec(self, args: LLMGenerate) -> Spec:
+        """The spec of `args`. Raises BadRequest, and ContextLengthExceeded with the counts."""
+        prompt = self._prompt(args)
+        room = self._context - len(prompt)
+        minimum, stops = self._limits(args)
+        if room < (args.max_tokens or 1):
+            wanted = f"{len(prompt)} in the messages and tools, {args.max_tokens or 'at least 1'} for the answer"
+            raise ContextLengthExceeded(
+                f"this model's window is {self._context} tokens, and this asks for more: {wanted}; "
+                "shorten the messages or lower max_tokens",
+                param="messages",
+            )
+        return Spec(
+            prompt=tuple(prompt),
+            max_tokens=args.max_tokens or room,
+            min_tokens=minimum,
+            stops=stops,
+            sampling=self._sampling(args),
+            **self._grammar(args),
+        )
+
+    def _prompt(self, args: LLMGenerate) -> list[int]:
+        messages = [msgspec.to_builtins(message) for message in args.messages]
+        tools = [msgspec.to_builtins(tool) for tool in args.tools or ()]
+        size = sum(len(message.text()) for message in args.messages)
+        # A text so long that no tokens could hold it is not worth the time of cutting it into tokens.
+        if size > self._context * self._longest_token:
+            raise ContextLengthExceeded(
+                f"this model's window is {self._context} tokens, and the messages have {size} characters, "
+                f"at least {-(-size // self._longest_token)} tokens; shorten them",
+                param="messages",
+            )
+        return self._template.render(messages, tools)
+
+    def _limits(self, args: LLMGenerate) -> tuple[int, tuple[str, ...]]:
+        minimum = args.min_tokens or 0
+        most = args.max_tokens or self._context
+        if minimum > most:
+            raise BadRequest(f"min_tokens is {minimum}, more than the {most} tokens possible", param="min_tokens")
+        stops = (args.stop,) if isinstance(args.stop, str) else tuple(args.stop or ())
+        for stop in stops:
+            if not 0 < len(stop) <= MAX_STOP:
+                raise BadRequest(f"a stop string has {len(stop)} characters; allowed are 1 to {MAX_STOP}", param="stop")
+        return minimum, stops
+
+    def _sampling(self, args: LLMGenerate) -> Sampling:
+        if args.top_logprobs is not None and not args.logprobs:
+            raise BadRequest("top_logprobs needs logprobs to be true", param="top_logprobs")
+        return Sampling(
+            temperature=args.temperature or 0.0,
+            top_p=1.0 if args.top_p is None else args.top_p,
+            top_k=args.top_k or 0,
+            seed=args.seed or 0,
+            presence_penalty=args.presence_penalty or 0.0,
+            frequency_penalty=args.frequency_penalty or 0.0,
+            logprobs=(args.top_logprobs or 0) if args.logprobs else None,
+            logit_bias={self._token(key): value for key, value in (args.logit_bias or {}).items()},
+        )
+
+    def _token(self, key: str) -> int:
+        if not (key.isascii() and key.isdecimal() and len(key) < 10 and int(key) < self._vocabulary):
+            raise BadRequest(
+                f"logit_bias names token {key[:20]!r}; tokens are 0 to {self._vocabulary - 1}", param="logit_bias"
+            )
+        return int(key)
+
+    def _grammar(self, args: LLMGenerate) -> dict[str, Any]:
+        """The fields of a spec that say what may be said."""
+        tools, is_forced = _callable_tools(args)
+        try:
+            answer = response_schema(args.response_format)
+        except GrammarError as error:
+            raise BadRequest(str(error), code="invalid_schema", param="response_format") from None
+        try:
+            call = call_schema(
+                [(t.function.name, t.function.parameters, t.function.strict is not False) for t in tools]
+            )
+        except GrammarError as error:
+            raise BadRequest(f"in the tools' parameters: {error}", code="invalid_schema", param="tools") from None
+        return {"answer": answer, "call": call, "may_call": bool(tools), "must_call": is_forced}
+
+
+def _callable_tools(args: LLMGenerate) -> tuple[list[ToolSpec], bool]:
+    """The tools that may be called, and whether one must be."""
+    tools, choice = args.tools or [], args.tool_choice
+    names = [tool.function.name for tool in tools]
+    if len(set(names)) < len(names):
+        raise BadRequest("two tools have the same name", param="tools")
+    if choice == "none":
+        return [], False
+    if choice == "required" and not tools:
+        raise BadRequest("tool_choice is 'required', but there are no tools", param="tool_choice")
+    if not isinstance(choice, dict):
+        return tools, choice == "required"
+    function = choice.get("function")
+    name = function.get("name") if isinstance(function, dict) else None
+    if not isinstance(name, str):
+        raise BadRequest(
+            'tool_choice must be "none", "auto", "required" or {"type": "function", "function": {"name": …}}, '
+            f"not {json.dumps(choice)[:100]}",
+            param="tool_choice",
+        )
+    if name not in names:
+        raise BadRequest(
+            f"tool_choice names {name[:100]!r}, which is not among tools{nearest(name[:100], names)}",
+            param="tool_choice",
+        )
+    return [tool for tool in tools if tool.function.name == name], True

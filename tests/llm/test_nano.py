@@ -1,0 +1,308 @@
+"""The packaged core behind its interface, on a tiny random model: it streams, is interrupted, calls tools, refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_model
+
+from aios.abi.calls import LLMGenerate
+from aios.abi.errors import BadRequest, ContextLengthExceeded, ModuleFault
+from aios.abi.messages import Chunk, FunctionSpec, Generation, Message, ToolSpec
+from aios.kernel.llm.base import Request
+from aios.kernel.llm.nano import NanoCore
+from aios.kernel.syscall import Suspended
+
+pytestmark = pytest.mark.anyio
+
+WEATHER = ToolSpec(
+    FunctionSpec(
+        "weather",
+        "Tells the weather",
+        {"type": "object", "properties": {"days": {"type": "integer"}}, "required": ["days"]},
+    )
+)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model.write(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+async def core(folder: Path) -> AsyncIterator[NanoCore]:
+    core = NanoCore(folder=folder, kv_bytes=1 << 26)
+    await core.open()
+    yield core
+    assert core.statistics()["kv"]["sequences"] == 0, "a sequence was left behind"
+    await core.close()
+
+
+def ask(text: str = "hello", **more: Any) -> LLMGenerate:
+    return LLMGenerate(messages=[Message("user", text)], **{"seed": 1, "max_tokens": 20, **more})
+
+
+class Listener:
+    def __init__(self) -> None:
+        self.chunks: list[Chunk] = []
+        self.heard = asyncio.Event()
+
+    def __call__(self, chunk: Chunk) -> None:
+        self.chunks.append(chunk)
+        self.heard.set()
+
+    @property
+    def text(self) -> str:
+        return "".join(chunk.text for chunk in self.chunks)
+
+
+async def finish(
+    core: NanoCore, args: LLMGenerate, *, id: str = "c", quantum: int | None = None, listener: Listener | None = None
+) -> tuple[Generation, int]:
+    """The answer, and how many slices it took."""
+    listener = listener or Listener()
+    snapshot, slices = None, 0
+    while True:
+        outcome = await core.run(Request(id, args, listener, snapshot, is_streamed=True), quantum)
+        slices += 1
+        if not isinstance(outcome, Suspended):
+            return outcome, slices
+        assert outcome.tokens == quantum
+        snapshot = outcome.snapshot
+
+
+async def test_an_answer_is_streamed_piece_by_piece_and_given_whole(core: NanoCore) -> None:
+    listener = Listener()
+    answer, _ = await finish(core, ask(min_tokens=20, temperature=1.0), listener=listener)
+    assert answer.finish_reason == "length"
+    assert answer.usage.completion_tokens == 20 == sum(chunk.tokens for chunk in listener.chunks)
+    assert listener.text == answer.message.content
+    assert len(listener.chunks) > 3
+    assert listener.chunks[-1].finish_reason == "length"
+    assert listener.chunks[-1].usage == answer.usage
+
+
+async def test_slices_of_many_calls_give_what_each_gives_alone(core: NanoCore) -> None:
+    wanted = [
+        ask("a" * (30 * i + 1), seed=i, temperature=0.8, min_tokens=20, logprobs=True, top_logprobs=2) for i in range(8)
+    ]
+    alone = [(await finish(core, args))[0] for args in wanted]
+    together = await asyncio.gather(
+        *(finish(core, args, id=str(i), quantum=1 + i % 4) for i, args in enumerate(wanted))
+    )
+    assert [answer for answer, _ in together] == alone
+    assert sum(slices for _, slices in together) > 60
+
+
+async def test_a_snapshot_goes_through_bytes_to_another_core(core: NanoCore, folder: Path) -> None:
+    args = ask(temperature=0.9, min_tokens=20)
+    want, _ = await finish(core, args)
+    outcome = await core.run(Request("c", args, Listener()), 7)
+    assert isinstance(outcome, Suspended)
+    data = core.to_bytes(outcome.snapshot)
+    core.drop(outcome.snapshot)
+    other = NanoCore("other", folder=folder, kv_bytes=1 << 26)
+    await other.open()
+    answer = await other.run(Request("c", args, Listener(), other.from_bytes(data)), None)
+    await other.close()
+    assert isinstance(answer, Generation)
+    assert answer.message == want.message
+
+
+async def test_a_cancelled_call_frees_its_memory_before_it_leaves(core: NanoCore) -> None:
+    listener = Listener()
+    request = Request("c", ask(max_tokens=400, min_tokens=400), listener, is_streamed=True)
+    task = asyncio.create_task(core.run(request, None))
+    await listener.heard.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert core.statistics()["kv"]["sequences"] == 0
+    assert core.statistics()["decoding"] == 0
+
+
+async def test_a_listener_that_breaks_breaks_its_own_call_only(core: NanoCore) -> None:
+    def broken(chunk: Chunk) -> None:
+        raise RuntimeError("no ear")
+
+    args = ask(min_tokens=20)
+    bad = asyncio.create_task(core.run(Request("bad", args, broken, is_streamed=True), None))
+    good, _ = await finish(core, args)
+    with pytest.raises(RuntimeError, match="no ear"):
+        await bad
+    assert good.usage.completion_tokens == 20
+
+
+async def test_a_dropped_snapshot_frees_its_memory_and_is_not_resumed(core: NanoCore) -> None:
+    outcome = await core.run(Request("c", ask(min_tokens=20), Listener()), 3)
+    assert isinstance(outcome, Suspended)
+    core.drop(outcome.snapshot)
+    with pytest.raises(ModuleFault, match="dropped"):
+        await core.run(Request("c", ask(), Listener(), outcome.snapshot), 3)
+
+
+async def test_no_new_call_is_taken_when_memory_is_short_but_suspended_ones_go_on(folder: Path) -> None:
+    core = NanoCore(folder=folder, slots=1, kv_bytes=400_000)
+    await core.open()
+    assert core.slots == 1
+    assert core.can_take(None)
+    args = ask(max_tokens=300, min_tokens=300)
+    outcome = await core.run(Request("c", args, Listener()), 3)
+    assert isinstance(outcome, Suspended)
+    assert not core.can_take(None)
+    assert core.can_take(outcome.snapshot)
+    answer = await core.run(Request("c", args, Listener(), outcome.snapshot), None)
+    assert isinstance(answer, Generation)
+    assert core.can_take(None)
+    await core.close()
+
+
+async def test_there_are_no_more_slots_than_memory_can_fill(folder: Path) -> None:
+    core = NanoCore(folder=folder, slots=8, kv_bytes=1_000_000)
+    await core.open()
+    assert core.slots == 3
+    await core.close()
+
+
+async def test_memory_for_not_even_one_sequence_is_refused_at_the_start(folder: Path) -> None:
+    with pytest.raises(ModuleFault, match="at least"):
+        await NanoCore(folder=folder, kv_bytes=1000).open()
+
+
+async def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModuleFault, match=str(tmp_path)):
+        await NanoCore(folder=tmp_path).open()
+
+
+# ── tools and schemas ──
+
+
+async def test_a_required_call_comes_as_a_tool_call_that_fits_the_schema(core: NanoCore) -> None:
+    args = ask(tools=[WEATHER], tool_choice="required", temperature=1.0, max_tokens=200)
+    listener = Listener()
+    answer, _ = await finish(core, args, quantum=3, listener=listener)
+    assert answer.finish_reason == "tool_calls"
+    assert answer.message.content is None
+    (call,) = answer.message.tool_calls or []
+    assert call.function.name == "weather"
+    assert isinstance(json.loads(call.function.arguments)["days"], int)
+    (delta,) = listener.chunks[-1].tool_calls or []
+    assert (delta.index, delta.id) == (0, call.id)
+    assert listener.text == ""
+    again, _ = await finish(core, args, id="another id")
+    assert again.message == answer.message
+
+
+async def test_a_named_tool_is_the_only_one_called(core: NanoCore) -> None:
+    other = ToolSpec(FunctionSpec("other", parameters={"type": "object", "properties": {}}))
+    choice = {"type": "function", "function": {"name": "other"}}
+    answer, _ = await finish(core, ask(tools=[WEATHER, other], tool_choice=choice, temperature=1.0))
+    (call,) = answer.message.tool_calls or []
+    assert (call.function.name, call.function.arguments) == ("other", "{}")
+
+
+async def test_with_tool_choice_none_no_tool_is_called(core: NanoCore) -> None:
+    bias = {str(tiny_model.TOKENIZER.special["<|call|>"]): 100.0}
+    called, _ = await finish(core, ask(tools=[WEATHER], logit_bias=bias, max_tokens=200))
+    free, _ = await finish(core, ask(tools=[WEATHER], logit_bias=bias, tool_choice="none"))
+    assert called.message.tool_calls
+    assert free.message.tool_calls is None
+
+
+async def test_an_unconstrained_call_that_is_no_json_stays_visible_as_text(core: NanoCore) -> None:
+    loose = ToolSpec(FunctionSpec("weather", strict=False))
+    listener = Listener()
+    answer, _ = await finish(core, ask(tools=[loose], tool_choice="required"), listener=listener)
+    assert answer.message.tool_calls is None
+    assert answer.message.content
+    assert listener.text == answer.message.content
+
+
+async def test_a_json_schema_is_followed(core: NanoCore) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"ok": {"type": "boolean"}},
+        "required": ["ok"],
+        "additionalProperties": False,
+    }
+    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema, "strict": True}}
+    answer, _ = await finish(core, ask(response_format=wanted, temperature=1.0, max_tokens=100))
+    assert answer.message.content in ('{"ok":true}', '{"ok":false}')
+    assert answer.finish_reason == "stop"
+
+
+async def test_stop_strings_are_left_out_and_end_the_answer(core: NanoCore) -> None:
+    whole, _ = await finish(core, ask(temperature=1.0, min_tokens=20))
+    text = whole.message.text()
+    stop = text[5:7]
+    listener = Listener()
+    cut, _ = await finish(core, ask(temperature=1.0, stop=[stop]), listener=listener)
+    assert cut.message.content == text[: text.index(stop)] == listener.text
+    assert cut.finish_reason == "stop"
+
+
+# ── bad input ──
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"tool_choice": "required"}, "no tools"),
+        ({"tools": [WEATHER], "tool_choice": {"function": {"name": "wether"}}}, "did you mean 'weather'"),
+        ({"tools": [WEATHER], "tool_choice": {}}, "must be"),
+        ({"tools": [WEATHER, WEATHER]}, "same name"),
+        ({"response_format": {"type": "xml"}}, "json_schema"),
+        ({"response_format": {"type": "json_schema"}}, "schema is missing"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"$ref": "http://x/y"}}}}, "inside it"),
+        ({"stop": ""}, "stop string"),
+        ({"stop": ["a" * 5000]}, "stop string"),
+        ({"min_tokens": 21}, "min_tokens"),
+        ({"top_logprobs": 3}, "logprobs"),
+        ({"logit_bias": {"x": 1.0}}, "logit_bias"),
+        ({"logit_bias": {"99999": 1.0}}, "logit_bias"),
+    ],
+)
+async def test_what_can_never_be_answered_is_refused_before_it_waits(
+    core: NanoCore, more: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(BadRequest, match=words):
+        core.check(ask(**more))
+
+
+async def test_pictures_are_refused(core: NanoCore) -> None:
+    with pytest.raises(BadRequest, match="image_url"):
+        core.check(LLMGenerate(messages=[Message("user", [{"type": "image_url", "image_url": {}}])]))
+
+
+@pytest.mark.parametrize("more", [{"text": "x" * 600}, {"text": "x" * 1_000_000}, {"text": "hi", "max_tokens": 511}])
+async def test_what_does_not_fit_the_window_is_refused_with_the_counts(core: NanoCore, more: dict[str, Any]) -> None:
+    with pytest.raises(ContextLengthExceeded, match="512 tokens"):
+        await core.run(Request("c", ask(**more), Listener()), None)
+
+
+async def test_a_schema_that_cannot_be_followed_is_the_agents_fault(core: NanoCore) -> None:
+    wanted = {"type": "json_schema", "json_schema": {"schema": {"type": "strin"}}}
+    with pytest.raises(BadRequest, match="strin"):
+        await core.run(Request("c", ask(response_format=wanted), Listener()), None)
+
+
+async def test_calls_under_way_fail_when_the_core_closes(folder: Path) -> None:
+    core = NanoCore(folder=folder, kv_bytes=1 << 26)
+    await core.open()
+    listener = Listener()
+    request = Request("c", ask(max_tokens=400, min_tokens=400), listener, is_streamed=True)
+    task = asyncio.create_task(core.run(request, None))
+    await listener.heard.wait()
+    await core.close()
+    with pytest.raises(ModuleFault):
+        await task
