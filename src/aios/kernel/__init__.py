@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .kernel import Kernel
     from .process import Principal, Process
     from .syscall import State, Syscall
+    from .trace import Row
 
 _PLACES = {
     "Config": "config",
@@ -20,6 +21,7 @@ _PLACES = {
     "Kernel": "kernel",
     "Principal": "process",
     "Process": "process",
+    "Row": "trace",
     "State": "syscall",
     "Syscall": "syscall",
     "home_path": "config",
@@ -33,6 +35,7 @@ __all__ = [
     "Kernel",
     "Principal",
     "Process",
+    "Row",
     "State",
     "Syscall",
     "home_path",

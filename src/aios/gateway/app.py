@@ -1,0 +1,165 @@
+"""The ASGI application: who may come in, and which route answers. Knows no call and no wire format.
+
+The two busiest routes are found by a look at the path; all others by Starlette's router.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import traceback
+from collections.abc import Awaitable, Callable
+from itertools import count
+
+from starlette.exceptions import HTTPException
+from starlette.middleware.errors import ServerErrorMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp
+
+from aios.abi.errors import AiosError, BadRequest, Denied, KernelFault, NotFound
+from aios.kernel import Kernel
+
+from . import events, metrics, native, openai, openapi
+from .errors import error_body, refuse
+from .exchange import JSON, Exchange, Receive, Scope, Send, encode
+
+log = logging.getLogger("aios.gateway")
+
+CALLS = "/aios/v1/calls/"
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
+HEALTH = frozenset({"/healthz", "/readyz"})
+
+
+class Endpoint:
+    """An ASGI application around a handler, so that Starlette's router can route to it."""
+
+    def __init__(self, handler: Callable[..., Awaitable[None]]) -> None:
+        self._handler = handler
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._handler(scope["aios.exchange"], **scope["path_params"])
+
+
+def _routes() -> list[Route]:
+    table: list[tuple[str, str, Callable[..., Awaitable[None]]]] = [
+        ("GET", "/healthz", healthz),
+        ("GET", "/readyz", readyz),
+        ("GET", "/metrics", metrics.show_metrics),
+        ("GET", "/openapi.json", openapi.show_openapi),
+        ("GET", "/v1/models", openai.list_models),
+        ("GET", "/v1/models/{model:path}", openai.get_model),
+        ("POST", "/v1/chat/completions", openai.chat_completions),
+        ("POST", "/aios/v1/calls/{name}", native.run_call),
+        ("GET", "/aios/v1/processes", native.list_processes),
+        ("GET", "/aios/v1/processes/{pid}", native.get_process),
+        ("POST", "/aios/v1/processes/{pid}/signal", native.signal_process),
+        ("GET", "/aios/v1/events", events.stream_events),
+        ("GET", "/aios/v1/cores", native.list_cores),
+        ("GET", "/aios/v1/keys", native.list_keys),
+        ("POST", "/aios/v1/keys", native.mint_key),
+        ("DELETE", "/aios/v1/keys/{id}", native.revoke_key),
+    ]
+    paths = dict.fromkeys(path for _, path, _ in table)
+    return [_route(path, {m: h for m, p, h in table if p == path}) for path in paths]
+
+
+def _route(path: str, handlers: dict[str, Callable[..., Awaitable[None]]]) -> Route:
+    async def handle(exchange: Exchange, **params: str) -> None:
+        method = exchange.scope["method"]
+        await handlers["GET" if method == "HEAD" else method](exchange, **params)
+
+    return Route(path, Endpoint(handle), methods=list(handlers))
+
+
+async def healthz(exchange: Exchange) -> None:
+    """The process is alive."""
+    await exchange.reply_json({"status": "ok"})
+
+
+async def readyz(exchange: Exchange) -> None:
+    """The kernel takes calls."""
+    is_ready = exchange.kernel.is_ready
+    await exchange.reply(200 if is_ready else 503, encode({"status": "ready" if is_ready else "stopping"}), JSON)
+
+
+class Gate:
+    """Checks where a request was sent and whose key it carries, hands it on, and gives every error its shape."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._router = Router(routes=_routes(), redirect_slashes=False)
+        self._ids = count(1)
+        self._prefix = f"req_{secrets.token_hex(4)}"
+        # A page in somebody's browser can reach a loopback port by a name that it makes resolve there; the Host
+        # header then tells of it.
+        self._hosts = LOOPBACK if _is_loopback(kernel.config.server.host) else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        exchange = Exchange(self._kernel, scope, receive, send, f"{self._prefix}{next(self._ids):x}")
+        try:
+            await self._answer(exchange)
+        except AiosError as error:
+            await refuse(exchange, error)
+        except HTTPException as error:
+            await self._refuse_http(exchange, error)
+
+    async def _answer(self, exchange: Exchange) -> None:
+        path = exchange.path
+        if self._hosts is not None:
+            self._check_host(exchange)
+        if path not in HEALTH:
+            exchange.principal = self._kernel.authenticate(exchange.key())
+        if exchange.scope["method"] == "POST":
+            if path == "/v1/chat/completions":
+                return await openai.chat_completions(exchange)
+            if path.startswith(CALLS) and "/" not in (name := path[len(CALLS) :]):
+                return await native.run_call(exchange, name)
+        scope = exchange.scope
+        scope["aios.exchange"] = exchange
+        scope["app"] = self  # tells the router to raise its refusals, which get their shape here
+        await self._router(scope, exchange.receive, exchange.send)
+
+    def _check_host(self, exchange: Exchange) -> None:
+        host = (exchange.header(b"host") or "").lower()
+        name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
+        if self._hosts is not None and name not in self._hosts:
+            raise Denied(
+                f"this kernel listens on this machine only and does not answer to the host '{host[:100]}'; "
+                "use http://127.0.0.1:PORT",
+                code="bad_host",
+            )
+
+    async def _refuse_http(self, exchange: Exchange, error: HTTPException) -> None:
+        """What the router refuses: 404 for a path, 405 for a method."""
+        method, path = exchange.scope["method"], exchange.path[:200]
+        if error.status_code == 404:
+            missing = NotFound(f"there is no {path}; GET /openapi.json lists what there is", code="no_such_path")
+            await refuse(exchange, missing)
+            return
+        refusal = BadRequest(f"{path} does not take {method}", code="method_not_allowed")
+        headers = [(k.lower().encode(), v.encode()) for k, v in (error.headers or {}).items()]
+        await exchange.reply(error.status_code, error_body(exchange.path, refusal), headers=headers)
+
+
+def _is_loopback(host: str) -> bool:
+    return host == "localhost" or host == "::1" or host.startswith("127.")
+
+
+async def _broken(request: Request, error: Exception) -> Response:
+    """A bug of ours. The log says where, and never what was asked: messages of exceptions may quote it."""
+    places = " < ".join(
+        f"{frame.name} ({frame.filename.rsplit('/aios/', 1)[-1]}:{frame.lineno})"
+        for frame in reversed(traceback.extract_tb(error.__traceback__)[-6:])
+    )
+    log.error("%s on %s %s at %s", type(error).__name__, request.method, request.url.path, places)
+    fault = KernelFault("the kernel has a bug and could not answer; its log says where")
+    return Response(error_body(request.url.path, fault), 500, media_type="application/json")
+
+
+def create_app(kernel: Kernel) -> ASGIApp:
+    """The kernel's HTTP surface."""
+    return ServerErrorMiddleware(Gate(kernel), handler=_broken)

@@ -1,0 +1,91 @@
+"""`/aios/v1/events`: the trace as server-sent events, to those who may see each row. Knows states, no contents."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from aios.abi.errors import AiosError, BadRequest
+from aios.kernel import Kernel, Principal, Row
+
+from .exchange import Exchange, encode
+from .stream import EventStream
+
+MAX_TAIL = 10_000
+
+
+class TraceEvent(Struct, omit_defaults=True):
+    """A call entered `state` at `time` (seconds since 1970)."""
+
+    time: float
+    call_id: str
+    pid: int
+    agent: str
+    name: str
+    state: str
+    core: str | None = None
+    why: str | None = None
+
+
+class View:
+    """The rows that a key may see, as events. Asked for every row, so what is known of a pid is remembered."""
+
+    def __init__(self, kernel: Kernel, principal: Principal) -> None:
+        self._kernel = kernel
+        self._principal = principal
+        self._agents: dict[int, str | None] = {}
+        self._offset = kernel.clock.wall() - kernel.clock.now()
+
+    def event(self, row: Row) -> bytes:
+        """`row` as an event; empty when this key may not see it."""
+        agent = self._agent(row.pid)
+        if agent is None:
+            return b""
+        time = round(row.time + self._offset, 6)
+        shown = TraceEvent(time, row.call_id, row.pid, agent, row.name, row.state, row.core, row.why)
+        return b"event: call\ndata: %s\n\n" % encode(shown)
+
+    def _agent(self, pid: int) -> str | None:
+        if pid not in self._agents:
+            seen = {p.pid: p.agent for p in self._kernel.visible(self._principal, ended=True)}
+            self._agents[pid] = seen.get(pid)
+        return self._agents[pid]
+
+
+async def stream_events(exchange: Exchange) -> None:
+    """The last `tail` rows and then new ones as they come; with `follow=false` only the last ones."""
+    kernel = exchange.kernel
+    tail = _tail(exchange)
+    view = View(kernel, exchange.principal)
+    stream = EventStream(exchange, lambda: None, lambda: _keep_on(exchange, stream))
+    stream.put(b": events\n\n")
+    for row in list(kernel.trace.rows)[-tail:] if tail else ():
+        stream.put(view.event(row))
+    if "follow" in exchange.query and not exchange.flag("follow"):
+        stream.finish()
+        await stream.run()
+    else:
+        stop = kernel.trace.listen(lambda row: stream.put(view.event(row)))
+        try:
+            await stream.run()
+        finally:
+            stop()
+    if not stream.is_cut:
+        await exchange.end()
+
+
+def _tail(exchange: Exchange) -> int:
+    text = exchange.query.get("tail", "0")
+    if not (text.isascii() and text.isdecimal() and len(text) < 9 and int(text) <= MAX_TAIL):
+        raise BadRequest(f"tail must be a number from 0 to {MAX_TAIL}, not '{text[:40]}'", param="tail")
+    return int(text)
+
+
+def _keep_on(exchange: Exchange, stream: EventStream) -> bytes:
+    """In silence: a comment, as long as the key is still good and the kernel runs."""
+    try:
+        exchange.kernel.authenticate(exchange.key())
+    except AiosError:
+        stream.finish()
+    if not exchange.kernel.is_ready:
+        stream.finish()
+    return b": quiet\n\n"

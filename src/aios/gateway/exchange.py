@@ -1,0 +1,203 @@
+"""One HTTP request and its answer. Knows how bytes come and go, and nothing about what they mean.
+
+Written on plain ASGI: a request object for each call would cost as much as the call itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from aios.abi.errors import AiosError, BadRequest, Cancelled, TooLarge
+from aios.kernel import Kernel, Principal, Syscall
+
+Scope = MutableMapping[str, Any]
+Event = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Event]]
+Send = Callable[[Event], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+JSON = b"application/json"
+WATCH_AFTER = 0.05
+"""Seconds until a waiting exchange begins to listen for its client's leaving. Shorter calls pay nothing for it."""
+DISCARD = 8
+"""A body beyond its bound is read to its end and thrown away, up to so many times the bound: a client that still
+writes would otherwise lose the answer that says why."""
+
+encode = msgspec.json.Encoder().encode
+
+
+class Exchange:
+    """`principal` is who asks, once known. `is_started` says that the status line is out."""
+
+    principal: Principal
+
+    def __init__(self, kernel: Kernel, scope: Scope, receive: Receive, send: Send, id: str) -> None:
+        self.kernel = kernel
+        self.scope = scope
+        self.receive = receive
+        self.send = send
+        self.id = id
+        self.path: str = scope["path"]
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.is_started = False
+        self.is_gone = False
+        self._query: dict[str, str] | None = None
+
+    # ── the request ──
+
+    def header(self, name: bytes) -> str | None:
+        value = self.headers.get(name)
+        return None if value is None else value.decode("latin-1")
+
+    @property
+    def query(self) -> dict[str, str]:
+        if self._query is None:
+            text = self.scope["query_string"].decode("latin-1")
+            self._query = dict(parse_qsl(text, keep_blank_values=True))
+        return self._query
+
+    def flag(self, name: str) -> bool:
+        """A yes-or-no query parameter. Raises BadRequest for anything else."""
+        value = self.query.get(name, "false").lower()
+        if value not in ("true", "1", "false", "0", ""):
+            raise BadRequest(f"query parameter '{name}' must be true or false, not '{value[:40]}'", param=name)
+        return value not in ("false", "0")
+
+    def key(self) -> str | None:
+        """The API key: `Authorization: Bearer KEY`, or `x-api-key: KEY`."""
+        value = self.headers.get(b"authorization")
+        if value is None:
+            return self.header(b"x-api-key")
+        scheme, _, key = value.decode("latin-1").partition(" ")
+        return key.strip() if scheme.lower() == "bearer" else None
+
+    def idempotency_key(self) -> str | None:
+        key = self.header(b"idempotency-key")
+        if key is not None and not (0 < len(key) <= 255 and key.isascii() and key.isprintable()):
+            raise BadRequest("Idempotency-Key must be 1 to 255 printable ASCII characters", param="Idempotency-Key")
+        return key
+
+    def timeout(self) -> float | None:
+        """Seconds that the client gives this call, from `X-AIOS-Timeout`."""
+        text = self.header(b"x-aios-timeout")
+        if text is None:
+            return None
+        try:
+            seconds = float(text)
+        except ValueError:
+            seconds = 0.0
+        if not 0 < seconds <= 86_400:
+            raise BadRequest(f"X-AIOS-Timeout must be seconds above 0, not '{text[:40]}'", param="X-AIOS-Timeout")
+        return seconds
+
+    async def body(self) -> bytes:
+        """The whole body. Raises TooLarge beyond the configured bound, Cancelled when the client leaves."""
+        limit = self.kernel.config.server.max_body
+        declared = self.headers.get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > DISCARD * limit:
+            raise _too_large(limit)
+        event = await self.receive()
+        if event["type"] == "http.request" and not event.get("more_body") and len(event["body"]) <= limit:
+            whole: bytes = event["body"]
+            return whole
+        return await self._long_body(event, limit)
+
+    async def _long_body(self, event: Event, limit: int) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        while event["type"] == "http.request":
+            size += len(event["body"])
+            if size <= limit:
+                parts.append(event["body"])
+            else:
+                parts.clear()
+            if not event.get("more_body") or size > DISCARD * limit:
+                break
+            event = await self.receive()
+        else:
+            self.is_gone = True
+            raise Cancelled("the client disconnected before its request was whole")
+        if size > limit:
+            raise _too_large(limit)
+        return b"".join(parts)
+
+    # ── the answer ──
+
+    async def reply(self, status: int, body: bytes, kind: bytes = JSON, headers: Headers | None = None) -> None:
+        head = [
+            (b"content-type", kind),
+            (b"content-length", b"%d" % len(body)),
+            (b"x-request-id", self.id.encode()),
+        ]
+        if headers:
+            head += headers
+        self.is_started = True
+        await self.send({"type": "http.response.start", "status": status, "headers": head})
+        await self.send({"type": "http.response.body", "body": body})
+
+    async def reply_json(self, value: Any, status: int = 200) -> None:
+        await self.reply(status, encode(value))
+
+    async def start_events(self, headers: Headers | None = None) -> None:
+        """Begin an answer of server-sent events."""
+        head = [
+            (b"content-type", b"text/event-stream; charset=utf-8"),
+            (b"cache-control", b"no-cache"),
+            (b"x-accel-buffering", b"no"),
+            (b"x-request-id", self.id.encode()),
+        ]
+        self.is_started = True
+        await self.send({"type": "http.response.start", "status": 200, "headers": head + (headers or [])})
+
+    async def write(self, data: bytes) -> None:
+        """Send a piece of a begun answer. Waits while the client does not read."""
+        await self.send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end(self, data: bytes = b"") -> None:
+        await self.send({"type": "http.response.body", "body": data})
+
+    # ── waiting ──
+
+    async def outcome(self, call: Syscall) -> Any:
+        """The call's result. A client that leaves meanwhile has cancelled its call, unless that has a key."""
+        assert call.future is not None
+        with Watch(self, lambda: self.kernel.cancel(call)):
+            # A call with a key may have other listeners: its future is theirs too.
+            return await (asyncio.shield(call.future) if call.is_detached else call.future)
+
+
+class Watch:
+    """While entered, listens for the client's leaving and then calls `on_gone`, once."""
+
+    __slots__ = ("_exchange", "_on_gone", "_task", "_timer")
+
+    def __init__(self, exchange: Exchange, on_gone: Callable[[], None]) -> None:
+        self._exchange = exchange
+        self._on_gone = on_gone
+        self._task: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER, self._begin)
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _begin(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._listen())
+
+    async def _listen(self) -> None:
+        while (await self._exchange.receive())["type"] != "http.disconnect":
+            pass
+        self._exchange.is_gone = True
+        self._on_gone()
+
+
+def _too_large(limit: int) -> AiosError:
+    return TooLarge(f"the body is larger than {limit} bytes ([server] max_body in aios.toml)", code="body_too_large")

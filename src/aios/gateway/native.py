@@ -1,0 +1,184 @@
+"""Our own surface, `/aios/v1`: every call of the table, processes, cores and keys. Made from the table."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from aios.abi.calls import CALLS, Args, CallSpec, ProcList, convert_args, decode_args, spec_of
+from aios.abi.errors import AiosError, BadRequest, Denied, NotFound
+from aios.abi.messages import Chunk
+from aios.kernel import Syscall
+
+from .errors import native_error
+from .exchange import JSON, Exchange, encode
+from .stream import EventStream
+
+A = TypeVar("A", bound=Args)
+
+
+async def run_call(exchange: Exchange, name: str) -> None:
+    """`POST /aios/v1/calls/{name}`: JSON arguments in, JSON result out, or a stream of chunks and then the result."""
+    spec = spec_of(name)
+    args = decode_args(spec, await exchange.body())
+    await _run(exchange, spec, args)
+
+
+async def _run(exchange: Exchange, spec: CallSpec, args: Args) -> None:
+    if spec.is_streamed and _wants_stream(exchange):
+        await _streamed(exchange, spec, args)
+        return
+    call = exchange.kernel.submit(
+        exchange.principal, spec.name, args, key=exchange.idempotency_key(), timeout=exchange.timeout()
+    )
+    result = await exchange.outcome(call)
+    await exchange.reply(200, encode(result), JSON, [(b"x-aios-call-id", call.id.encode())])
+
+
+def _wants_stream(exchange: Exchange) -> bool:
+    return "text/event-stream" in (exchange.header(b"accept") or "") or exchange.flag("stream")
+
+
+class _Piece(Struct, omit_defaults=True):
+    """A chunk, as this surface shows it."""
+
+    text: str = ""
+    tool_calls: Any = None
+    logprobs: Any = None
+    tokens: int = 0
+
+
+def _piece(chunk: Chunk) -> bytes:
+    piece = _Piece(chunk.text, chunk.tool_calls, chunk.logprobs, chunk.tokens)
+    return b"event: chunk\ndata: %s\n\n" % encode(piece)
+
+
+async def _streamed(exchange: Exchange, spec: CallSpec, args: Args) -> None:
+    kernel = exchange.kernel
+    call: Syscall | None = None
+
+    def gone() -> None:
+        if call is not None:
+            kernel.cancel(call)
+
+    def comment() -> bytes:
+        return b": %s\n\n" % (call.state.value if call is not None else "queued").encode()
+
+    stream = EventStream(exchange, gone, comment)
+    call = kernel.submit(
+        exchange.principal,
+        spec.name,
+        args,
+        key=exchange.idempotency_key(),
+        on_chunk=lambda chunk: stream.put(_piece(chunk)),
+        timeout=exchange.timeout(),
+    )
+    assert call.future is not None
+    call.future.add_done_callback(lambda _: stream.finish())
+    await stream.run()
+    if not stream.is_cut:
+        await _end(exchange, call)
+
+
+async def _end(exchange: Exchange, call: Syscall) -> None:
+    assert call.future is not None
+    error = call.future.exception()
+    if error is None:
+        if not exchange.is_started:
+            await exchange.start_events()
+        await exchange.end(b"event: result\ndata: %s\n\n" % encode(call.future.result()))
+    elif isinstance(error, AiosError) and exchange.is_started:
+        await exchange.end(b"event: error\ndata: %s\n\n" % encode(native_error(error)))
+    else:
+        raise error
+
+
+# ── processes ──
+
+
+async def list_processes(exchange: Exchange) -> None:
+    await _run(exchange, spec_of("proc_list"), ProcList(is_all=exchange.flag("all")))
+
+
+def _pid(text: str) -> int:
+    if not (text.isdecimal() and text.isascii() and len(text) <= 15 and int(text) > 0):
+        raise BadRequest(f"a pid is a whole number above 0, not '{text[:40]}'", code="bad_arguments", param="pid")
+    return int(text)
+
+
+async def get_process(exchange: Exchange, pid: str) -> None:
+    wanted, kernel = _pid(pid), exchange.kernel
+    for process in kernel.visible(exchange.principal, ended=True):
+        if process.pid == wanted:
+            await exchange.reply_json(kernel.info(process))
+            return
+    raise NotFound(f"there is no process {wanted} among those you may see", code="no_such_process", param="pid")
+
+
+class SignalBody(Args, frozen=True):
+    """What to send; `code` is the exit code that goes with `exit`."""
+
+    signal: str
+    code: int | None = None
+
+
+async def signal_process(exchange: Exchange, pid: str) -> None:
+    wanted = _pid(pid)
+    body = _decode(await exchange.body(), SignalBody)
+    spec = spec_of("proc_signal")
+    await _run(exchange, spec, convert_args(spec, {"pid": wanted, "signal": body.signal, "code": body.code}))
+
+
+# ── cores and keys ──
+
+
+async def list_cores(exchange: Exchange) -> None:
+    await exchange.reply_json({"cores": exchange.kernel.llm.info()})
+
+
+class NewKey(Args, frozen=True):
+    """A key called `name` for `agent`, which is called like the key unless it is given."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=200)]
+    agent: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
+
+
+class MintedKey(Struct):
+    """`key` is shown this once; the kernel keeps its hash only."""
+
+    id: str
+    key: str
+    name: str
+    agent: str
+
+
+def _admin_only(exchange: Exchange) -> None:
+    if not exchange.principal.is_admin:
+        raise Denied("only an admin key may do this; 'aios up' writes one to $AIOS_HOME/admin.key", code="admin_only")
+
+
+async def list_keys(exchange: Exchange) -> None:
+    _admin_only(exchange)
+    await exchange.reply_json({"keys": exchange.kernel.access.keys()})
+
+
+async def mint_key(exchange: Exchange) -> None:
+    _admin_only(exchange)
+    wanted = _decode(await exchange.body(), NewKey)
+    agent = wanted.agent or wanted.name
+    key_id, key = exchange.kernel.access.mint(owner=exchange.principal.owner, agent=agent, name=wanted.name)
+    await exchange.reply_json(MintedKey(key_id, key, wanted.name, agent), 201)
+
+
+async def revoke_key(exchange: Exchange, id: str) -> None:
+    _admin_only(exchange)
+    exchange.kernel.access.revoke(id)
+    await exchange.reply_json({})
+
+
+def _decode(body: bytes, kind: type[A]) -> A:
+    decoded = decode_args(msgspec.structs.replace(CALLS["proc_list"], args=kind), body)
+    assert isinstance(decoded, kind)
+    return decoded

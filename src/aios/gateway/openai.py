@@ -1,0 +1,292 @@
+"""OpenAI's surface: `/v1/models` and `/v1/chat/completions`, whole and streamed. Knows the wire; asks the kernel.
+
+What clients really send, and what they expect back, is told in docs/wire.md.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from aios.abi.calls import CALLS, LLMGenerate, decode_args, nearest
+from aios.abi.errors import AiosError, BadRequest, NotFound
+from aios.abi.messages import Chunk, FunctionDelta, Generation, TokenLogprob, ToolCall, ToolCallDelta, Usage
+from aios.kernel import Syscall
+
+from .errors import openai_error
+from .exchange import JSON, Exchange, encode
+from .stream import EventStream
+
+
+class StreamOptions(Struct):
+    include_usage: bool | None = None
+
+
+class ChatRequest(LLMGenerate, frozen=True, kw_only=True, forbid_unknown_fields=False):
+    """The body of a chat completion: the call's arguments, and what only the wire knows."""
+
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: int | None = None
+    max_completion_tokens: int | None = None
+
+
+_SPEC = msgspec.structs.replace(CALLS["llm_generate"], args=ChatRequest)
+_KNOWN = frozenset(ChatRequest.__struct_encode_fields__)
+_FIELDS = tuple(name for name in LLMGenerate.__struct_fields__ if name not in ("extra", "max_tokens"))
+_keys = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def decode_chat(body: bytes) -> tuple[ChatRequest, LLMGenerate]:
+    """What was asked, and the call's arguments. Parameters nobody knows are kept for remote cores."""
+    request: ChatRequest = decode_args(_SPEC, body)  # type: ignore[assignment]
+    if request.n not in (None, 1):
+        raise BadRequest(f"n must be 1, not {request.n}: ask once for each answer", code="unsupported_n", param="n")
+    limit = request.max_completion_tokens if request.max_tokens is None else request.max_tokens
+    if limit is not None and limit < 1:
+        raise BadRequest("max_completion_tokens must be at least 1", param="max_completion_tokens")
+    raw = _keys(body)
+    unknown = {name: msgspec.json.decode(raw[name]) for name in raw.keys() - _KNOWN}
+    extra = {name: value for name, value in unknown.items() if value is not None}
+    known = {name: value for name in _FIELDS if (value := getattr(request, name)) is not None}
+    return request, LLMGenerate(max_tokens=limit, extra=extra or None, **known)
+
+
+async def chat_completions(exchange: Exchange) -> None:
+    request, args = decode_chat(await exchange.body())
+    if request.stream:
+        wants_usage = request.stream_options is not None and bool(request.stream_options.include_usage)
+        await _streamed(exchange, args, wants_usage)
+        return
+    kernel = exchange.kernel
+    call = kernel.submit(
+        exchange.principal, "llm_generate", args, key=exchange.idempotency_key(), timeout=exchange.timeout()
+    )
+    generation = await exchange.outcome(call)
+    body = encode(_completion(call.id, int(kernel.clock.wall()), generation))
+    await exchange.reply(200, body, JSON, [(b"x-aios-call-id", call.id.encode())])
+
+
+# ── whole ──
+
+
+class Answer(Struct, omit_defaults=True):
+    content: Any
+    refusal: str | None
+    role: str = msgspec.field(default_factory=lambda: "assistant")
+    tool_calls: list[ToolCall] | None = None
+    reasoning_content: str | None = None
+
+
+class Logprobs(Struct):
+    content: list[TokenLogprob]
+    refusal: None = None
+
+
+class Choice(Struct):
+    index: int
+    message: Answer
+    logprobs: Logprobs | None
+    finish_reason: str
+
+
+class Completion(Struct):
+    id: str
+    object: str
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Usage
+    system_fingerprint: str | None
+
+
+def _completion(call_id: str, created: int, generation: Generation) -> Completion:
+    message = generation.message
+    answer = Answer(
+        message.content,
+        message.refusal,
+        tool_calls=message.tool_calls,
+        reasoning_content=message.reasoning_content,
+    )
+    logprobs = None if generation.logprobs is None else Logprobs(generation.logprobs)
+    choice = Choice(0, answer, logprobs, generation.finish_reason)
+    return Completion(
+        f"chatcmpl-{call_id}",
+        "chat.completion",
+        created,
+        generation.model,
+        [choice],
+        generation.usage,
+        generation.fingerprint,
+    )
+
+
+# ── streamed ──
+
+
+async def _streamed(exchange: Exchange, args: LLMGenerate, wants_usage: bool) -> None:
+    kernel = exchange.kernel
+    call: Syscall | None = None
+
+    def gone() -> None:
+        if call is not None:
+            kernel.cancel(call)
+
+    def comment() -> bytes:
+        return b": %s\n\n" % (call.state.value if call is not None else "queued").encode()
+
+    stream = EventStream(exchange, gone, comment)
+    encoder = ChatStream(args.model or "", int(kernel.clock.wall()), wants_usage)
+
+    def on_chunk(chunk: Chunk) -> None:
+        if data := encoder.chunk(chunk):
+            stream.put(data)
+
+    call = kernel.submit(
+        exchange.principal,
+        "llm_generate",
+        args,
+        key=exchange.idempotency_key(),
+        on_chunk=on_chunk,
+        timeout=exchange.timeout(),
+    )
+    assert call.future is not None
+    encoder.name(call)
+    call.future.add_done_callback(lambda _: stream.finish())
+    await stream.run()
+    if not stream.is_cut:
+        await _end(exchange, encoder, call)
+
+
+async def _end(exchange: Exchange, encoder: ChatStream, call: Syscall) -> None:
+    assert call.future is not None
+    error = call.future.exception()
+    if error is None:
+        tail = encoder.tail(call.future.result())
+        if not exchange.is_started:
+            await exchange.start_events()
+        await exchange.end(tail)
+    elif isinstance(error, AiosError) and exchange.is_started:
+        await exchange.end(b"data: %s\n\n" % encode(openai_error(error)))
+    else:
+        raise error
+
+
+class ChatStream:
+    """Chunks of an answer as `chat.completion.chunk` events.
+
+    A chunk with `raw` is an upstream's own events and goes out as it came. The rest is written here: the role in
+    the first delta, the usage on the finishing one too (some clients look nowhere else), `[DONE]` at the end.
+    """
+
+    def __init__(self, model: str, created: int, wants_usage: bool) -> None:
+        self._wants_usage = wants_usage
+        self._created = created
+        self._model = model
+        self._id = "chatcmpl-0"
+        self._has_begun = False
+        self._is_finished = False
+        self._has_usage = False
+
+    def name(self, call: Syscall) -> None:
+        self._id = f"chatcmpl-{call.id}"
+
+    def chunk(self, chunk: Chunk) -> bytes:
+        """The events for `chunk`; empty when there is nothing to say yet."""
+        if chunk.raw:
+            return self._passed_through(chunk)
+        if not chunk.text and not chunk.tool_calls:
+            return b""
+        delta: dict[str, Any] = {}
+        if chunk.text:
+            delta["content"] = chunk.text
+        if chunk.tool_calls:
+            delta["tool_calls"] = [_whole_delta(piece) for piece in chunk.tool_calls]
+        logprobs = None if chunk.logprobs is None else Logprobs(chunk.logprobs)
+        return self._begin(None if chunk.tool_calls else "") + self._event(delta, None, logprobs)
+
+    def _passed_through(self, chunk: Chunk) -> bytes:
+        self._has_begun = True
+        if chunk.finish_reason is not None:
+            self._is_finished = True
+        elif chunk.usage is not None and not chunk.text and not chunk.tool_calls:
+            self._has_usage = True
+            return chunk.raw if self._wants_usage else b""
+        return chunk.raw
+
+    def tail(self, generation: Generation) -> bytes:
+        """What ends the stream well. An answer that was never streamed is said here in one piece."""
+        self._model = self._model or generation.model
+        events = b""
+        if not self._has_begun:
+            events = self._unsaid(generation)
+        if not self._is_finished:
+            events += self._begin("") + self._event({}, generation.finish_reason, usage=generation.usage)
+        if self._wants_usage and not self._has_usage:
+            events += self._encode([], generation.usage)
+        return events + b"data: [DONE]\n\n"
+
+    def _unsaid(self, generation: Generation) -> bytes:
+        message = generation.message
+        pieces = [
+            ToolCallDelta(n, c.id, c.type, FunctionDelta(c.function.name, c.function.arguments))
+            for n, c in enumerate(message.tool_calls or ())
+        ]
+        return self.chunk(Chunk(text=message.text(), tool_calls=pieces or None, logprobs=generation.logprobs))
+
+    def _begin(self, content: str | None) -> bytes:
+        if self._has_begun:
+            return b""
+        self._has_begun = True
+        return self._event({"role": "assistant", "content": content}, None)
+
+    def _event(
+        self, delta: dict[str, Any], finish: str | None, logprobs: Logprobs | None = None, usage: Usage | None = None
+    ) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
+        return self._encode([choice], usage)
+
+    def _encode(self, choices: list[dict[str, Any]], usage: Usage | None) -> bytes:
+        body: dict[str, Any] = {
+            "id": self._id,
+            "object": "chat.completion.chunk",
+            "created": self._created,
+            "model": self._model,
+            "choices": choices,
+        }
+        if usage is not None:
+            body["usage"] = usage
+        return b"data: %s\n\n" % encode(body)
+
+
+def _whole_delta(piece: ToolCallDelta) -> ToolCallDelta:
+    """Clients add arguments up from the first piece on, so that one needs some, if empty."""
+    function = piece.function
+    if function is None or function.arguments is not None:
+        return piece
+    return msgspec.structs.replace(piece, function=FunctionDelta(function.name, ""))
+
+
+# ── models ──
+
+
+def _models(exchange: Exchange) -> dict[str, dict[str, Any]]:
+    """Each name that a request may put into `model`, cores' own names first."""
+    created = int(exchange.kernel.clock.wall())
+    cores = exchange.kernel.llm.info()
+    names = dict.fromkeys([core.name for core in cores] + [core.model for core in cores])
+    return {name: {"id": name, "object": "model", "created": created, "owned_by": "aios"} for name in names}
+
+
+async def list_models(exchange: Exchange) -> None:
+    await exchange.reply_json({"object": "list", "data": list(_models(exchange).values())})
+
+
+async def get_model(exchange: Exchange, model: str) -> None:
+    models = _models(exchange)
+    if model not in models:
+        hint = nearest(model[:200], models) or f"; known are {', '.join(models)}"
+        raise NotFound(f"there is no model '{model[:200]}'{hint}", code="model_not_found", param="model")
+    await exchange.reply_json(models[model])

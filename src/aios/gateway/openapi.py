@@ -1,0 +1,269 @@
+"""`/openapi.json`, made from the table of calls and the few fixed routes. Knows shapes, runs nothing."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from aios import __version__
+from aios.abi.calls import CALLS, CallSpec, Processes, ProcessInfo
+
+from .exchange import JSON, Exchange
+from .native import MintedKey, NewKey, SignalBody
+from .openai import ChatRequest, Completion
+
+REF = "#/components/schemas/{name}"
+ABOUT = """\
+Every system call of the kernel, and OpenAI's chat completions. Each request carries `Authorization: Bearer KEY`
+(or `x-api-key: KEY`), but for the two health pages.
+
+`GET /aios/v1/events` is left out below, since its answer has no end: it streams the moves of calls as server-sent
+events (`event: call`, `data: {"time", "call_id", "pid", "agent", "name", "state", "core", "why"}`), the last
+`tail` ones first; `follow=false` ends after those.
+
+A call with an `Idempotency-Key` outlives its connection and is answered once: the same key with the same body joins
+it or gets its recorded answer. `X-AIOS-Timeout` gives a call so many seconds.
+"""
+REASONS = {
+    400: "The arguments are wrong; the message says which and why.",
+    401: "There is no key, or one that is not known.",
+    403: "The access manager said no.",
+    404: "There is no such thing among what the caller may see.",
+    405: "This path does not take this method.",
+    408: "The request did not arrive in time.",
+    409: "It conflicts with what is there.",
+    413: "The body or content is beyond its bound.",
+    429: "A queue or a bound is full; `retry-after` says when to return.",
+    431: "The headers are too large.",
+    499: "The call was cancelled.",
+    500: "A module or the kernel itself is at fault.",
+    502: "The server behind a core failed.",
+    503: "The kernel is stopping, or cannot write its journal.",
+    504: "The call was not done in its time.",
+}
+READING = (400, 401, 403, 404, 405, 408, 413, 429, 431, 500, 503)
+"""What may come of any request that makes no call."""
+
+
+class ErrorDetail(Struct, omit_defaults=True):
+    type: str
+    code: str
+    message: str
+    fault: str
+    call_id: str | None = None
+    param: str | None = None
+    retry_after: float | None = None
+
+
+class Error(Struct):
+    """An error of `/aios/v1`; `fault` is agent, module, upstream or kernel."""
+
+    error: ErrorDetail
+
+
+class OpenAIErrorDetail(Struct):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class OpenAIError(Struct):
+    """An error of `/v1`, in OpenAI's shape."""
+
+    error: OpenAIErrorDetail
+
+
+class Model(Struct):
+    id: str
+    object: str
+    created: int
+    owned_by: str
+
+
+class Models(Struct):
+    object: str
+    data: list[Model]
+
+
+class Status(Struct):
+    status: str
+
+
+def _ref(name: str) -> dict[str, Any]:
+    return {"$ref": REF.format(name=name)}
+
+
+def _content(schema: dict[str, Any], kind: str = "application/json") -> dict[str, Any]:
+    return {kind: {"schema": schema}}
+
+
+def _responses(
+    result: dict[str, Any] | None,
+    codes: tuple[int, ...],
+    *,
+    status: int = 200,
+    error: str = "Error",
+    is_streamed: bool = False,
+) -> dict[str, Any]:
+    content = _content(result if result is not None else {"type": "object"})
+    if is_streamed:
+        content |= _content({"type": "string"}, "text/event-stream")
+    answers: dict[str, Any] = {str(status): {"description": "Done.", "content": content}}
+    for code in codes:
+        answers[str(code)] = {"description": REASONS[code], "content": _content(_ref(error))}
+    return answers
+
+
+def _parameter(name: str, where: str, schema: dict[str, Any], about: str) -> dict[str, Any]:
+    return {"name": name, "in": where, "required": where == "path", "schema": schema, "description": about}
+
+
+KEY = _parameter(
+    "Idempotency-Key",
+    "header",
+    {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+    "Run this at most once, and answer a repeated request with the first answer.",
+)
+LIMIT = _parameter(
+    "X-AIOS-Timeout",
+    "header",
+    {"type": "number", "exclusiveMinimum": 0, "maximum": 86_400},
+    "Seconds until the call is given up.",
+)
+YES_OR_NO = {"type": "boolean", "default": False}
+
+
+def _body(schema: dict[str, Any], *, is_required: bool = True) -> dict[str, Any]:
+    return {"required": is_required, "content": _content(schema)}
+
+
+def _call(spec: CallSpec, result: dict[str, Any], args: dict[str, Any]) -> dict[str, Any]:
+    parameters = [LIMIT]
+    if spec.module != "kernel":
+        parameters.append(KEY)
+    if spec.is_streamed:
+        about = "Answer with server-sent events: `chunk`s, then `result` or `error`."
+        parameters.append(_parameter("stream", "query", YES_OR_NO, about))
+    return {
+        "operationId": spec.name,
+        "summary": spec.doc,
+        "tags": [spec.module],
+        "parameters": parameters,
+        "requestBody": _body(args),
+        "responses": _responses(result, tuple(REASONS), is_streamed=spec.is_streamed),
+    }
+
+
+def _get(
+    id: str, summary: str, result: dict[str, Any] | None, *parameters: dict[str, Any], **more: Any
+) -> dict[str, Any]:
+    return {
+        "operationId": id,
+        "summary": summary,
+        "tags": [more.pop("tag", "kernel")],
+        "parameters": list(parameters),
+        "responses": _responses(result, more.pop("codes", READING), **more),
+    }
+
+
+def _health(id: str, summary: str, *codes: int) -> dict[str, Any]:
+    page = _get(id, summary, _ref("Status"), codes=(400, 403, 405, 408, 429, 431))
+    for code in codes:
+        page["responses"][str(code)] = {"description": REASONS[code], "content": _content(_ref("Status"))}
+    return page | {"security": []}
+
+
+def _openai_paths() -> dict[str, Any]:
+    model = _parameter("model", "path", {"type": "string", "minLength": 1}, "A name from the list of models.")
+    chat = {
+        "operationId": "createChatCompletion",
+        "summary": "Ask a model for the next message, as OpenAI's clients do.",
+        "tags": ["openai"],
+        "parameters": [LIMIT, KEY],
+        "requestBody": _body(_ref("ChatRequest")),
+        "responses": _responses(_ref("Completion"), tuple(REASONS), error="OpenAIError", is_streamed=True),
+    }
+    return {
+        "/v1/models": {
+            "get": _get("listModels", "Models that answer.", _ref("Models"), tag="openai", error="OpenAIError")
+        },
+        "/v1/models/{model}": {
+            "get": _get("getModel", "One model.", _ref("Model"), model, tag="openai", error="OpenAIError")
+        },
+        "/v1/chat/completions": {"post": chat},
+    }
+
+
+def _process_paths() -> dict[str, Any]:
+    pid = _parameter("pid", "path", {"type": "integer", "minimum": 1, "maximum": 2**49}, "A process.")
+    ended = _parameter("all", "query", YES_OR_NO, "Ended ones too.")
+    signal = _get("signalProcess", CALLS["proc_signal"].doc, None, pid, LIMIT, codes=tuple(REASONS))
+    signal["requestBody"] = _body(_ref("SignalBody"))
+    listing = _get("listProcesses", CALLS["proc_list"].doc, _ref("Processes"), ended, LIMIT, codes=tuple(REASONS))
+    return {
+        "/aios/v1/processes": {"get": listing},
+        "/aios/v1/processes/{pid}": {"get": _get("getProcess", "One process.", _ref("ProcessInfo"), pid)},
+        "/aios/v1/processes/{pid}/signal": {"post": signal},
+    }
+
+
+def _kernel_paths() -> dict[str, Any]:
+    key_id = _parameter("id", "path", {"type": "string", "minLength": 1}, "A key's id.")
+    mint = _get("mintKey", "Mint a key (admins only).", _ref("MintedKey"), status=201)
+    mint["requestBody"] = _body(_ref("NewKey"))
+    metrics = _get("showMetrics", "Counts, in Prometheus' text format.", None)
+    metrics["responses"]["200"]["content"] = _content({"type": "string"}, "text/plain")
+    return {
+        "/aios/v1/cores": {"get": _get("listCores", "The LLM cores.", None)},
+        "/aios/v1/keys": {
+            "get": _get("listKeys", "All keys, without their secrets (admins only).", None),
+            "post": mint,
+        },
+        "/aios/v1/keys/{id}": {
+            "delete": _get("revokeKey", "Revoke a key (admins only).", None, key_id, codes=(*READING, 409))
+        },
+        "/healthz": {"get": _health("isAlive", "The process is alive.")},
+        "/readyz": {"get": _health("isReady", "The kernel takes calls.", 503)},
+        "/metrics": {"get": metrics},
+        "/openapi.json": {"get": _get("describe", "This document.", None)},
+    }
+
+
+def _schemas() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Schemas of each call's arguments and result, and of all named types."""
+    rows = list(CALLS.values())
+    fixed = [Error, OpenAIError, Models, Model, Status, ChatRequest, Completion, SignalBody, NewKey, MintedKey]
+    kinds = [row.args for row in rows] + [row.result for row in rows] + fixed + [Processes, ProcessInfo]
+    refs, components = msgspec.json.schema_components(kinds, ref_template=REF)
+    args = dict(zip(CALLS, refs, strict=False))
+    results = dict(zip(CALLS, refs[len(rows) :], strict=False))
+    return args, results, components
+
+
+@lru_cache(maxsize=1)
+def document() -> dict[str, Any]:
+    """The whole description."""
+    args, results, schemas = _schemas()
+    calls = {f"/aios/v1/calls/{name}": {"post": _call(spec, results[name], args[name])} for name, spec in CALLS.items()}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "AIOS", "version": __version__, "description": ABOUT},
+        "servers": [{"url": "/"}],
+        "security": [{"bearer": []}, {"apiKey": []}],
+        "paths": {**_openai_paths(), **calls, **_process_paths(), **_kernel_paths()},
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+            },
+        },
+    }
+
+
+async def show_openapi(exchange: Exchange) -> None:
+    await exchange.reply(200, msgspec.json.encode(document()), JSON)

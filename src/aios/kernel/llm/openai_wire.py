@@ -1,0 +1,409 @@
+"""OpenAI's chat completions as a client reads them: whole answers, streams, errors. Plain parsing, no I/O.
+
+Servers that call themselves compatible differ: what is missing gets a default here, what is garbage an UpstreamFault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from aios.abi.errors import AiosError, BadRequest, ContextLengthExceeded, TimedOut, TooLarge, UpstreamFault
+from aios.abi.messages import (
+    Chunk,
+    FinishReason,
+    FunctionCall,
+    FunctionDelta,
+    Generation,
+    Message,
+    TokenLogprob,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+)
+
+from .base import Emit
+
+MAX_EVENT = 8 << 20
+"""Bytes of one server-sent event; a server that sends more without an end of event is lying."""
+
+_REASONS: dict[str, FinishReason] = {
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "tool_calls",
+    "content_filter": "content_filter",
+    "function_call": "function_call",
+}
+
+
+# ── what a server sends ──
+
+
+class _Usage(Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class _Function(Struct):
+    name: str | None = None
+    arguments: Any = None
+
+
+class _ToolCall(Struct):
+    index: int | None = None
+    id: str | None = None
+    type: str | None = None
+    function: _Function | None = None
+
+
+class _Logprobs(Struct):
+    content: list[TokenLogprob] | None = None
+
+
+class _Message(Struct):
+    content: str | list[dict[str, Any]] | None = None
+    refusal: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+
+
+class _Choice(Struct):
+    message: _Message | None = None
+    delta: _Message | None = None
+    finish_reason: str | None = None
+    logprobs: _Logprobs | None = None
+
+
+class _Body(Struct):
+    choices: list[_Choice] | None = None
+    usage: _Usage | None = None
+    model: str | None = None
+    system_fingerprint: str | None = None
+    error: Any = None
+
+
+_decode = msgspec.json.Decoder(_Body).decode
+_PLAIN = b"data: "
+
+
+def _read(core: str, data: bytes) -> _Body:
+    try:
+        body = _decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise _garbage(core, "is not a chat completion") from None
+    if body.error is not None:
+        raise UpstreamFault(f"core '{core}': {_message(body.error) or 'its server failed'}")
+    return body
+
+
+def _garbage(core: str, why: str) -> UpstreamFault:
+    return UpstreamFault(f"core '{core}' answered with what {why}", code="upstream_garbage")
+
+
+# ── what was said ──
+
+
+class Answer:
+    """Pieces of one answer, added up."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.reasoning: list[str] = []
+        self.refusals: list[str] = []
+        self.parts: list[dict[str, Any]] | None = None
+        self.calls: dict[int, tuple[list[str], list[str], list[str]]] = {}
+        self.logprobs: list[TokenLogprob] = []
+        self.finish: str | None = None
+        self.usage: Usage | None = None
+        self.model: str | None = None
+        self.fingerprint: str | None = None
+        self.num_tokens = 0
+
+    def add(self, piece: _Message) -> None:
+        if isinstance(piece.content, str):
+            self.texts.append(piece.content)
+        elif piece.content is not None:
+            self.parts = [*(self.parts or []), *piece.content]
+        if piece.reasoning_content:
+            self.reasoning.append(piece.reasoning_content)
+        if piece.refusal:
+            self.refusals.append(piece.refusal)
+        for n, call in enumerate(piece.tool_calls or ()):
+            self._add_call(n if call.index is None else call.index, call)
+
+    def _add_call(self, index: int, call: _ToolCall) -> None:
+        ids, names, arguments = self.calls.setdefault(index, ([], [], []))
+        if call.id:
+            ids.append(call.id)
+        if call.function is not None:
+            if call.function.name:
+                names.append(call.function.name)
+            arguments.append(_arguments(call.function.arguments))
+
+    def note(self, body: _Body) -> None:
+        """What stands beside the pieces."""
+        self.model = body.model or self.model
+        self.fingerprint = body.system_fingerprint or self.fingerprint
+        if body.usage is not None:
+            self.usage = Usage.of(body.usage.prompt_tokens or 0, body.usage.completion_tokens or 0)
+
+    def tool_calls(self) -> list[ToolCall] | None:
+        return [
+            ToolCall(
+                ids[0] if ids else f"call_{index}",
+                FunctionCall("".join(names), "".join(arguments) or "{}"),
+            )
+            for index, (ids, names, arguments) in sorted(self.calls.items())
+        ] or None
+
+    def generation(self, model: str, core: str, seed: int | None) -> Generation:
+        calls = self.tool_calls()
+        text = "".join(self.texts)
+        message = Message(
+            role="assistant",
+            content=self.parts or text or (None if calls else ""),
+            tool_calls=calls,
+            refusal="".join(self.refusals) or None,
+            reasoning_content="".join(self.reasoning) or None,
+        )
+        return Generation(
+            message,
+            _REASONS.get(self.finish or "", "tool_calls" if calls else "stop"),
+            self.usage or Usage.of(0, self.num_tokens),
+            self.model or model,
+            core,
+            seed,
+            self.logprobs or None,
+            self.fingerprint,
+        )
+
+    def as_chunk(self) -> Chunk:
+        """The whole answer as one piece, for a listener of a server that does not stream."""
+        deltas = [
+            ToolCallDelta(n, c.id, c.type, FunctionDelta(c.function.name, c.function.arguments))
+            for n, c in enumerate(self.tool_calls() or ())
+        ]
+        tokens = self.usage.completion_tokens if self.usage else 0
+        return Chunk("".join(self.texts), deltas or None, self.logprobs or None, tokens=tokens)
+
+
+def _arguments(value: Any) -> str:
+    """JSON text; some servers send the object itself."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    return msgspec.json.encode(value).decode()
+
+
+def parse_whole(core: str, data: bytes) -> Answer:
+    """An answer that came in one piece."""
+    body = _read(core, data)
+    if not body.choices or body.choices[0].message is None:
+        raise _garbage(core, "holds no message")
+    choice = body.choices[0]
+    answer = Answer()
+    answer.note(body)
+    answer.add(body.choices[0].message)
+    answer.finish = choice.finish_reason
+    if choice.logprobs is not None:
+        answer.logprobs = choice.logprobs.content or []
+    return answer
+
+
+# ── a stream ──
+
+
+class Events:
+    """Takes a stream's bytes as they arrive, hands on one chunk for what came together, and adds up the answer.
+
+    The finishing event is held back until the usage behind it is known, and goes out with it: some clients look for
+    it nowhere else.
+    """
+
+    def __init__(self, core: str, emit: Emit) -> None:
+        self.answer = Answer()
+        self.is_done = False
+        self._core = core
+        self._emit = emit
+        self._rest = b""
+        self._held: bytes | None = None
+        self._start()
+
+    def _start(self) -> None:
+        """A new chunk to fill."""
+        self._raw: list[bytes] = []
+        self._text: list[str] = []
+        self._deltas: list[ToolCallDelta] = []
+        self._logprobs: list[TokenLogprob] = []
+        self._tokens = 0
+
+    def feed(self, data: bytes) -> None:
+        """Bytes as they came. Raises UpstreamFault for garbage and for an error that the server sends."""
+        if self._rest:
+            data = self._rest + data
+        if b"\r" in data:
+            data = data.replace(b"\r\n", b"\n")
+        *events, self._rest = data.split(b"\n\n")
+        if len(self._rest) > MAX_EVENT:
+            raise _garbage(self._core, "has no end of event")
+        for event in events:
+            if event.startswith(_PLAIN) and b"\n" not in event:
+                self._take(event, event[6:])
+            elif payload := _payload(event):
+                self._take(_PLAIN + payload, payload)
+        if self._raw:
+            self._flush()
+
+    def _take(self, event: bytes, payload: bytes) -> None:
+        if payload == b"[DONE]":
+            self.is_done = True
+            return
+        body = _read(self._core, payload)
+        if body.usage is not None or body.model is not self.answer.model:
+            self.answer.note(body)
+        if not body.choices:
+            self._take_usage(event, body)
+            return
+        choice = body.choices[0]
+        if choice.finish_reason is not None:
+            self.answer.finish = choice.finish_reason
+            self._held = event
+        else:
+            self._raw.append(event)
+        if choice.delta is not None:
+            self._take_delta(choice.delta)
+        if choice.logprobs is not None and choice.logprobs.content:
+            self._logprobs += choice.logprobs.content
+
+    def _take_delta(self, delta: _Message) -> None:
+        if delta.content.__class__ is str and delta.tool_calls is None and delta.reasoning_content is None:
+            if delta.content:
+                self._text.append(delta.content)
+                self._tokens += 1
+                self.answer.texts.append(delta.content)
+            return
+        self.answer.add(delta)
+        if isinstance(delta.content, str):
+            self._text.append(delta.content)
+        for n, call in enumerate(delta.tool_calls or ()):
+            self._deltas.append(_delta(n, call))
+        if delta.content or delta.tool_calls or delta.reasoning_content:
+            self._tokens += 1
+
+    def _take_usage(self, event: bytes, body: _Body) -> None:
+        """The last event: the usage and no choice."""
+        if body.usage is None:
+            return
+        self._release()
+        self._emit(Chunk(usage=self.answer.usage, raw=event + b"\n\n"))
+
+    def _flush(self) -> None:
+        self.answer.num_tokens += self._tokens
+        self.answer.logprobs += self._logprobs
+        chunk = Chunk(
+            "".join(self._text),
+            self._deltas or None,
+            self._logprobs or None,
+            tokens=self._tokens,
+            raw=b"\n\n".join(self._raw) + b"\n\n",
+        )
+        self._start()
+        self._emit(chunk)
+
+    def _release(self) -> None:
+        """Let the finishing event go, with the usage if that is known by now."""
+        if self._held is None:
+            return
+        held, self._held = self._held, None
+        if self.answer.usage is not None:
+            fields = msgspec.json.decode(held[6:], type=dict[str, msgspec.Raw])
+            if fields.get("usage", b"null") == b"null":
+                fields["usage"] = msgspec.Raw(msgspec.json.encode(self.answer.usage))
+                held = _PLAIN + msgspec.json.encode(fields)
+        self._raw.append(held)
+        text, deltas, tokens = "".join(self._text), self._deltas or None, self._tokens
+        logprobs, raw = self._logprobs or None, b"\n\n".join(self._raw) + b"\n\n"
+        self.answer.num_tokens += tokens
+        self.answer.logprobs += self._logprobs
+        self._start()
+        finish = _REASONS.get(self.answer.finish or "", "stop")
+        self._emit(Chunk(text, deltas, logprobs, finish, self.answer.usage, tokens, raw))
+
+    def finish(self) -> None:
+        """The stream has ended. Raises UpstreamFault when it ended before the answer did."""
+        if not self.is_done and self.answer.finish is None:
+            raise UpstreamFault(f"core '{self._core}': its server cut the stream short", code="upstream_cut")
+        self._release()
+
+
+def _payload(event: bytes) -> bytes:
+    """The data of an event that has other fields, comments or several lines."""
+    lines = [line[5:].removeprefix(b" ") for line in event.split(b"\n") if line.startswith(b"data:")]
+    return b"\n".join(lines)
+
+
+def _delta(n: int, call: _ToolCall) -> ToolCallDelta:
+    function = None
+    if call.function is not None:
+        arguments = call.function.arguments
+        function = FunctionDelta(call.function.name, None if arguments is None else _arguments(arguments))
+    return ToolCallDelta(n if call.index is None else call.index, call.id, call.type, function)
+
+
+# ── refusals ──
+
+
+def error_of(core: str, key_env: str | None, status: int, body: bytes, headers: Mapping[str, str]) -> AiosError:
+    """The error that a server's refusal means for the agent that asked."""
+    detail = _detail(body)
+    said = _message(detail) or f"status {status}"
+    after = _retry_after(headers)
+    if status in (401, 403):
+        where = f"${key_env}" if key_env else "[[core]] api_key_env, which is not set"
+        why = f"its server refuses the kernel's key ({status}); see {where}. Your own key is not at fault"
+        return UpstreamFault(f"core '{core}': {why}", code="upstream_refused")
+    if status in (408, 504):
+        return TimedOut(f"core '{core}': {said}", code="upstream_timeout", retry_after=after)
+    if status == 413:
+        return TooLarge(f"core '{core}': {said}")
+    if status in (400, 409, 422):
+        return _bad_request(core, detail, said)
+    if status == 429:
+        return UpstreamFault(f"core '{core}' is busy: {said}", code="upstream_busy", retry_after=after)
+    return UpstreamFault(f"core '{core}' ({status}): {said}", retry_after=after)
+
+
+def _bad_request(core: str, detail: Any, said: str) -> AiosError:
+    code = detail.get("code") if isinstance(detail, dict) else None
+    param = detail.get("param") if isinstance(detail, dict) else None
+    param = param if isinstance(param, str) else None
+    if code == "context_length_exceeded" or "context length" in said.lower():
+        return ContextLengthExceeded(f"core '{core}': {said}", param=param or "messages")
+    return BadRequest(f"core '{core}': {said}", code=code if isinstance(code, str) else None, param=param)
+
+
+def _detail(body: bytes) -> Any:
+    try:
+        decoded = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return decoded.get("error", decoded) if isinstance(decoded, dict) else decoded
+
+
+def _message(detail: Any) -> str:
+    """What a server says of its error, in the shapes that are about; at most some lines of it."""
+    if isinstance(detail, dict):
+        detail = detail.get("message") or detail.get("detail") or detail.get("msg")
+    return detail[:500] if isinstance(detail, str) else ""
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    text = headers.get("retry-after-ms")
+    factor = 0.001
+    if text is None:
+        text, factor = headers.get("retry-after"), 1.0
+    if text is None or not text.replace(".", "", 1).isdigit():
+        return None
+    return min(float(text) * factor, 3600.0)
