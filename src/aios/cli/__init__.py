@@ -1,0 +1,1 @@
+"""The command `aios`: one file a verb. Knows the SDK; serves with the gateway, measures with the evaluation."""

@@ -1,0 +1,83 @@
+"""What verbs print with: plain aligned tables, figures for people, JSON for programs. Knows no verb and no kernel."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+
+def print_json(value: Any) -> None:
+    """One JSON document, indented, made of structs, dataclasses or plain data."""
+    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def note(text: str) -> None:
+    """Something for the person, not for the pipe."""
+    print(text, file=sys.stderr)
+
+
+def width() -> int | None:
+    """Columns of the terminal; None when nobody looks at one, so nothing needs to be cut."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def table(titles: Sequence[str], rows: Sequence[Sequence[object]], *, columns: int | None = None) -> str:
+    """Rows under titles, as narrow as they can be. A title that begins with `>` is set right.
+
+    The last column is cut when a line would be longer than `columns`.
+    """
+    names = [title.lstrip(">") for title in titles]
+    cells = [names, *([safe(str(cell)) for cell in row] for row in rows)]
+    widths = [max(len(row[n]) for row in cells) for n in range(len(names))]
+    lines = []
+    for row in cells:
+        aligned = [
+            cell.rjust(size) if title.startswith(">") else cell.ljust(size)
+            for cell, size, title in zip(row, widths, titles, strict=True)
+        ]
+        lines.append(cut("  ".join(aligned).rstrip(), columns))
+    return "\n".join(lines)
+
+
+def cut(text: str, columns: int | None) -> str:
+    return text if columns is None or len(text) <= columns else f"{text[: columns - 1]}…"
+
+
+def safe(text: str) -> str:
+    """`text` without what could steer a terminal: names of agents and commands come from others."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
+
+
+def figure(value: float) -> str:
+    """A count in at most five characters: 999, 1.2k, 340k, 5.6M."""
+    if value < 1000:
+        return f"{value:.0f}"
+    for unit in "kMGT":
+        value /= 1000
+        if value < 999.5:
+            break
+    return f"{value:.1f}{unit}" if value < 99.95 else f"{value:.0f}{unit}"
+
+
+def span(seconds: float) -> str:
+    """A duration in at most five characters: 4ms, 0.8s, 12s, 3m20, 2h05."""
+    if seconds < 0.0995:
+        return f"{seconds * 1000:.0f}ms"
+    if seconds < 9.95:
+        return f"{seconds:.1f}s"
+    if seconds < 99.5:
+        return f"{seconds:.0f}s"
+    minutes = round(seconds / 60) if seconds >= 6000 else int(seconds // 60)
+    if minutes < 100:
+        return f"{minutes}m{int(seconds % 60):02d}"
+    hours = minutes // 60
+    return f"{hours}h{minutes % 60:02d}" if hours < 100 else f"{hours // 24}d"
+
+
+def ordinal(number: int) -> str:
+    suffix = "th" if 10 <= number % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{suffix}"

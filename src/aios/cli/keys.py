@@ -1,0 +1,80 @@
+"""Make, list and revoke API keys. The kernel keeps a hash only: a key is shown once, when it is made."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Annotated, Any
+
+import typer
+
+from .connect import client
+from .console import note, print_json, table, width
+
+
+def new(
+    name: Annotated[str, typer.Argument(help="What the key is for.")],
+    agent: Annotated[str | None, typer.Option(help="The agent it speaks for; the name, unless given.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Id, key and agent, as JSON.")] = False,
+) -> None:
+    """Make a key and print it, this once. Only the key goes to stdout.
+
+    \b
+    Examples:
+      aios keys new my-agent
+      export OPENAI_API_KEY=$(aios keys new my-agent)
+    """
+    with client() as kernel:
+        made = kernel.fetch("POST", "/aios/v1/keys", {"name": name, **({"agent": agent} if agent else {})})
+    if as_json:
+        print_json(made)
+    else:
+        note(f"Key {made['id']} for agent '{made['agent']}'; it is shown this once:")
+        print(made["key"])
+
+
+def list_(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """List keys: what each is for, never the key itself.
+
+    \b
+    Example:
+      aios keys list
+    """
+    with client() as kernel:
+        keys = kernel.fetch("GET", "/aios/v1/keys")["keys"]
+    if as_json:
+        print_json(keys)
+    else:
+        print(
+            table(("ID", "NAME", "AGENT", "OWNER", ">PID", "MADE", "STATE"), [_row(k) for k in keys], columns=width())
+        )
+
+
+def _row(key: dict[str, Any]) -> tuple[object, ...]:
+    made = datetime.datetime.fromtimestamp(key.get("created") or 0).strftime("%Y-%m-%d %H:%M")
+    state = "revoked" if key.get("revoked") else "admin" if key.get("is_admin") else "good"
+    return (
+        key["id"],
+        key.get("name") or "-",
+        key["agent"],
+        key["owner"],
+        key.get("pid") or "-",
+        made,
+        state,
+    )
+
+
+def revoke(
+    ids: Annotated[list[str], typer.Argument(metavar="ID", help="As 'aios keys list' shows them.")],
+) -> None:
+    """Revoke keys: the next request with one is refused.
+
+    \b
+    Example:
+      aios keys revoke k_3f9a
+    """
+    with client() as kernel:
+        for each in ids:
+            kernel.fetch("DELETE", f"/aios/v1/keys/{each}")
+
+
+commands = {"new": new, "list": list_, "revoke": revoke}

@@ -1,0 +1,33 @@
+"""`aios ps`: agent processes, and what each waits for and why."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from . import view
+from .connect import client
+from .console import note, print_json, table, width
+
+
+def command(
+    everyone: Annotated[bool, typer.Option("--all", "-a", help="Ended processes as well.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="All that is known, as JSON.")] = False,
+) -> None:
+    """List agent processes: state, calls, tokens in and out, slices of a core, time spent waiting, and what each does
+    now. A queued one says its place in line and about how long that takes.
+
+    \b
+    Examples:
+      aios ps
+      aios ps --all --json
+    """
+    with client() as kernel:
+        processes = kernel.proc_list(all=everyone).processes
+    if as_json:
+        print_json(processes)
+    elif processes:
+        print(table(view.TITLES, [view.row(process) for process in processes], columns=width()))
+    else:
+        note("No processes. Start one with 'aios run react \"What is 127 * 49?\"'.")

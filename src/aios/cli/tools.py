@@ -1,0 +1,45 @@
+"""`aios tools`: the tools that agents may run."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from aios.abi.calls import ToolInfo
+
+from .connect import client
+from .console import note, print_json, span, table, width
+
+
+def command(
+    query: Annotated[str | None, typer.Argument(help="Only tools that fit these words.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="With schemas, as JSON.")] = False,
+) -> None:
+    """List the tools with their arguments, what a run may change, and how many runs may be under way at once.
+
+    \b
+    Examples:
+      aios tools
+      aios tools convert --json
+    """
+    with client() as kernel:
+        tools = kernel.tool_list(query=query).tools
+    if as_json:
+        print_json(tools)
+    elif tools:
+        titles = ("TOOL", "EFFECT", ">RUNNING", ">LIMIT", ">TIMEOUT", "WHAT IT DOES")
+        print(table(titles, [_row(tool) for tool in tools], columns=width()))
+    else:
+        note(f"No tool fits '{query}'; 'aios tools' lists all." if query else "No tools.")
+
+
+def _row(tool: ToolInfo) -> tuple[object, ...]:
+    name = f"{tool.name}({', '.join(_arguments(tool.parameters))})"
+    about = tool.description.splitlines()[0] if tool.description else ""
+    return name, tool.effect, tool.running, tool.max_instances, span(tool.timeout), about
+
+
+def _arguments(schema: dict[str, Any]) -> list[str]:
+    required = schema.get("required", ())
+    return [name if name in required else f"[{name}]" for name in schema.get("properties", {})]
