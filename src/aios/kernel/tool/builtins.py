@@ -1,7 +1,7 @@
-"""The built-in tools as pure functions: arithmetic, units, dates, line search. Knows no kernel, file or clock.
+"""The built-in tools as pure functions: arithmetic, units, dates, line search. Knows no kernel, no clock.
 
 Every function takes plain values and returns the text an agent reads. What cannot be done raises
-`ToolFault`, whose message is written for the agent: what was wrong and, where there is one, the nearest valid name.
+`ToolFault`, whose message is for the agent: what was wrong and, if there is one, the nearest valid name.
 `BUILTIN_TOOLS` is the table of names, descriptions and JSON schemas that agents are offered.
 """
 
@@ -19,6 +19,9 @@ from typing import Any, Final, NamedTuple
 
 class ToolFault(ValueError):
     """The tool could not do what it was asked; the message is for the agent."""
+
+
+REMEMBERED: Final = "remembered"  # what `remember` answers
 
 
 class BuiltinTool(NamedTuple):

@@ -1,0 +1,1 @@
+"""Evaluation: tasks to run, and how to judge them. Knows the SDK and the kernel's door, no server."""

@@ -1,0 +1,145 @@
+"""Endless training dialogues from a seed: tasks and drills, their tools, and what is to be learned. Knows no torch."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+from aios.eval.workload import Task, check
+from aios.eval.workload.families import BUILTINS
+from aios.eval.workload.generate import one_task
+from aios.eval.workload.split import numbers_fit
+from aios.kernel.llm.local.chat import ChatTemplate
+from extras import Item, builtin, copy_item, invented, invented_item, reading_item, system_prompt, talk_item
+from gold import Desk, play
+
+# How often each family and drill is drawn.
+WEIGHTS = {
+    "arithmetic": 11,
+    "conversion": 9,
+    "date": 8,
+    "lookup": 13,
+    "memory": 10,
+    "two_step": 17,
+    "error": 12,
+    "no_tool": 9,
+    "invented": 9,
+    "copy": 2,
+    "reading": 4,
+    "talk": 1,
+}
+DRILLS = {"invented": invented_item, "copy": copy_item, "reading": reading_item, "talk": talk_item}
+Dialogue = tuple[list[dict[str, Any]], list[dict[str, Any]]]
+
+
+def dialogue(rng: random.Random, most: int) -> Dialogue:
+    """Messages and tools of a conversation of one to `most` tasks; every long number in it is of the training split."""
+    while True:
+        made = _dialogue(rng, most)
+        if made and numbers_fit("\n".join(_texts(made[0])), "train"):
+            return made
+
+
+def _dialogue(rng: random.Random, most: int) -> Dialogue | None:
+    desk = Desk()
+    messages: list[dict[str, Any]] = []
+    tools: dict[str, dict[str, Any]] = {}
+    without: set[str] = set()
+    for _ in range(most if most > 4 else rng.randint(1, most)):
+        kind = rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+        item = DRILLS[kind](rng) if kind in DRILLS else _task_item(rng, kind, desk, set(tools), without)
+        if item is None or item.without & set(tools) or without & {_name(tool) for tool in item.tools}:
+            continue
+        tools.update({_name(tool): tool for tool in item.tools})
+        without |= item.without
+        messages += item.messages
+    if not messages:
+        return None
+    listed = _with_others(rng, tools, without)
+    system = system_prompt(rng)
+    opening = [{"role": "system", "content": system}] if system else []
+    return opening + messages, listed
+
+
+def _name(tool: dict[str, Any]) -> str:
+    return str(tool["function"]["name"])
+
+
+def _with_others(rng: random.Random, tools: dict[str, dict[str, Any]], without: set[str]) -> list[dict[str, Any]]:
+    """The tools in any order, sometimes with an invented one among them."""
+    listed = list(tools.values())
+    if rng.random() < 0.15 and not any(_name(tool) not in BUILTINS for tool in listed):
+        listed.append(invented(rng)[0])
+    rng.shuffle(listed)
+    return listed
+
+
+def _task_item(rng: random.Random, family: str, desk: Desk, have: set[str], without: set[str]) -> Item | None:
+    task = one_task(rng, family, "train", "seen", "")
+    needed = {step.tool for turn in task.turns for step in turn.steps}
+    if needed & without or set(task.without) & have:
+        return None
+    offered = [name for name in task.tools if name in needed or name not in without]
+    for path, text in task.files.items():
+        kept = desk.files.get(path, "") if family != "error" else ""
+        desk.files[path] = kept + text
+    messages = _played(rng, task, desk)
+    if messages is None:
+        return None
+    tools = [] if not needed and rng.random() < 0.1 else [builtin(rng, name) for name in offered]
+    return Item(messages, tools, frozenset(task.without))
+
+
+def _played(rng: random.Random, task: Task, desk: Desk) -> list[dict[str, Any]] | None:
+    """The messages of a task, or None if its reference solution goes wrong among what else is there.
+
+    What is remembered first may stand in this conversation or have been said in an earlier one.
+    """
+    messages: list[dict[str, Any]] = []
+    answers = []
+    shown_first = rng.random() < 0.45
+    for index, (prompt, turn) in enumerate(zip(task.prompts, task.turns, strict=True)):
+        said = play(desk, prompt, turn)
+        answers.append(said[-1]["content"])
+        if shown_first or index == len(task.prompts) - 1:
+            messages += said
+    if not check(task, answers, [step.tool for turn in task.turns for step in turn.steps]):
+        return None
+    seen = [message["content"] for message in messages if message["role"] == "tool"]
+    if task.turns[-1].steps and task.turns[-1].answer.startswith("It is") and not _supported(task, seen[-1]):
+        return None
+    return messages
+
+
+def _supported(task: Task, seen: str) -> bool:
+    return all(part in seen for part in task.expected.contains)
+
+
+def _texts(messages: list[dict[str, Any]]) -> Iterator[str]:
+    for message in messages:
+        yield message["content"] or ""
+        for each in message.get("tool_calls", ()):
+            yield str(each["function"]["arguments"])
+
+
+def tokens(template: ChatTemplate, made: Dialogue) -> tuple[list[int], list[bool]]:
+    """Ids of the dialogue, and which of them the assistant is to say."""
+    messages, tools = made
+    ids: list[int] = []
+    learn: list[bool] = []
+    special = template.tokenizer.special
+    for index, token in enumerate(template.render(messages, tools, add_generation_prompt=False)):
+        ids.append(token)
+        if token == special["<|assistant|>"] and index:
+            learn.append(False)
+            continue
+        speaking = bool(learn) and (learn[-1] or ids[-2] == special["<|assistant|>"]) and ids[-2] != special["<|end|>"]
+        learn.append(speaking)
+    return ids, learn
+
+
+def stream(template: ChatTemplate, seed: int, most: int) -> Iterator[tuple[list[int], list[bool]]]:
+    rng = random.Random(f"dialogues/{seed}/{most}")
+    while True:
+        yield tokens(template, dialogue(rng, most))
