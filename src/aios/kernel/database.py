@@ -45,7 +45,7 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE TABLE log(seq INTEGER PRIMARY KEY, events BLOB NOT NULL);
     CREATE TABLE calls(
         id TEXT PRIMARY KEY, owner TEXT NOT NULL, agent TEXT NOT NULL, key TEXT NOT NULL, name TEXT NOT NULL,
-        pid INTEGER NOT NULL, nice INTEGER NOT NULL, opened REAL NOT NULL, has_begun INTEGER NOT NULL DEFAULT 0,
+        pid INTEGER NOT NULL, nice INTEGER NOT NULL, opened REAL NOT NULL, is_begun INTEGER NOT NULL DEFAULT 0,
         state TEXT, ended REAL, size INTEGER NOT NULL, body_hash BLOB NOT NULL, seed INTEGER, tip BLOB,
         args BLOB NOT NULL, result BLOB, error BLOB) WITHOUT ROWID;
     CREATE UNIQUE INDEX calls_by_key ON calls(owner, agent, key);

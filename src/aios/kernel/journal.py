@@ -53,7 +53,7 @@ _unpack = msgspec.msgpack.Decoder().decode
 class Recorded:
     """A call with a key, as the journal knows it. `state` is None while it is open; then `result` or `error` is set."""
 
-    id: str
+    call_id: str
     name: str
     body_hash: bytes
     state: State | None = None
@@ -65,15 +65,15 @@ class Recorded:
 class OpenRecord:
     """A call that was acknowledged and has no end. `opened` is seconds since 1970.
 
-    Calls without a key have no `args`. `has_begun` says that a side effect was under way. `args` holds the seed that
+    Calls without a key have no `args`. `is_begun` says that a side effect was under way. `args` holds the seed that
     the kernel drew. `args` is None too when this kernel cannot read them any more.
     """
 
-    id: str
+    call_id: str
     name: str
     pid: int
     opened: float
-    has_begun: bool
+    is_begun: bool
     owner: str = ""
     agent: str = ""
     nice: int = 0
@@ -87,10 +87,13 @@ class OpenRecord:
         return CALLS.get(self.name)
 
 
-def body_hash(args: Args) -> bytes:
-    """What tells two bodies under one key apart: the hash of the arguments as the agent sent them."""
+def body_hash(call: Syscall) -> bytes:
+    """What tells two bodies under one key apart: the call's name and arguments, but for a seed."""
+    args = call.args
+    if getattr(args, "seed", None) is not None:
+        args = msgspec.structs.replace(args, seed=None)
     try:
-        return hashlib.sha256(_canonical(args)).digest()
+        return hashlib.sha256(call.spec.name.encode() + _canonical(args)).digest()
     except UnicodeEncodeError as error:
         raise BadRequest(f"the arguments hold text that is not valid Unicode: {error}", code="bad_arguments") from None
 
@@ -114,7 +117,7 @@ class _Keyed(NamedTuple):
 class _Event(NamedTuple):
     kind: str
     row: tuple[Any, ...]
-    """Of an opening: (id, name, pid, opened, has_begun). Of all others: (id,)."""
+    """Of an opening: (id, name, pid, opened, is_begun). Of all others: (id,)."""
     then: Then | None
     keyed: _Keyed | None = None
 
@@ -166,7 +169,7 @@ class Journal:
             self.started(process)
         keyed = None
         if call.key is not None:
-            keyed = self._opening(call, wall, body or body_hash(call.args), seed)
+            keyed = self._opening(call, wall, body or body_hash(call), seed)
         self._add(_Event(_OPEN, (call.id, call.spec.name, process.pid, wall, False), then, keyed))
 
     def begin(self, call: Syscall, then: Then) -> None:
@@ -184,7 +187,7 @@ class Journal:
     def settle(self, record: OpenRecord, state: State, error: AiosError | None, then: Then | None = None) -> None:
         """Record the end of a call that `recover` found and the kernel does not run again."""
         place = (record.owner, record.agent, record.key) if record.key is not None else None
-        self._end(record.id, place, state, None, error, then)
+        self._end(record.call_id, place, state, None, error, then)
 
     def _end(
         self, id: str, place: _Place | None, state: State, result: Any, error: AiosError | None, then: Then | None
@@ -248,20 +251,21 @@ class Journal:
 
     def last_pid(self) -> int:
         """The highest pid that was ever used on this home; 0 on a new one."""
-        return self._database.read(lambda c: value(c, "SELECT max(pid) FROM processes")) or 0
+        sql = "SELECT max(pid) FROM (SELECT pid FROM processes UNION ALL SELECT pid FROM keys)"
+        return self._database.read(lambda c: value(c, sql)) or 0
 
-    def processes(self) -> list[Process]:
-        """Processes that had not ended when the last kernel did, oldest first."""
-        sql = "SELECT pid, agent, owner, parent, nice, command, started FROM processes WHERE ended IS NULL"
-        found = self._database.read(lambda c: rows(c, sql))
-        return [
-            Process(pid, agent, owner, parent, nice, command, started_wall=started)
-            for pid, agent, owner, parent, nice, command, started in found
-        ]
+    def process(self, pid: int) -> Process | None:
+        """The process `pid` of an earlier kernel, if it made a call and has not ended: its program may still run."""
+        sql = "SELECT agent, owner, parent, nice, command, started FROM processes WHERE pid = ? AND ended IS NULL"
+        found = self._database.read(lambda c: row(c, sql, (pid,)))
+        if found is None:
+            return None
+        agent, owner, parent, nice, command, started = found
+        return Process(pid, agent, owner, parent, nice, command, started_wall=started)
 
     # ── looking up ──
 
-    def find(self, agent: str, key: str, *, owner: str) -> Recorded | None:
+    def find(self, owner: str, agent: str, key: str) -> Recorded | None:
         """The call that `owner`'s `agent` made under `key`, if it is open or its answer is still kept."""
         place = (owner, agent, key)
         return self._fresh.get(place) or self._recorded(place)
@@ -285,9 +289,9 @@ class Journal:
         found = [OpenRecord(*event) for event in self._open.values()]
         for record in self._database.read(_open_keyed):
             place = (record.owner, record.agent, record.key or "")
-            self._fresh[place] = Recorded(record.id, record.name, record.body_hash)
+            self._fresh[place] = Recorded(record.call_id, record.name, record.body_hash)
             found.append(record)
-        return sorted(found, key=lambda record: (record.opened, record.id))
+        return sorted(found, key=lambda record: (record.opened, record.call_id))
 
     # ── writing, on the database's thread ──
 
@@ -323,7 +327,7 @@ class Journal:
             self._write_nodes(connection, keyed.nodes, group)
             connection.execute(_INSERT_CALL, keyed.opening)
         elif event.kind == _BEGIN:
-            connection.execute("UPDATE calls SET has_begun = 1 WHERE id = ?", (id,))
+            connection.execute("UPDATE calls SET is_begun = 1 WHERE id = ?", (id,))
         elif keyed.answer is None:
             connection.execute("DELETE FROM calls WHERE id = ?", (id,))
         else:
@@ -376,7 +380,7 @@ class Journal:
                 self._note(event.kind, event.row)
             elif event.kind == _END:
                 known = self._fresh.get(event.keyed.place)
-                if known is not None and known.id == event.row[0]:
+                if known is not None and known.call_id == event.row[0]:
                     del self._fresh[event.keyed.place]
         for hash in group.touched:
             self._known[hash] = wall
@@ -441,7 +445,7 @@ _END_CALL = "UPDATE calls SET state = ?, ended = ?, size = size + ?, result = ?,
 
 
 _OPEN_CALLS = (
-    "SELECT id, name, pid, opened, has_begun, owner, agent, nice, key, seed, body_hash, tip, args"
+    "SELECT id, name, pid, opened, is_begun, owner, agent, nice, key, seed, body_hash, tip, args"
     " FROM calls WHERE state IS NULL"
 )
 

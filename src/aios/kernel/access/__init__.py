@@ -1,0 +1,7 @@
+"""Who may do what: keys and the check that every call passes."""
+
+from .base import CheckCount, Lookup
+from .keys import KeyInfo, Keys
+from .manager import RULES, AccessManager
+
+__all__ = ["RULES", "AccessManager", "CheckCount", "KeyInfo", "Keys", "Lookup"]

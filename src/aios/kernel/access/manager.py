@@ -1,0 +1,182 @@
+"""What each call needs the right to: one rule a call, and no call without a rule. Knows keys by their `Keys` only.
+
+An agent is an owner's agent: two owners may each have a "writer", and neither sees the other's. The rules:
+
+* Models, tools, memory and files are the caller's own. Their calls cannot even name somebody else, so they are allowed.
+* A process may be looked at, waited for, signalled and reniced by an admin; by a key of its agent; by a process of its
+  agent that is itself or stands above it. Only an admin may lower a nice value.
+* A process may be started by an admin for any agent; by others for their own agent or one below it in name: "writer"
+  may start "writer/critic". That child's memory and files are its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from aios.abi.calls import CallSpec
+from aios.abi.errors import Denied, NotFound, Unauthorized
+
+from ..database import Database, HomeError
+from ..process import Principal, Process
+from .base import CheckCount, Lookup
+from .keys import KeyInfo, Keys, write_key
+
+ADMIN_KEY = "admin.key"
+Rule = Callable[[Principal, Any, Lookup], None]
+"""Raises Denied, saying why."""
+
+
+class AccessManager:
+    """Keys and rules of one home. `check` is passed by every call before it is queued."""
+
+    def __init__(self, database: Database) -> None:
+        self._keys = Keys(database)
+        self._count = CheckCount()
+
+    # ── keys ──
+
+    def mint(
+        self, *, owner: str, agent: str, pid: int | None = None, is_admin: bool = False, name: str = ""
+    ) -> tuple[str, str]:
+        """A new key: (id, text). The text is shown this once. With `pid` it dies with that process."""
+        return self._keys.mint(owner=owner, agent=agent, pid=pid, is_admin=is_admin, name=name)
+
+    def authenticate(self, text: str | None) -> Principal:
+        """Who asks. Raises Unauthorized."""
+        try:
+            return self._keys.authenticate(text)
+        except Unauthorized:
+            self._count.num_unauthorized += 1
+            raise
+
+    def revoke(self, key_id: str) -> None:
+        """Raises NotFound."""
+        self._keys.revoke(key_id)
+
+    def revoke_process(self, pid: int) -> None:
+        """All keys of a process that has ended."""
+        self._keys.revoke_process(pid)
+
+    def keys(self) -> list[KeyInfo]:
+        return self._keys.infos()
+
+    def ensure_admin(self, home: Path) -> None:
+        """See to it that `home`'s admin.key holds a valid admin key. Blocks shortly; for boot."""
+        path = home / ADMIN_KEY
+        try:
+            if self._keys.authenticate(path.read_text().strip()).is_admin:
+                path.chmod(0o600)
+                return
+        except (FileNotFoundError, UnicodeDecodeError, Unauthorized):
+            pass
+        except OSError as error:
+            raise HomeError(f"{path} cannot be read ({error.strerror}): give it back to the kernel's user") from None
+        for info in self._keys.infos():
+            if info.is_admin and info.name == ADMIN_KEY:
+                self._keys.revoke(info.id)
+        _, text = self._keys.mint(owner="admin", agent="admin", pid=None, is_admin=True, name=ADMIN_KEY)
+        self._keys.settle()
+        try:
+            write_key(path, text)
+        except OSError as error:
+            raise HomeError(f"{path} cannot be written ({error.strerror}): make the home writable") from None
+
+    # ── the check ──
+
+    def check(self, principal: Principal, spec: CallSpec, args: Any, processes: Lookup) -> None:
+        """Return if `principal` may make this call with these arguments. Raises Denied, saying why; NotFound for a
+        process that is not there. A call that has no rule is denied."""
+        try:
+            rule = RULES.get(spec.name)
+            if rule is None:
+                raise Denied(f"no rule allows {spec.name}", code="no_rule")
+            if rule is not _own:
+                rule(principal, args, processes)
+        except (Denied, NotFound):
+            self._count.num_denied += 1
+            raise
+        self._count.num_allowed += 1
+
+    def statistics(self) -> dict[str, int]:
+        count = self._count
+        return {
+            "keys": len(self._keys.infos()),
+            "allowed": count.num_allowed,
+            "denied": count.num_denied,
+            "unauthorized": count.num_unauthorized,
+        }
+
+
+# ── the rules ──
+
+
+def _own(principal: Principal, args: Any, processes: Lookup) -> None:
+    """The caller's own agent, which the module takes from the call's process and from nowhere else."""
+
+
+def _target(principal: Principal, args: Any, processes: Lookup) -> None:
+    target = processes.get(args.pid)
+    if not (principal.is_admin or _is_below(principal, target, processes)):
+        raise Denied(
+            f"process {target.pid} is not yours: a key reaches the processes of its own agent and their children",
+            code="not_your_process",
+            param="pid",
+        )
+
+
+def _is_below(principal: Principal, target: Process, processes: Lookup) -> bool:
+    """Whether `target` is the principal's process or of its agent (a key without a process), or a child of such."""
+    step: Process | None = target
+    while step is not None:
+        if step.owner != principal.owner:
+            return False
+        if step.pid == principal.pid if principal.pid is not None else step.agent == principal.agent:
+            return True
+        step = _parent(step, processes)
+    return False
+
+
+def _parent(process: Process, processes: Lookup) -> Process | None:
+    if process.parent is None:
+        return None
+    try:
+        return processes.get(process.parent)
+    except NotFound:
+        return None  # ended long ago: nobody below it is reached through it any more
+
+
+def _nice(principal: Principal, args: Any, processes: Lookup) -> None:
+    _target(principal, args, processes)
+    current = processes.get(args.pid).nice
+    if args.nice < current and not principal.is_admin:
+        raise Denied(
+            f"only an admin may lower a nice value (process {args.pid} has {current})", code="nice_denied", param="nice"
+        )
+
+
+def _spawn(principal: Principal, args: Any, processes: Lookup) -> None:
+    if principal.is_admin:
+        return
+    own = principal.agent
+    if args.agent != own and not args.agent.startswith(f"{own}/"):
+        raise Denied(
+            f"agent '{own}' may start processes of '{own}' and of agents named '{own}/…', not of '{args.agent[:80]}'",
+            code="spawn_denied",
+            param="agent",
+        )
+    least = processes.get(principal.pid).nice if principal.pid is not None else 0
+    if args.nice < least:
+        raise Denied(f"only an admin may start a process below nice {least}", code="nice_denied", param="nice")
+
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(("llm_generate", "tool_list", "tool_run", "acc_check", "proc_list"), _own),
+    **dict.fromkeys(("mem_write", "mem_read", "mem_search", "mem_list", "mem_clear"), _own),
+    **dict.fromkeys(("sto_create", "sto_write", "sto_read", "sto_list", "sto_clear"), _own),
+    **dict.fromkeys(("proc_signal", "proc_wait"), _target),
+    "proc_nice": _nice,
+    "proc_spawn": _spawn,
+}
+"""Every call of the table has its rule here; a test says so."""

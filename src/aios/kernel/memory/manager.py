@@ -1,0 +1,176 @@
+"""What the memory calls mean: entries of one agent in the store, found again by their words. Knows no queue, no wire.
+
+Every statement is bounded by the owner and agent of the calling process, which no argument can name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from hashlib import sha256
+from typing import Any, cast
+
+import apsw
+import msgspec
+
+from aios.abi.calls import Count, Entries, Entry, MemClear, MemId, MemList, MemSearch, MemWrite, Written
+from aios.abi.errors import BadRequest, NotFound, TooLarge
+
+from ..clock import Clock
+from ..database import Database, exactly_once, row, rows, value
+from ..syscall import Syscall
+from .base import MAX_METADATA, Place, terms_of
+
+_ENTRY = "entries.id, entries.content, entries.kind, entries.metadata, entries.created"
+
+
+class MemoryManager:
+    """The handler of "memory" calls, and what other rooms ask of an agent's memory."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._last_id = 0
+
+    def check(self, call: Syscall) -> None:
+        args = call.args
+        if isinstance(args, MemClear) and (args.id is None) != args.all:
+            raise BadRequest("mem_clear takes either 'id' or 'all': true", code="bad_arguments", param="id")
+        if isinstance(args, MemWrite):
+            _check_entry(args)
+
+    async def run(self, call: Syscall) -> Any:
+        """The result struct of the call. Writes are committed when this returns, and done once under a call's key."""
+        place = Place(call.process.owner, call.process.agent)
+        once = call.id if call.key is not None else None
+        match call.args:
+            case MemWrite() as args:
+                return await self._write(place, args, once)
+            case MemId(id=id):
+                return self._database.read(lambda c: _read(c, place, id))
+            case MemSearch(query=query, k=k):
+                return await self._database.read_async(lambda c: Entries(entries=_search(c, place, query, k)))
+            case MemList(limit=limit, after=after):
+                return self._database.read(lambda c: Entries(entries=_list(c, place, limit, after)))
+            case MemClear(id=one):
+                return await self._database.run(exactly_once(once, lambda c: _clear(c, place, one), Count))
+        raise BadRequest(f"memory has no call {call.spec.name}")
+
+    # ── for other rooms ──
+
+    def remember(self, owner: str, agent: str, content: str) -> Awaitable[str]:
+        """Keep a fact; its id, once it is committed. Raises TooLarge, BadRequest."""
+
+        async def write() -> str:
+            args = MemWrite(content=content, kind="fact")
+            _check_entry(args)
+            return (await self._write(Place(owner, agent), args, None)).id
+
+        return write()
+
+    def lines(self, owner: str, agent: str) -> list[str]:
+        """Content of the agent's entries, oldest first; the newest thousand of them."""
+        newest = self._database.read(lambda c: _list(c, Place(owner, agent), 1000, None))
+        return [entry.content for entry in reversed(newest)]
+
+    async def _write(self, place: Place, args: MemWrite, once: str | None) -> Written:
+        created = self._clock.wall()
+        metadata = msgspec.json.encode(args.metadata)
+
+        def job(connection: apsw.Connection) -> Written:
+            id = self._next_id(connection, created)
+            connection.execute(
+                "INSERT INTO entries(id, owner, agent, kind, created, content, metadata) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (id, *place, args.kind, created, args.content, metadata),
+            )
+            connection.execute(
+                "INSERT INTO entries_text(rowid, scope, content) VALUES (?, ?, ?)",
+                (connection.last_insert_rowid(), _scope(place), args.content),
+            )
+            return Written(id=id)
+
+        return await self._database.run(exactly_once(once, job, Written))
+
+    def _next_id(self, connection: apsw.Connection, wall: float) -> str:
+        """Ids sort by time and are never given twice. Called on the writer's thread only."""
+        if not self._last_id:
+            newest = value(connection, "SELECT max(id) FROM entries")
+            self._last_id = int(newest[1:], 16) if newest else 0
+        self._last_id = max(self._last_id + 1, int(wall * 1e6))
+        return f"m{self._last_id:015x}"
+
+
+def _check_entry(args: MemWrite) -> None:
+    try:
+        args.content.encode()
+        size = len(msgspec.json.encode(args.metadata))
+    except UnicodeEncodeError:
+        raise BadRequest("the entry holds text that is not valid Unicode (half a surrogate pair)") from None
+    if len(args.content) > 1 << 20:
+        raise TooLarge(f"an entry holds at most {1 << 20:,} characters, this one has {len(args.content):,}")
+    if size > MAX_METADATA:
+        raise TooLarge(f"metadata may be {MAX_METADATA:,} bytes of JSON, this is {size:,}", param="metadata")
+
+
+def _scope(place: Place) -> str:
+    """One word for the full-text index that no agent's text can hold: content is in another column."""
+    return sha256("\0".join(place).encode()).hexdigest()[:32]
+
+
+def _entry(found: tuple[Any, ...], score: float | None = None) -> Entry:
+    id, content, kind, metadata, created = found
+    return Entry(
+        id=id, content=content, kind=kind, metadata=msgspec.json.decode(metadata), created=created, score=score
+    )
+
+
+def _read(connection: apsw.Connection, place: Place, id: str) -> Entry:
+    found = row(connection, f"SELECT {_ENTRY} FROM entries WHERE owner = ? AND agent = ? AND id = ?", (*place, id))
+    if found is None:
+        raise _no_entry(id)
+    return _entry(found)
+
+
+def _list(connection: apsw.Connection, place: Place, limit: int, after: str | None) -> list[Entry]:
+    sql = f"SELECT {_ENTRY} FROM entries WHERE owner = ? AND agent = ? AND id < ? ORDER BY id DESC LIMIT ?"
+    return [_entry(found) for found in rows(connection, sql, (*place, after or "n", limit))]
+
+
+def _search(connection: apsw.Connection, place: Place, query: str, k: int) -> list[Entry]:
+    """The entries that hold any word of `query`, the best by BM25 first; failing that, those that hold it as it is."""
+    terms = terms_of(query)
+    if terms:
+        any_term = " OR ".join(f'"{term}"' for term in terms)
+        found = rows(
+            connection,
+            f"SELECT {_ENTRY}, -bm25(entries_text, 0.0, 1.0) AS score FROM entries_text"
+            " JOIN entries ON entries.row = entries_text.rowid"
+            " WHERE entries_text MATCH ? AND owner = ? AND agent = ? ORDER BY score DESC, entries.id DESC LIMIT ?",
+            (f'scope : "{_scope(place)}" AND content : ({any_term})', *place, k),
+        )
+        if found:
+            return [_entry(entry, score) for *entry, score in cast(list[Any], found)]
+    if not query.strip():
+        return []
+    sql = (
+        f"SELECT {_ENTRY} FROM entries WHERE owner = ? AND agent = ? AND instr(lower(content), lower(?))"
+        " ORDER BY id DESC LIMIT ?"
+    )
+    return [_entry(entry, 0.0) for entry in rows(connection, sql, (*place, query.strip(), k))]
+
+
+def _clear(connection: apsw.Connection, place: Place, id: str | None) -> Count:
+    where, bindings = "owner = ? AND agent = ?", tuple(place)
+    if id is not None:
+        where, bindings = where + " AND id = ?", (*place, id)
+    connection.execute(f"DELETE FROM entries_text WHERE rowid IN (SELECT row FROM entries WHERE {where})", bindings)
+    connection.execute(f"DELETE FROM entries WHERE {where}", bindings)
+    count = connection.changes()
+    if id is not None and not count:
+        raise _no_entry(id)
+    return Count(count=count)
+
+
+def _no_entry(id: str) -> NotFound:
+    return NotFound(
+        f"this agent's memory holds no entry '{id[:80]}'; mem_list lists them", code="no_such_entry", param="id"
+    )

@@ -1,0 +1,68 @@
+"""Paths, and whose files they name. Knows no table and no disk.
+
+A path is a name inside one agent's storage, never one of the machine's: it is looked up, not opened.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import NamedTuple
+
+from aios.abi.errors import BadRequest
+
+MAX_PATH = 1024
+MAX_DEPTH = 32
+
+
+class Place(NamedTuple):
+    """An agent, which is an owner's agent: the only files a call can reach are those of its own place."""
+
+    owner: str
+    agent: str
+
+
+def clean_path(path: str, *, root: bool = False) -> str:
+    """`path` in its one spelling: relative, parts joined by "/", Unicode NFC. With `root`, "" names the top.
+
+    Raises BadRequest that says what is wrong. One trailing "/" is let pass.
+    """
+    path = path[:-1] if path.endswith("/") and len(path) > 1 else path
+    if root and path in ("", "."):
+        return ""
+    path = unicodedata.normalize("NFC", path)
+    why = _fault(path)
+    if why:
+        raise BadRequest(f"the path {path[:80]!r} {why}", code="bad_path", param="path")
+    return path
+
+
+def _fault(path: str) -> str | None:
+    if not path:
+        return "is empty"
+    if len(path) > MAX_PATH:
+        return f"is longer than {MAX_PATH} characters"
+    if path.startswith(("/", "~")) or path[1:3] in (":/", ":\\"):
+        return "is absolute: name it from the top of this agent's storage, such as 'notes/today.md'"
+    if "\\" in path:
+        return "holds a backslash: parts are joined by '/'"
+    if any(unicodedata.category(c) in ("Cc", "Cs") for c in path):
+        return "holds a control character"
+    parts = path.split("/")
+    if "" in parts:
+        return "holds an empty part ('//')"
+    if ".." in parts or "." in parts:
+        return "holds '.' or '..': name the file from the top, without steps up"
+    if len(parts) > MAX_DEPTH:
+        return f"is deeper than {MAX_DEPTH} folders"
+    return None
+
+
+def parent_of(path: str) -> str:
+    """The folder that holds `path`; "" is the top."""
+    return path.rpartition("/")[0]
+
+
+def folders_of(path: str) -> list[str]:
+    """Every folder above `path`, the top one first and "" left out."""
+    parts = path.split("/")[:-1]
+    return ["/".join(parts[: n + 1]) for n in range(len(parts))]

@@ -1,0 +1,108 @@
+"""Contents by their hash: small ones in the store, large ones as files that are renamed into place. Knows no paths.
+
+A content is written before anything names it and never changed, so a crash leaves at worst one that nobody names.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from hashlib import sha256
+from pathlib import Path
+from typing import NamedTuple
+
+import apsw
+
+from aios.abi.errors import ModuleFault, Stopping
+
+from ..database import row
+
+SMALL = 64 << 10
+"""Bytes up to which a content lives in the database."""
+
+
+class Content(NamedTuple):
+    """`body` is None when the content is a file of its own."""
+
+    hash: bytes
+    size: int
+    body: bytes | None
+
+
+class Blobs:
+    """The folder of large contents. Methods block: call them from a thread."""
+
+    def __init__(self, folder: Path, *, durable: bool) -> None:
+        self._folder = folder
+        self._durable = durable
+
+    def put(self, data: bytes) -> Content:
+        """Keep `data`; what is returned may then be named in the store. Raises Stopping when the disk is full."""
+        hash = sha256(data).digest()
+        if len(data) <= SMALL:
+            return Content(hash, len(data), data)
+        path = self._path(hash)
+        if not path.exists():
+            try:
+                self._write(path, data)
+            except OSError as error:
+                raise Stopping(
+                    f"a file of {len(data):,} bytes cannot be kept ({error.strerror}): nothing was written; free some "
+                    "space and try again",
+                    code="storage_full",
+                    retry_after=5.0,
+                ) from None
+        return Content(hash, len(data), None)
+
+    def get(self, hash: bytes) -> bytes:
+        """The content of that hash. Raises ModuleFault when it is gone or is not what was written."""
+        try:
+            data = self._path(hash).read_bytes()
+        except OSError as error:
+            raise ModuleFault(f"content {hash.hex()[:16]} cannot be read: {error.strerror}", code="blob_lost") from None
+        if sha256(data).digest() != hash:
+            raise ModuleFault(f"content {hash.hex()[:16]} is damaged on the disk", code="blob_damaged")
+        return data
+
+    def _path(self, hash: bytes) -> Path:
+        name = hash.hex()
+        return self._folder / name[:2] / name
+
+    def _write(self, path: Path, data: bytes) -> None:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+        try:
+            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                if self._durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+        if self._durable:
+            _sync_folder(path.parent)
+            _sync_folder(path.parent.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def add(connection: apsw.Connection, content: Content) -> None:
+    """Name `content` in the store, once."""
+    connection.execute("INSERT INTO contents VALUES (?, ?, ?) ON CONFLICT DO NOTHING", content)
+
+
+def body_of(connection: apsw.Connection, hash: bytes) -> bytes | None:
+    """The content if it lives in the store, None if it is a file. Raises ModuleFault for one that is not known."""
+    found = row(connection, "SELECT body FROM contents WHERE hash = ?", (hash,))
+    if found is None:
+        raise ModuleFault(f"content {hash.hex()[:16]} is not in the store", code="blob_lost")
+    body: bytes | None = found[0]
+    return body
