@@ -124,7 +124,7 @@ class deadline:
         if not self._is_over or self._task.uncancel() > self._cancelling or kind is None:
             return
         if issubclass(kind, asyncio.CancelledError):
-            raise TimedOut(self._message, code="tool_timed_out") from error
+            raise TimedOut(self._message, code="tool_timed_out") from None
 
 
 def too_long(manifest: ToolManifest) -> str:

@@ -58,7 +58,9 @@ class Registry:
         words = set(re.findall(r"\w+", (query or "").casefold()))
         if not words:
             return tools
-        scores = {tool.manifest.name: sum(word in _text(tool) for word in words) for tool in tools}
+        scores = {t.manifest.name: sum(word in _text(t) for word in words) for t in tools}
+        if (query or "").strip() in scores:
+            scores[(query or "").strip()] += 1
         return sorted((t for t in tools if scores[t.manifest.name]), key=lambda t: -scores[t.manifest.name])
 
     def __iter__(self) -> Iterator[Tool]:

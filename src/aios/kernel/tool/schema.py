@@ -166,5 +166,3 @@ def _at(arguments: Any, error: jsonschema_rs.ValidationError) -> Any:
 def _show(value: Any) -> str:
     text = msgspec.json.encode(value).decode()
     return text if len(text) <= 60 else text[:57] + "…"
-
-

@@ -21,7 +21,7 @@ import msgspec
 
 import aios
 from aios.abi.calls import ToolResult
-from aios.abi.errors import AiosError, ModuleFault, NotFound
+from aios.abi.errors import AiosError, ModuleFault, NotFound, Stopping
 from aios.abi.tools import ToolManifest
 
 from ..clock import Clock
@@ -69,7 +69,8 @@ class Module:
         self._clock = clock
         self._on_change = on_change
         self._idle: list[Worker] = []
-        self._busy: set[Worker] = set()
+        self._workers: set[Worker] = set()
+        self._is_closed = False
         self._stamp: tuple[int, int] | None = None
         self._num_failures = 0
         self._not_before = 0.0
@@ -79,15 +80,12 @@ class Module:
         if all(tool.manifest.name != manifest.name for tool in self.tools):
             self._idle.append(worker)
             raise NotFound(f"there is no tool '{manifest.name}' in {self.path.name} any more", code="unknown_tool")
-        self._busy.add(worker)
         try:
             async with deadline(self._clock, manifest.timeout, too_long(manifest)):
                 reply = await worker.ask(manifest.name, arguments)
         except BaseException:
             worker.kill()
             raise
-        finally:
-            self._busy.discard(worker)
         self._idle.append(worker)
         return ToolResult(content=reply.content, is_error=reply.is_error, data=reply.data)
 
@@ -97,11 +95,11 @@ class Module:
             self._idle.append(await self._worker())
 
     async def close(self) -> None:
-        workers = [*self._idle, *self._busy]
-        for worker in workers:
+        """End all workers. No new ones are started any more."""
+        self._is_closed = True
+        for worker in self._workers:
             worker.kill()
-        await asyncio.gather(*(worker.ended() for worker in workers))
-        self._idle.clear()
+        await asyncio.gather(*(worker.ended() for worker in self._workers))
 
     async def _worker(self) -> Worker:
         """An idle worker that has loaded the file as it is now, or a new one."""
@@ -120,10 +118,14 @@ class Module:
         return await self._start()
 
     async def _start(self) -> Worker:
+        if self._is_closed:
+            raise Stopping("the kernel is stopping; no tool is started any more")
+        self._workers = {worker for worker in self._workers if not worker.is_gone}
         wait = self._not_before - self._clock.now()
         if wait > 0:
             raise self._cannot(f"the next try is in {wait:.0f} s", wait)
         worker = Worker(self.path.name)
+        self._workers.add(worker)
         try:
             async with deadline(self._clock, START_LIMIT, f"{self.path.name} did not load in {START_LIMIT:g} s"):
                 hello = await worker.start(self._python, self.path)
@@ -174,7 +176,8 @@ class Module:
         return (stat.st_mtime_ns, stat.st_size)
 
     def statistics(self) -> dict[str, Any]:
-        return {"idle": len(self._idle), "busy": len(self._busy), "error": self.error}
+        live = sum(worker.is_alive for worker in self._workers)
+        return {"workers": live, "idle": len(self._idle), "error": self.error}
 
 
 class Worker:
@@ -190,31 +193,46 @@ class Worker:
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.StreamReader
         self._writer: asyncio.StreamWriter | None = None
+        self._printed: asyncio.ReadTransport | None = None
+        self._drain: asyncio.Task[None] | None = None
         self._end: asyncio.Task[None] | None = None
 
     @property
     def is_alive(self) -> bool:
         return self._end is None and self._process is not None and self._process.returncode is None
 
+    @property
+    def is_gone(self) -> bool:
+        """It was killed, and nothing is left of it."""
+        return self._end is not None and self._end.done()
+
     async def start(self, python: str, path: Path) -> Hello:
         """Start the process; what it says of itself. Raises ModuleFault."""
         ours, theirs = socket.socketpair()
-        with theirs:
+        output, printed = os.pipe()
+        with theirs, os.fdopen(printed, "wb"):
+            await self._listen(ours, output)
             self._process = await asyncio.create_subprocess_exec(
                 *(python, "-P", "-u", "-B", "-m", "aios.kernel.tool.host", str(theirs.fileno()), str(path)),
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
+                stdout=printed,
+                stderr=printed,
                 cwd=self._folder,
                 env=_environment(self._folder),
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )
-        self._reader, self._writer = await asyncio.open_unix_connection(sock=ours)
-        self._drain = asyncio.create_task(self._read_output())
         hello: Hello = await self._receive(Hello)
         self._is_contained = hello.is_contained
         return hello
+
+    async def _listen(self, link: socket.socket, output: int) -> None:
+        self._reader, self._writer = await asyncio.open_unix_connection(sock=link)
+        loop, reader = asyncio.get_running_loop(), asyncio.StreamReader()
+        self._printed, _ = await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(output, "rb", 0)
+        )
+        self._drain = loop.create_task(self._read_output(reader))
 
     async def ask(self, tool: str, arguments: Mapping[str, Any]) -> Reply:
         """Run one tool. Raises ModuleFault when the process died or does not keep to the protocol."""
@@ -247,7 +265,8 @@ class Worker:
             await asyncio.wait_for(self._process.wait(), _LAST_MOMENT)
         self.kill()
         status = await self._process.wait()
-        await asyncio.wait([self._drain], timeout=_LAST_MOMENT)
+        if self._drain is not None:
+            await asyncio.wait([self._drain], timeout=_LAST_MOMENT)
         how = f"signal {_signal(status - 128)}" if status > 128 else f"exit status {status}"
         words = self._tail[-_TAIL:].decode("utf-8", "replace").strip()
         last = f"; its last words: {words[-400:]}" if words else ""
@@ -256,11 +275,9 @@ class Worker:
     def _lied(self, what: str) -> ModuleFault:
         return ModuleFault(f"the process of {self._name} broke the protocol: {what}", code="tool_crashed")
 
-    async def _read_output(self) -> None:
+    async def _read_output(self, printed: asyncio.StreamReader) -> None:
         """Keep the end of what is printed. Past a megabyte a request, read slowly: the printer waits, not we."""
-        assert self._process is not None
-        assert self._process.stdout is not None
-        while piece := await self._process.stdout.read(1 << 16):
+        while piece := await printed.read(1 << 16):
             self._tail = (self._tail + piece)[-_TAIL:]
             self._num_output += len(piece)
             if self._num_output > _FREE_OUTPUT:
@@ -282,11 +299,14 @@ class Worker:
             await self._end
 
     async def _clean_up(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
         if self._process is not None:
             await self._process.wait()
+        if self._writer is not None:
+            self._writer.close()
+        if self._drain is not None:
             self._drain.cancel()
+        if self._printed is not None:
+            self._printed.close()
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
 

@@ -1,0 +1,385 @@
+"""Tools of a configured file run in processes of their own: whatever they do, the kernel and others go on.
+
+Time is a mock clock's: a tool that never ends is past its deadline when the test says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tool_world import World, until
+
+from aios.abi.errors import BadRequest, Cancelled, ModuleFault, NotFound, TimedOut
+from aios.kernel.config import ConfigError, ToolSection
+from aios.kernel.process import Process
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the checks look into /proc")
+
+HEAD = "import os, signal, subprocess, sys, time\nfrom aios import tool\n"
+
+GOOD = '''
+@tool(effect="pure", max_instances=2)
+def add(a: int, b: int = 1) -> int:
+    """Add."""
+    return a + b
+
+@tool(effect="read")
+async def whoami() -> dict[str, str]:
+    return {"cwd": os.getcwd(), **os.environ}
+'''
+
+BAD = """
+@tool
+def raises() -> str:
+    raise KeyError("no such thing")
+
+@tool
+def leaves() -> str:
+    sys.exit(3)
+
+@tool
+def exits() -> str:
+    os._exit(3)
+
+@tool
+def aborts() -> str:
+    print("about to die")
+    os.abort()
+
+@tool
+def prints() -> str:
+    for _ in range(200):
+        print("x" * 1000)
+        os.write(1, b"\\xff\\x00\\x00\\x00\\x10{}")
+        sys.stderr.write("noise")
+    return "clean"
+
+@tool
+def lies() -> str:
+    for fd in range(3, 20):
+        try:
+            os.write(fd, b"\\x00\\x00\\x00\\x02{}")
+        except OSError:
+            pass
+    return "clean"
+
+@tool
+def forks() -> str:
+    os.fork()
+    return "one answer"
+
+@tool(timeout=5)
+def spins() -> str:
+    signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 64))
+    while True:
+        pass
+
+@tool(timeout=5)
+def floods() -> str:
+    while True:
+        os.write(1, b"x" * 65536)
+
+@tool(timeout=5)
+def breeds(mark: str) -> str:
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            subprocess.Popen(["sleep", mark], start_new_session=True)
+            time.sleep(1000)
+        os._exit(0)
+    time.sleep(1000)
+
+@tool
+def orphans(mark: str) -> str:
+    subprocess.Popen(["sleep", mark], start_new_session=True)
+    os.abort()
+"""
+
+
+@asynccontextmanager
+async def world_of(folder: Path, text: str = GOOD + BAD, **more: Any) -> AsyncIterator[World]:
+    """A world whose tools are those of a file with `text`; at its end, none of its processes is left."""
+    path = folder / "tools.py"
+    path.write_text(HEAD + text)
+    world = World(ToolSection(module=str(path), **more))
+    await world.tools.open()
+    try:
+        yield world
+    finally:
+        await world.tools.close()
+        await gone(str(path))
+        world.check()
+
+
+def alive(word: str) -> list[str]:
+    """Command lines of processes that have `word` as an argument."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                line = (entry / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
+            except OSError:
+                continue
+            if word in line:
+                found.append(" ".join(line))
+    return found
+
+
+async def gone(word: str) -> None:
+    await until(lambda: not alive(word))
+
+
+def a_mark(n: int) -> str:
+    """Seconds for `sleep` that no other process on this machine has."""
+    return f"1{os.getpid()}{n}"
+
+
+def test_tools_of_a_file_are_found_checked_and_run(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with world_of(tmp_path, GOOD) as world:
+            assert (await world.list())[-2:] == ["add", "whoami"]
+            assert (await world.run("add", a=2)).content == "3"
+            assert (await world.run("add", a=2, b=40)).data == 42
+            with pytest.raises(BadRequest, match="'a' is missing"):
+                world.call("add")
+
+    asyncio.run(story())
+
+
+def test_a_worker_sees_no_keys_and_no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    monkeypatch.setenv("AIOS_HOME", str(tmp_path))
+
+    async def story() -> None:
+        async with world_of(tmp_path, GOOD) as world:
+            seen = (await world.run("whoami")).data
+            assert "sk-secret" not in str(seen)
+            assert not {"AIOS_HOME", "OPENAI_API_KEY"} & set(seen)
+            assert seen["HOME"] == seen["cwd"] != os.environ.get("HOME")
+            assert os.path.isdir(seen["cwd"])  # noqa: ASYNC240
+        assert not os.path.exists(seen["cwd"])  # noqa: ASYNC240
+
+    asyncio.run(story())
+
+
+def test_what_a_tool_raises_prints_or_forks_harms_nobody_and_keeps_its_process(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with world_of(tmp_path) as world:
+            (before,) = world.tools.statistics()["workers"].values()
+            assert (await world.run("raises")).content == "error: KeyError: 'no such thing'"
+            assert (await world.run("leaves")).content == "error: SystemExit: 3"
+            assert (await world.run("prints")).content == "clean"
+            assert (await world.run("forks")).content == "one answer"
+            assert (await world.run("add", a=1)).content == "2"
+            assert before["idle"] == 1
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("exits", r"died \(exit status 3\)"),
+        ("aborts", r"died \(signal SIGABRT\); its last words: about to die"),
+        ("lies", "broke the protocol"),
+    ],
+)
+def test_a_tool_that_dies_or_lies_fails_its_call_and_the_next_call_gets_a_new_process(
+    tmp_path: Path, name: str, words: str
+) -> None:
+    async def story() -> None:
+        async with world_of(tmp_path) as world:
+            with pytest.raises(ModuleFault, match=words):
+                await world.run(name)
+            assert (await world.run("add", a=1)).content == "2"
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("name", ["spins", "floods"])
+def test_a_tool_that_never_ends_is_killed_at_its_deadline(tmp_path: Path, name: str) -> None:
+    async def story() -> None:
+        async with world_of(tmp_path) as world:
+            call = world.push(name)
+            await until(lambda: world.mock.num_timers)
+            assert (await world.run("add", a=1)).content == "2"  # others go on, in a process of their own
+            world.mock.advance(5.1)
+            await until(lambda: call.state.value == "failed")
+            assert isinstance(call.error, TimedOut)
+            assert (await world.run("add", a=1)).content == "2"
+            await until(lambda: len(alive(str(tmp_path / "tools.py"))) <= 3)
+
+    asyncio.run(story())
+
+
+def test_what_a_killed_tool_had_started_is_killed_with_it(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with world_of(tmp_path) as world:
+            mark = a_mark(1)
+            call = world.push("breeds", mark=mark)
+            await until(lambda: alive(mark))
+            world.mock.advance(5.1)
+            await until(lambda: call.state.value == "failed")
+            await gone(mark)
+
+    asyncio.run(story())
+
+
+def test_what_a_crashed_tool_had_started_is_killed_with_it(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with world_of(tmp_path) as world:
+            with pytest.raises(ModuleFault, match="SIGABRT"):
+                await world.run("orphans", mark=a_mark(2))
+            await gone(a_mark(2))
+
+    asyncio.run(story())
+
+
+def test_without_namespaces_the_whole_tree_is_killed_too(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import ctypes\nreal = ctypes.CDLL\nclass CDLL(real):\n    def unshare(self, flags):\n        return -1\n"
+        "ctypes.CDLL = CDLL\n"
+    )
+
+    async def story() -> None:
+        async with world_of(tmp_path) as world:
+            mark = a_mark(3)
+            call = world.push("breeds", mark=mark)
+            await until(lambda: alive(mark))
+            world.mock.advance(5.1)
+            await until(lambda: call.state.value == "failed")
+            await gone(mark)
+            with pytest.raises(ModuleFault, match="SIGABRT"):
+                await world.run("orphans", mark=mark)
+            await gone(mark)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(tmp_path))
+        asyncio.run(story())
+
+
+def test_cancelling_a_run_kills_its_process(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with world_of(tmp_path) as world:
+            mark = a_mark(4)
+            call = world.push("breeds", mark=mark)
+            await until(lambda: alive(mark))
+            world.queue.abort(call, Cancelled("no more"))
+            await until(lambda: call.state.value == "cancelled")
+            await gone(mark)
+
+    asyncio.run(story())
+
+
+def test_a_thousand_calls_to_one_instance_keep_to_it_while_another_tool_goes_on(tmp_path: Path) -> None:
+    text = GOOD + "\n@tool\ndef who(n: int) -> int:\n    return os.getpid()\n"
+
+    async def story() -> None:
+        async with world_of(tmp_path, text) as world:
+            calls = [world.push("who", Process(n % 7 + 1, "a", "o"), n=n) for n in range(1000)]
+            for n in range(20):
+                assert (await world.run("calculator", expression=f"{n}*2")).content == str(2 * n)
+            assert sum(call.state.value == "done" for call in calls) < 1000
+            await until(lambda: len(world.ended) == 1020)
+            assert len({call.result.content for call in calls}) == 1
+
+    asyncio.run(story())
+
+
+def test_settings_of_the_operator_stand_above_those_of_the_file(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with world_of(tmp_path, GOOD, max_instances=5, timeout=7.0) as world:
+            add = world.tools.infos("add")[0]
+            assert (add.max_instances, add.timeout, add.effect) == (5, 7.0, "pure")
+
+    asyncio.run(story())
+
+
+def test_a_changed_file_is_loaded_again(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with world_of(tmp_path, GOOD) as world:
+            path = tmp_path / "tools.py"
+            path.write_text(HEAD + GOOD.replace("a + b", "a * 100 + b"))
+            assert (await world.run("add", a=1)).content == "101"
+            path.write_text(HEAD + "@tool\ndef other(word: str) -> str:\n    return word\n")
+            assert (await world.list())[-1] == "other"
+            assert (await world.run("other", word="hi")).content == "hi"
+            with pytest.raises(NotFound):
+                world.call("add", a=1)
+
+    asyncio.run(story())
+
+
+def test_a_file_that_does_not_load_costs_only_its_own_tools_and_is_tried_again_when_mended(
+    tmp_path: Path,
+) -> None:
+    async def story() -> None:
+        async with world_of(tmp_path, "x = nothing\n") as world:
+            path = tmp_path / "tools.py"
+            (why,) = world.tools.problems.values()
+            assert why == "tools.py cannot be loaded: NameError: name 'nothing' is not defined (line 3)"
+            assert (await world.run("calculator", expression="1")).content == "1"
+            path.write_text(HEAD + GOOD)
+            assert (await world.list())[-2:] == ["add", "whoami"]
+            assert world.tools.problems == {}
+
+    asyncio.run(story())
+
+
+def test_a_file_that_breaks_later_backs_off_and_says_why(tmp_path: Path) -> None:
+    text = "if os.path.exists(__file__ + '.broken'): raise RuntimeError('no luck')\n" + GOOD + BAD
+
+    async def story() -> None:
+        async with world_of(tmp_path, text) as world:
+            (tmp_path / "tools.py.broken").touch()
+            with pytest.raises(ModuleFault):
+                await world.run("aborts")
+            with pytest.raises(ModuleFault, match="no luck"):
+                await world.run("add", a=1)
+            with pytest.raises(ModuleFault, match="next try is in 1 s") as caught:
+                await world.run("add", a=1)
+            assert caught.value.retry_after == 1.0
+            (tmp_path / "tools.py.broken").unlink()
+            world.mock.advance(1.1)
+            assert (await world.run("add", a=1)).content == "2"
+
+    asyncio.run(story())
+
+
+def test_a_missing_file_is_an_error_of_the_configuration(tmp_path: Path) -> None:
+    world = World(ToolSection(module=str(tmp_path / "none.py")))
+    with pytest.raises(ConfigError, match=r"there is no file .*none\.py"):
+        asyncio.run(world.tools.open())
+
+
+def test_a_name_that_is_taken_is_refused_and_the_first_stays(tmp_path: Path) -> None:
+    async def story() -> None:
+        text = "@tool\ndef calculator(expression: str) -> str:\n    return 'mine'\n"
+        async with world_of(tmp_path, text) as world:
+            (why,) = world.tools.problems.values()
+            assert "'calculator' already" in why
+            assert (await world.run("calculator", expression="1+1")).content == "2"
+
+    asyncio.run(story())
+
+
+def test_the_example_in_the_repository_works() -> None:
+    path = Path(__file__).parents[2] / "examples" / "tools" / "weather.py"
+
+    async def story() -> None:
+        world = World(ToolSection(module="weather.py"), folders=[path.parent])
+        await world.tools.open()
+        try:
+            assert (await world.run("weather", city="Oslo")).content == "Oslo: 3 degrees celsius, snow"
+            assert (await world.run("weather", city="Atlantis")).is_error
+        finally:
+            await world.tools.close()
+
+    asyncio.run(story())
