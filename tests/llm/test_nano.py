@@ -223,15 +223,16 @@ async def test_a_required_call_comes_as_a_tool_call_that_fits_the_schema(core: N
 async def test_a_named_tool_is_the_only_one_called(core: NanoCore) -> None:
     other = ToolSpec(FunctionSpec("other", parameters={"type": "object", "properties": {}}))
     choice = {"type": "function", "function": {"name": "other"}}
-    answer, _ = await finish(core, ask(tools=[WEATHER, other], tool_choice=choice, temperature=1.0))
+    answer, _ = await finish(core, ask(tools=[WEATHER, other], tool_choice=choice, temperature=1.0, max_tokens=99))
     (call,) = answer.message.tool_calls or []
     assert (call.function.name, call.function.arguments) == ("other", "{}")
 
 
 async def test_with_tool_choice_none_no_tool_is_called(core: NanoCore) -> None:
     bias = {str(tiny_model.TOKENIZER.special["<|call|>"]): 100.0}
-    called, _ = await finish(core, ask(tools=[WEATHER], logit_bias=bias, max_tokens=200))
-    free, _ = await finish(core, ask(tools=[WEATHER], logit_bias=bias, tool_choice="none"))
+    plain = ToolSpec(FunctionSpec("plain", parameters={"type": "object", "properties": {}}))
+    called, _ = await finish(core, ask(tools=[plain], logit_bias=bias, max_tokens=99))
+    free, _ = await finish(core, ask(tools=[plain], logit_bias=bias, tool_choice="none"))
     assert called.message.tool_calls
     assert free.message.tool_calls is None
 

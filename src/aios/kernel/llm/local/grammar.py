@@ -86,9 +86,8 @@ class Grammars:
     def _compile(self, schema: str) -> Any:
         from llguidance import LLMatcher  # heavy, and a kernel without constrained calls does without it
 
-        wanted = json.loads(schema)
-        overrides: Any = {**_COMPACT, "lenient": wanted["lenient"]}
-        grammar = LLMatcher.grammar_from_json_schema(wanted["schema"], overrides=overrides)
+        # Forcing would leave only one way to cut text that is certain into tokens, and not always the model's own.
+        grammar = LLMatcher.grammar_from_lark(f'%llguidance {{"no_forcing": true}}\nstart: %json {schema}')
         matcher = LLMatcher(self._tokenizer, grammar, log_level=0)
         if matcher.is_error():
             raise GrammarError(f"the schema cannot be followed: {_short(matcher.get_error())}")
@@ -173,7 +172,7 @@ def response_schema(response_format: dict[str, Any] | None) -> str | None:
         raise GrammarError(f"response_format.type is {kind!r:.50}; it must be text, json_object or json_schema")
     wanted = (response_format or {}).get("json_schema")
     schema = wanted.get("schema") if isinstance(wanted, dict) else None
-    if not isinstance(schema, (dict, bool)):
+    if not isinstance(schema, dict):
         raise GrammarError("response_format.json_schema.schema is missing or not an object")
     return _wrap(schema, is_lenient=not wanted.get("strict"))  # type: ignore[union-attr]
 
@@ -203,9 +202,9 @@ def _parameters(schema: dict[str, Any] | None) -> dict[str, Any]:
     return {**schema, "type": "object"} if "type" not in schema and "$ref" not in schema else schema
 
 
-def _wrap(schema: Any, *, is_lenient: bool) -> str:
+def _wrap(schema: dict[str, Any], *, is_lenient: bool) -> str:
     check_schema(schema)
-    return json.dumps({"schema": schema, "lenient": is_lenient}, separators=(",", ":"))
+    return json.dumps({**schema, "x-guidance": {**_COMPACT, "lenient": is_lenient}}, separators=(",", ":"))
 
 
 def check_schema(schema: Any) -> None:

@@ -1,0 +1,220 @@
+"""What a sequence may say: JSON by a schema, tool calls by theirs, and clear refusals of schemas that explode."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_model import TOKENIZER, vocabulary
+
+from aios.kernel.llm.local.grammar import (
+    GrammarError,
+    Grammars,
+    Guide,
+    call_schema,
+    check_schema,
+    response_schema,
+)
+
+END, CALL = TOKENIZER.special["<|end|>"], TOKENIZER.special["<|call|>"]
+ADD = {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}, "required": ["a", "b"]}
+
+
+@pytest.fixture(scope="module")
+def grammars() -> Grammars:
+    return Grammars(vocabulary())
+
+
+def accepts(guide: Guide, text: str) -> bool:
+    """Whether `text` may be said, token by token; it is said as far as it may."""
+    for token in TOKENIZER.encode(text):
+        allowed = guide.allowed()
+        if allowed is not None and not allowed[token]:
+            return False
+        guide.accept(token)
+    return True
+
+
+def for_schema(grammars: Grammars, schema: Any, *, strict: bool = True) -> Guide:
+    wanted = {"type": "json_schema", "json_schema": {"schema": schema, "strict": strict}}
+    return Guide(grammars, answer=response_schema(wanted))
+
+
+def test_free_text_is_not_masked(grammars: Grammars) -> None:
+    guide = Guide(grammars, answer=response_schema(None))
+    assert guide.allowed() is None
+    assert not guide.is_complete
+    assert response_schema({"type": "text"}) is None
+
+
+def test_a_json_object_is_compact_and_ends_by_itself(grammars: Grammars) -> None:
+    wanted = response_schema({"type": "json_object"})
+    guide = Guide(grammars, answer=wanted)
+    assert accepts(guide, '{"a":[1,"x"]}')
+    assert guide.is_complete
+    assert not accepts(Guide(grammars, answer=wanted), '{"a": 1}')
+    assert not accepts(Guide(grammars, answer=wanted), "[1]")
+
+
+def test_an_answer_that_may_go_on_may_also_end(grammars: Grammars) -> None:
+    guide = for_schema(grammars, {"type": "integer"})
+    assert accepts(guide, "12")
+    allowed = guide.allowed()
+    assert allowed is not None
+    assert allowed[END]
+    assert allowed[ord("3")]
+    assert not guide.is_complete
+
+
+def test_special_tokens_are_no_way_to_write_json(grammars: Grammars) -> None:
+    guide = for_schema(grammars, {"type": "string"})
+    assert accepts(guide, '"a')
+    allowed = guide.allowed()
+    assert allowed is not None
+    assert not allowed[sorted(TOKENIZER.special.values())].any()
+
+
+def test_a_call_names_a_tool_of_the_list_and_fits_its_schema(grammars: Grammars) -> None:
+    schema = call_schema([("add", ADD, True), ("now", None, True)])
+
+    def called(text: str) -> bool:
+        guide = Guide(grammars, call=schema, may_call=True)
+        assert guide.allowed() is None
+        guide.accept(CALL)
+        return accepts(guide, text) and guide.is_complete
+
+    assert called('{"name":"add","arguments":{"a":1,"b":2}}')
+    assert called('{"name":"now","arguments":{}}')
+    assert not called('{"name":"sub","arguments":{}}')
+    assert not called('{"name":"add","arguments":{"a":1}}')
+    assert not called('{"name":"add","arguments":{"a":1,"b":2,"c":3}}')
+    assert not called('{"name":"add","arguments":{"a":"1","b":2}}')
+
+
+def test_a_forced_call_begins_with_the_call_token_only(grammars: Grammars) -> None:
+    guide = Guide(grammars, call=call_schema([("add", ADD, True)]), must_call=True)
+    allowed = guide.allowed()
+    assert allowed is not None
+    assert np.flatnonzero(allowed).tolist() == [CALL]
+
+
+def test_the_call_token_is_banned_without_tools() -> None:
+    assert vocabulary().banned(may_call=False)[CALL]
+    assert not vocabulary().banned(may_call=True)[CALL]
+    assert not vocabulary().banned(may_call=False)[END]
+
+
+def test_with_a_response_format_and_tools_the_model_may_answer_or_call(grammars: Grammars) -> None:
+    answer, call = response_schema({"type": "json_object"}), call_schema([("add", ADD, True)])
+    guide = Guide(grammars, answer=answer, call=call, may_call=True)
+    allowed = guide.allowed()
+    assert allowed is not None
+    assert allowed[[CALL, ord("{")]].all()
+    assert not allowed[ord("x")]
+    guide.accept(ord("{"))
+    later = guide.allowed()
+    assert later is not None
+    assert not later[CALL]
+
+
+def test_a_tool_that_is_not_strict_is_unconstrained(grammars: Grammars) -> None:
+    assert call_schema([("add", ADD, False)]) is None
+    guide = Guide(grammars, call=None, may_call=True)
+    guide.accept(CALL)
+    assert guide.in_call
+    allowed = guide.allowed()
+    assert allowed is not None
+    assert not allowed[CALL]
+    assert allowed.sum() == len(TOKENIZER.tokens) - 1
+
+
+def test_beside_constrained_tools_one_that_is_not_strict_takes_any_object(grammars: Grammars) -> None:
+    schema = call_schema([("add", ADD, True), ("any", ADD, False)])
+    guide = Guide(grammars, call=schema, may_call=True)
+    guide.accept(CALL)
+    assert accepts(guide, '{"name":"any","arguments":{"x":[1]}}')
+
+
+def test_keywords_we_cannot_follow_are_refused_when_strict_and_ignored_for_tools(grammars: Grammars) -> None:
+    odd = {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}, "required": ["a"]}
+    with pytest.raises(GrammarError, match="uniqueItems"):
+        for_schema(grammars, odd)
+    assert accepts(for_schema(grammars, odd, strict=False), '{"a":[1,1]}')
+    guide = Guide(grammars, call=call_schema([("f", odd, True)]), may_call=True)
+    guide.accept(CALL)
+    assert accepts(guide, '{"name":"f","arguments":{"a":[]}}')
+
+
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        ({"type": "strin"}, "strin"),
+        ({"$ref": "#/nowhere"}, "nowhere"),
+        ({"type": "string", "pattern": "(("}, "unclosed"),
+        ({"enum": []}, "Unsatisfiable"),
+        ({"allOf": [{"type": "string"}, {"type": "number"}]}, "Unsatisfiable"),
+    ],
+)
+def test_a_schema_that_is_none_is_refused_with_the_reason(grammars: Grammars, schema: Any, words: str) -> None:
+    with pytest.raises(GrammarError, match=words):
+        for_schema(grammars, schema)
+
+
+def nested(depth: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(depth):
+        schema = {"type": "array", "items": schema}
+    return schema
+
+
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        (nested(100_000), "levels deep"),
+        ({"enum": ["x" * 99] * 5000}, "bytes"),
+        ({"properties": {"a": {"$ref": "https://example.org/schema"}}}, "inside it"),
+        ({"anyOf": [{"$ref": "other.json#/x"}]}, "inside it"),
+    ],
+)
+def test_a_schema_too_large_too_deep_or_elsewhere_is_refused_before_it_is_compiled(schema: Any, words: str) -> None:
+    with pytest.raises(GrammarError, match=words):
+        check_schema(schema)
+
+
+def test_the_same_schema_is_compiled_once(grammars: Grammars, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = response_schema({"type": "json_object"})
+    assert wanted is not None
+    first, second = grammars.matcher(wanted), grammars.matcher(wanted)
+    first.consume_token(ord("{"))
+    assert not second.is_error()
+    assert second.consume_token(ord("{"))
+
+
+def test_a_guide_replays_to_the_same_state(grammars: Grammars) -> None:
+    schema = call_schema([("add", ADD, True)])
+    said = [CALL, *TOKENIZER.encode('{"name":"add","arguments":{"a":1')]
+    masks = []
+    for _ in range(2):
+        guide = Guide(grammars, call=schema, may_call=True)
+        for token in said:
+            guide.accept(token)
+        mask = guide.allowed()
+        assert mask is not None
+        masks.append(mask.tolist())
+    assert masks[0] == masks[1]
+
+
+def test_schemas_are_told_apart_by_all_they_say() -> None:
+    schema = {"type": "object", "x-guidance": {"whitespace_flexible": True}}
+    strict, lenient = (
+        json.loads(response_schema({"type": "json_schema", "json_schema": {"schema": schema, "strict": strict}}) or "")
+        for strict in (True, False)
+    )
+    assert strict["x-guidance"] | {"lenient": True} == lenient["x-guidance"]
+    assert strict["x-guidance"]["whitespace_flexible"] is False
+    with pytest.raises(GrammarError, match="xml"):
+        response_schema({"type": "xml"})
+    with pytest.raises(GrammarError, match="missing"):
+        response_schema({"type": "json_schema", "json_schema": {}})
