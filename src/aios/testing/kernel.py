@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @asynccontextmanager
 async def booted(
     *,
-    cores: Mapping[str, Core] | None = None,
+    cores: Mapping[str, Core] | Sequence[Core] | None = None,
     home: Path | None = None,
     config: Config | None = None,
     policy: str | None = None,
@@ -37,12 +37,12 @@ async def booted(
     """
     from aios.kernel import Kernel  # loads every room: not needed by tests that only want a clock or a core
 
-    if cores is None:
-        cores = {"scripted": ScriptedCore()}
+    given = [ScriptedCore()] if cores is None else cores.values() if isinstance(cores, Mapping) else cores
+    named = {core.name: core for core in given}
     async with AsyncExitStack() as stack:
         if home is None:
             home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="aios-test-")))
-        kernel = await Kernel.boot(_config(config, cores, policy, quantum), home, cores=cores, clock=clock)
+        kernel = await Kernel.boot(_config(config, named, policy, quantum), home, cores=named, clock=clock)
         stack.push_async_callback(kernel.stop, 0.0)
         yield kernel
         kernel.check_integrity()
