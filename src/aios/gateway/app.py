@@ -10,6 +10,7 @@ import secrets
 import traceback
 from collections.abc import Awaitable, Callable
 from itertools import count
+from typing import TYPE_CHECKING
 
 from starlette.exceptions import HTTPException
 from starlette.middleware.errors import ServerErrorMiddleware
@@ -19,7 +20,9 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
 from aios.abi.errors import AiosError, BadRequest, Denied, KernelFault, NotFound
-from aios.kernel import Kernel
+
+if TYPE_CHECKING:
+    from aios.kernel import Kernel
 
 from . import events, metrics, native, openai, openapi
 from .errors import error_body, refuse

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from msgspec import Struct
 
 from aios.abi.errors import AiosError, BadRequest
-from aios.kernel import Kernel, Principal, Row
+
+if TYPE_CHECKING:
+    from aios.kernel import Kernel, Principal, Row
 
 from .exchange import Exchange, encode
 from .stream import EventStream

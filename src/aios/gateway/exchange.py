@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 import msgspec
 
 from aios.abi.errors import AiosError, BadRequest, Cancelled, TooLarge
-from aios.kernel import Kernel, Principal, Syscall
+
+if TYPE_CHECKING:
+    from aios.kernel import Kernel, Principal, Syscall
 
 Scope = MutableMapping[str, Any]
 Event = MutableMapping[str, Any]
@@ -167,8 +169,12 @@ class Exchange:
         """The call's result. A client that leaves meanwhile has cancelled its call, unless that has a key."""
         assert call.future is not None
         with Watch(self, lambda: self.kernel.cancel(call)):
-            # A call with a key may have other listeners: its future is theirs too.
-            return await (asyncio.shield(call.future) if call.is_detached else call.future)
+            try:
+                # A call with a key may have other listeners: its future is theirs too.
+                return await (asyncio.shield(call.future) if call.is_detached else call.future)
+            except asyncio.CancelledError:
+                self.kernel.cancel(call)
+                raise
 
 
 class Watch:

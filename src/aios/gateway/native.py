@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -10,11 +10,13 @@ from msgspec import Meta, Struct
 from aios.abi.calls import CALLS, Args, CallSpec, ProcList, convert_args, decode_args, spec_of
 from aios.abi.errors import AiosError, BadRequest, Denied, NotFound
 from aios.abi.messages import Chunk
-from aios.kernel import Syscall
+
+if TYPE_CHECKING:
+    pass
 
 from .errors import native_error
 from .exchange import JSON, Exchange, encode
-from .stream import EventStream
+from .stream import stream_call
 
 A = TypeVar("A", bound=Args)
 
@@ -28,7 +30,7 @@ async def run_call(exchange: Exchange, name: str) -> None:
 
 async def _run(exchange: Exchange, spec: CallSpec, args: Args) -> None:
     if spec.is_streamed and _wants_stream(exchange):
-        await _streamed(exchange, spec, args)
+        await stream_call(exchange, spec.name, args, NativeStream())
         return
     call = exchange.kernel.submit(
         exchange.principal, spec.name, args, key=exchange.idempotency_key(), timeout=exchange.timeout()
@@ -50,49 +52,23 @@ class _Piece(Struct, omit_defaults=True):
     tokens: int = 0
 
 
-def _piece(chunk: Chunk) -> bytes:
-    piece = _Piece(chunk.text, chunk.tool_calls, chunk.logprobs, chunk.tokens)
-    return b"event: chunk\ndata: %s\n\n" % encode(piece)
+class NativeStream:
+    """Chunks of an answer as `chunk` events, then `result` or `error`."""
 
+    def begin(self, call_id: str) -> None:
+        """The call's id goes out in a header."""
 
-async def _streamed(exchange: Exchange, spec: CallSpec, args: Args) -> None:
-    kernel = exchange.kernel
-    call: Syscall | None = None
+    def chunk(self, chunk: Chunk) -> bytes:
+        if not (chunk.text or chunk.tool_calls):
+            return b""
+        piece = _Piece(chunk.text, chunk.tool_calls, chunk.logprobs, chunk.tokens)
+        return b"event: chunk\ndata: %s\n\n" % encode(piece)
 
-    def gone() -> None:
-        if call is not None:
-            kernel.cancel(call)
+    def tail(self, result: Any) -> bytes:
+        return b"event: result\ndata: %s\n\n" % encode(result)
 
-    def comment() -> bytes:
-        return b": %s\n\n" % (call.state.value if call is not None else "queued").encode()
-
-    stream = EventStream(exchange, gone, comment)
-    call = kernel.submit(
-        exchange.principal,
-        spec.name,
-        args,
-        key=exchange.idempotency_key(),
-        on_chunk=lambda chunk: stream.put(_piece(chunk)),
-        timeout=exchange.timeout(),
-    )
-    assert call.future is not None
-    call.future.add_done_callback(lambda _: stream.finish())
-    await stream.run()
-    if not stream.is_cut:
-        await _end(exchange, call)
-
-
-async def _end(exchange: Exchange, call: Syscall) -> None:
-    assert call.future is not None
-    error = call.future.exception()
-    if error is None:
-        if not exchange.is_started:
-            await exchange.start_events()
-        await exchange.end(b"event: result\ndata: %s\n\n" % encode(call.future.result()))
-    elif isinstance(error, AiosError) and exchange.is_started:
-        await exchange.end(b"event: error\ndata: %s\n\n" % encode(native_error(error)))
-    else:
-        raise error
+    def error(self, error: AiosError) -> bytes:
+        return b"event: error\ndata: %s\n\n" % encode(native_error(error))
 
 
 # ── processes ──

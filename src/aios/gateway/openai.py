@@ -5,7 +5,7 @@ What clients really send, and what they expect back, is told in docs/wire.md.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct
@@ -13,11 +13,13 @@ from msgspec import Struct
 from aios.abi.calls import CALLS, LLMGenerate, decode_args, nearest
 from aios.abi.errors import AiosError, BadRequest, NotFound
 from aios.abi.messages import Chunk, FunctionDelta, Generation, TokenLogprob, ToolCall, ToolCallDelta, Usage
-from aios.kernel import Syscall
+
+if TYPE_CHECKING:
+    pass
 
 from .errors import openai_error
 from .exchange import JSON, Exchange, encode
-from .stream import EventStream
+from .stream import stream_call
 
 
 class StreamOptions(Struct):
@@ -73,9 +75,9 @@ async def chat_completions(exchange: Exchange) -> None:
 
 
 class Answer(Struct, omit_defaults=True):
+    role: str
     content: Any
     refusal: str | None
-    role: str = msgspec.field(default_factory=lambda: "assistant")
     tool_calls: list[ToolCall] | None = None
     reasoning_content: str | None = None
 
@@ -105,6 +107,7 @@ class Completion(Struct):
 def _completion(call_id: str, created: int, generation: Generation) -> Completion:
     message = generation.message
     answer = Answer(
+        "assistant",
         message.content,
         message.refusal,
         tool_calls=message.tool_calls,
@@ -127,51 +130,8 @@ def _completion(call_id: str, created: int, generation: Generation) -> Completio
 
 
 async def _streamed(exchange: Exchange, args: LLMGenerate, wants_usage: bool) -> None:
-    kernel = exchange.kernel
-    call: Syscall | None = None
-
-    def gone() -> None:
-        if call is not None:
-            kernel.cancel(call)
-
-    def comment() -> bytes:
-        return b": %s\n\n" % (call.state.value if call is not None else "queued").encode()
-
-    stream = EventStream(exchange, gone, comment)
-    encoder = ChatStream(args.model or "", int(kernel.clock.wall()), wants_usage)
-
-    def on_chunk(chunk: Chunk) -> None:
-        if data := encoder.chunk(chunk):
-            stream.put(data)
-
-    call = kernel.submit(
-        exchange.principal,
-        "llm_generate",
-        args,
-        key=exchange.idempotency_key(),
-        on_chunk=on_chunk,
-        timeout=exchange.timeout(),
-    )
-    assert call.future is not None
-    encoder.name(call)
-    call.future.add_done_callback(lambda _: stream.finish())
-    await stream.run()
-    if not stream.is_cut:
-        await _end(exchange, encoder, call)
-
-
-async def _end(exchange: Exchange, encoder: ChatStream, call: Syscall) -> None:
-    assert call.future is not None
-    error = call.future.exception()
-    if error is None:
-        tail = encoder.tail(call.future.result())
-        if not exchange.is_started:
-            await exchange.start_events()
-        await exchange.end(tail)
-    elif isinstance(error, AiosError) and exchange.is_started:
-        await exchange.end(b"data: %s\n\n" % encode(openai_error(error)))
-    else:
-        raise error
+    encoder = ChatStream(args.model or "", int(exchange.kernel.clock.wall()), wants_usage)
+    await stream_call(exchange, "llm_generate", args, encoder)
 
 
 class ChatStream:
@@ -190,8 +150,8 @@ class ChatStream:
         self._is_finished = False
         self._has_usage = False
 
-    def name(self, call: Syscall) -> None:
-        self._id = f"chatcmpl-{call.id}"
+    def begin(self, call_id: str) -> None:
+        self._id = f"chatcmpl-{call_id}"
 
     def chunk(self, chunk: Chunk) -> bytes:
         """The events for `chunk`; empty when there is nothing to say yet."""
@@ -215,6 +175,10 @@ class ChatStream:
             self._has_usage = True
             return chunk.raw if self._wants_usage else b""
         return chunk.raw
+
+    def error(self, error: AiosError) -> bytes:
+        """What ends the stream badly: one event, and no `[DONE]`."""
+        return b"data: %s\n\n" % encode(openai_error(error))
 
     def tail(self, generation: Generation) -> bytes:
         """What ends the stream well. An answer that was never streamed is said here in one piece."""

@@ -113,8 +113,7 @@ def _responses(
     if is_streamed:
         content |= _content({"type": "string"}, "text/event-stream")
     answers: dict[str, Any] = {str(status): {"description": "Done.", "content": content}}
-    for code in codes:
-        answers[str(code)] = {"description": REASONS[code], "content": _content(_ref(error))}
+    answers |= {str(code): {"$ref": f"#/components/responses/{error}{code}"} for code in codes}
     return answers
 
 
@@ -244,6 +243,15 @@ def _schemas() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     return args, results, components
 
 
+def _refusals() -> dict[str, Any]:
+    """Each error answer once, in both shapes."""
+    return {
+        f"{shape}{code}": {"description": about, "content": _content(_ref(shape))}
+        for shape in ("Error", "OpenAIError")
+        for code, about in REASONS.items()
+    }
+
+
 @lru_cache(maxsize=1)
 def document() -> dict[str, Any]:
     """The whole description."""
@@ -257,6 +265,7 @@ def document() -> dict[str, Any]:
         "paths": {**_openai_paths(), **calls, **_process_paths(), **_kernel_paths()},
         "components": {
             "schemas": schemas,
+            "responses": _refusals(),
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},

@@ -13,13 +13,15 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from aios.abi.errors import AiosError, BadRequest, Conflict, Full, TooLarge
-from aios.kernel import Kernel
+
+if TYPE_CHECKING:
+    from aios.kernel import Kernel
 
 from .app import create_app
 from .errors import error_body

@@ -1,14 +1,22 @@
 """A stream of server-sent events: a bounded buffer between who makes them and a client that reads them.
 
-Knows no wire format. The maker never waits: past the bound the client is cut off.
+Knows no wire format; an `Encoder` does. The maker never waits: past the bound the client is cut off.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
 
-from .exchange import Exchange, Watch
+from aios.abi.calls import Args
+from aios.abi.errors import AiosError
+from aios.abi.messages import Chunk
+
+from .exchange import Exchange, Headers, Watch
+
+if TYPE_CHECKING:
+    from aios.kernel import Syscall
 
 MAX_BUFFERED = 4 << 20
 """Bytes a client may lag behind before it is cut off."""
@@ -24,6 +32,7 @@ class EventStream:
 
     def __init__(self, exchange: Exchange, on_gone: Callable[[], None], comment: Callable[[], bytes]) -> None:
         self.is_cut = False
+        self.headers: Headers = []
         self._exchange = exchange
         self._on_gone = on_gone
         self._comment = comment
@@ -34,7 +43,7 @@ class EventStream:
         self._waiter: asyncio.Future[None] | None = None
 
     def put(self, data: bytes) -> None:
-        if self.is_cut:
+        if self.is_cut or not data:
             return
         self._parts.append(data)
         self._size += len(data)
@@ -81,7 +90,7 @@ class EventStream:
                 self._parts.clear()
                 self._size = 0
                 if not exchange.is_started:
-                    await exchange.start_events()
+                    await exchange.start_events(self.headers)
                 await exchange.write(data)
             elif self._is_finished:
                 return
@@ -94,3 +103,68 @@ class EventStream:
         if self._was_silent and not self._parts:
             self.put(self._comment())
         self._was_silent = True
+
+
+class Encoder(Protocol):
+    """A surface's way to write down a call's answer as it comes."""
+
+    def begin(self, call_id: str) -> None: ...
+
+    def chunk(self, chunk: Chunk) -> bytes:
+        """The events for a piece; empty when there is nothing to say yet."""
+
+    def tail(self, result: Any) -> bytes:
+        """What ends the stream well."""
+
+    def error(self, error: AiosError) -> bytes:
+        """What ends a stream that has begun and fails."""
+
+
+async def stream_call(exchange: Exchange, name: str, args: Args, encoder: Encoder) -> None:
+    """Submit a call and stream its answer. Until the first event is out, an error is an ordinary error answer."""
+    kernel = exchange.kernel
+    call: Syscall | None = None
+    early: list[Chunk] = []
+
+    def on_chunk(chunk: Chunk) -> None:
+        if call is None:
+            early.append(chunk)  # a recorded answer is told before `submit` returns
+        else:
+            stream.put(encoder.chunk(chunk))
+
+    def gone() -> None:
+        if call is not None:
+            kernel.cancel(call)
+
+    def comment() -> bytes:
+        return b": %s\n\n" % (call.state.value if call is not None else "new").encode()
+
+    stream = EventStream(exchange, gone, comment)
+    key, timeout = exchange.idempotency_key(), exchange.timeout()
+    call = kernel.submit(exchange.principal, name, args, key=key, on_chunk=on_chunk, timeout=timeout)
+    stream.headers = [(b"x-aios-call-id", call.id.encode())]
+    encoder.begin(call.id)
+    for chunk in early:
+        stream.put(encoder.chunk(chunk))
+    assert call.future is not None
+    call.future.add_done_callback(lambda _: stream.finish())
+    try:
+        await stream.run()
+    finally:
+        if not call.future.done():
+            kernel.cancel(call)
+    if not stream.is_cut:
+        await _end(exchange, encoder, call.future, stream.headers)
+
+
+async def _end(exchange: Exchange, encoder: Encoder, future: asyncio.Future[Any], headers: Headers) -> None:
+    error = future.exception()
+    if error is None:
+        tail = encoder.tail(future.result())
+        if not exchange.is_started:
+            await exchange.start_events(headers)
+        await exchange.end(tail)
+    elif isinstance(error, AiosError) and exchange.is_started:
+        await exchange.end(encoder.error(error))
+    else:
+        raise error

@@ -1,0 +1,209 @@
+"""Our own surface: calls, processes, events, cores and keys."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+from served import ask, served
+
+from aios.kernel.process import Process
+from aios.testing import ScriptedCore
+
+pytestmark = pytest.mark.anyio
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
+
+
+async def test_each_kind_of_call_goes_over_its_generic_route() -> None:
+    async with served() as at:
+        _, written, response = await at.post("/aios/v1/calls/mem_write", {"content": "the sky is blue"})
+        assert response.headers["x-aios-call-id"]
+        _, entry, _ = await at.post("/aios/v1/calls/mem_read", {"id": written["id"]})
+        assert entry["content"] == "the sky is blue"
+        assert (await at.post("/aios/v1/calls/sto_write", {"path": "a.txt", "content": "x"}))[0] == 200
+        _, tools, _ = await at.post("/aios/v1/calls/tool_list", {})
+        assert "calculator" in [tool["name"] for tool in tools["tools"]]
+        _, result, _ = await at.post(
+            "/aios/v1/calls/tool_run", {"name": "calculator", "arguments": {"expression": "2*3"}}
+        )
+        assert result["content"] == "6"
+
+
+async def test_a_streamed_call_ends_with_its_result() -> None:
+    async with served() as at:
+        text = await at.stream("/aios/v1/calls/llm_generate", ask(), accept="text/event-stream")
+        blocks = [dict(line.split(": ", 1) for line in b.splitlines()) for b in text.strip().split("\n\n")]
+        assert [b["event"] for b in blocks] == ["chunk", "chunk", "chunk", "result"]
+        assert "".join(msgspec.json.decode(b["data"])["text"] for b in blocks[:-1]) == "hello big world"
+        assert msgspec.json.decode(blocks[-1]["data"])["message"]["content"] == "hello big world"
+
+
+async def test_an_unknown_call_is_404_with_the_nearest_name() -> None:
+    async with served() as at:
+        status, body, _ = await at.post("/aios/v1/calls/mem_wriet", {})
+        assert status == 404
+        assert "did you mean 'mem_write'" in body["error"]["message"]
+
+
+async def test_an_agent_sees_its_own_processes_only() -> None:
+    async with served() as at:
+        await at.chat()
+        other = at.key_of("other")
+        await at.post("/aios/v1/calls/mem_list", {}, **bearer(other))
+        _, mine = await at.get("/aios/v1/processes")
+        assert [p["agent"] for p in mine["processes"]] == ["tester"]
+        _, others = await at.get("/aios/v1/processes", key=other)
+        hidden = others["processes"][0]["pid"]
+        assert (await at.get(f"/aios/v1/processes/{hidden}", key=other))[0] == 200
+        assert (await at.get(f"/aios/v1/processes/{hidden}"))[0] == 404
+        _, everyone = await at.get("/aios/v1/processes?all=true", key=at.key_of("root", is_admin=True))
+        assert {p["agent"] for p in everyone["processes"]} >= {"tester", "other"}
+
+
+@pytest.mark.parametrize("pid", ["0", "-1", "x", "1.5", "٣", "9" * 30])
+async def test_a_pid_that_is_none_is_a_bad_request(pid: str) -> None:
+    async with served() as at:
+        status, body = await at.get(f"/aios/v1/processes/{pid}")
+        assert (status, body["error"]["param"]) == (400, "pid")
+
+
+async def test_a_stopped_process_waits_and_goes_on_when_continued() -> None:
+    async with served() as at:
+        await at.chat()
+        _, seen = await at.get("/aios/v1/processes")
+        path = f"/aios/v1/processes/{seen['processes'][0]['pid']}/signal"
+        assert (await at.post(path, {"signal": "stop"}))[0] == 200
+        blocked = asyncio.create_task(at.moved("blocked"))
+        asked = asyncio.create_task(at.chat())
+        await blocked
+        assert (await at.post(path, {"signal": "cont"}))[0] == 200
+        assert (await asked)[0] == 200
+        assert (await at.post(path, {"signal": "hup"}))[0] == 400
+        assert (await at.post(path, {"sig": "kill"}))[0] == 400
+
+
+# ── events ──
+
+
+async def next_event(lines: Any) -> Any:
+    async for line in lines:
+        if line.startswith(b"data: "):
+            return msgspec.json.decode(line[6:])
+    return None
+
+
+async def test_events_show_the_moves_of_ones_own_calls_as_they_happen() -> None:
+    async with served() as at:
+        await at.chat()
+        async with at.session.get(f"{at.url}/aios/v1/events") as response:
+            await response.content.readline()
+            await at.post("/aios/v1/calls/mem_list", {}, **bearer(at.key_of("other")))
+            await at.chat()
+            seen = [await next_event(response.content) for _ in range(3)]
+        assert [event["state"] for event in seen] == ["queued", "running", "done"]
+        assert {event["agent"] for event in seen} == {"tester"}
+        assert seen[1]["core"] == "scripted"
+
+
+async def test_the_tail_of_events_ends_when_not_followed() -> None:
+    async with served() as at:
+        await at.chat()
+        async with at.session.get(f"{at.url}/aios/v1/events?tail=2&follow=false") as response:
+            text = await response.text()
+        assert text.count("event: call") == 2
+        for bad in ("tail=-1", "tail=x", "tail=99999999999", "follow=maybe"):
+            assert (await at.get(f"/aios/v1/events?{bad}"))[0] == 400
+
+
+async def test_a_listener_that_left_is_forgotten() -> None:
+    async with served() as at:
+        before = len(at.kernel.trace._listeners)
+        async with at.session.get(f"{at.url}/aios/v1/events") as response:
+            await response.content.readline()
+            assert len(at.kernel.trace._listeners) == before + 1
+        async with asyncio.timeout(10):
+            while len(at.kernel.trace._listeners) > before:
+                await asyncio.sleep(0)
+
+
+# ── cores, keys, health ──
+
+
+async def test_cores_say_what_they_are() -> None:
+    async with served() as at:
+        _, body = await at.get("/aios/v1/cores")
+        [core] = body["cores"]
+        assert (core["name"], core["slots"], core["resume"]) == ("scripted", 8, "kv_exact")
+
+
+async def test_an_admin_mints_lists_and_revokes_keys_and_nobody_else_does() -> None:
+    async with served() as at:
+        admin = bearer(at.key_of("root", is_admin=True))
+        assert (await at.post("/aios/v1/keys", {"name": "bob"}))[0] == 403
+        assert (await at.get("/aios/v1/keys"))[0] == 403
+        status, made, _ = await at.post("/aios/v1/keys", {"name": "bob", "agent": "writer"}, **admin)
+        assert (status, made["agent"]) == (201, "writer")
+        assert (await at.get("/v1/models", key=made["key"]))[0] == 200
+        async with at.session.delete(f"{at.url}/aios/v1/keys/{made['id']}") as response:
+            assert response.status == 403
+        async with at.session.delete(f"{at.url}/aios/v1/keys/{made['id']}", headers=admin) as response:
+            assert response.status == 200
+        async with at.session.delete(f"{at.url}/aios/v1/keys/{made['id']}", headers=admin) as response:
+            assert response.status == 404
+        status, body = await at.get("/v1/models", key=made["key"])
+        assert (status, body["error"]["code"]) == (401, "invalid_api_key")
+
+
+async def test_metrics_count_calls_and_readiness_follows_the_kernel() -> None:
+    async with served() as at:
+        await at.chat()
+        async with at.session.get(f"{at.url}/metrics") as response:
+            text = await response.text()
+        assert 'aios_call_moves_total{call="llm_generate",state="done"} 1.0' in text
+        assert 'aios_queue_waiting{module="llm"} 0.0' in text
+        assert (await at.get("/readyz"))[0] == 200
+        at.kernel.is_ready = False
+        assert (await at.get("/readyz"))[0] == 503
+        assert (await at.get("/healthz"))[0] == 200
+
+
+async def test_a_bug_is_a_500_in_our_shape_and_its_log_quotes_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with served() as at:
+
+        def broken(process: Process) -> None:
+            raise RuntimeError("secret content")
+
+        await at.chat()
+        monkeypatch.setattr(at.kernel, "info", broken)
+        _, seen = await at.get("/v1/models")
+        status, body = await at.get("/aios/v1/processes/1")
+        for pid in range(1, 5):
+            status, body = await at.get(f"/aios/v1/processes/{pid}")
+            if status == 500:
+                break
+        assert (status, body["error"]["fault"]) == (500, "kernel")
+        assert "RuntimeError on GET /aios/v1/processes/" in caplog.text
+        assert "secret" not in caplog.text
+
+
+async def test_a_stop_lets_open_answers_go_out_and_takes_no_more() -> None:
+    core = ScriptedCore("ok")
+    core.gate.clear()
+    async with served(core) as at:
+        asked = asyncio.create_task(at.chat())
+        await core.entered(1)
+        stopping = asyncio.create_task(at.kernel.stop(5.0))
+        await asyncio.sleep(0)
+        status, body, response = await at.chat()
+        assert (status, body["error"]["code"]) == (503, "stopping")
+        assert response.headers["retry-after"] == "5"
+        core.gate.set()
+        assert (await asked)[0] == 200
+        await stopping
