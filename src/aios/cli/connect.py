@@ -11,7 +11,7 @@ from typing import Any
 from aios.sdk import AsyncClient, Client
 from aios.sdk.client import home_path
 
-__all__ = ["client", "async_client", "home_path", "is_running", "read_state", "write_state", "forget_state"]
+__all__ = ["async_client", "client", "forget_state", "home_path", "is_running", "read_state", "write_state"]
 
 # A person waits at the terminal: what fails is said at once instead of tried again.
 RETRIES = 0

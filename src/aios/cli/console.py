@@ -56,11 +56,13 @@ def figure(value: float) -> str:
     """A count in at most five characters: 999, 1.2k, 340k, 5.6M."""
     if value < 1000:
         return f"{value:.0f}"
-    for unit in "kMGT":
+    for unit in "kMG":
         value /= 1000
+        if value < 99.95:
+            return f"{value:.1f}{unit}"
         if value < 999.5:
-            break
-    return f"{value:.1f}{unit}" if value < 99.95 else f"{value:.0f}{unit}"
+            return f"{value:.0f}{unit}"
+    return f"{value / 1000:.0f}T"
 
 
 def span(seconds: float) -> str:

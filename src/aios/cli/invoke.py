@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from types import ModuleType
 
 import typer
@@ -43,7 +44,7 @@ def invoke(name: str, module: ModuleType, args: list[str], program: list[str] | 
     return USAGE
 
 
-def _group(doc: str) -> object:
+def _group(doc: str) -> Callable[[], None]:
     def callback() -> None: ...
 
     callback.__doc__ = doc.split(".")[0] + "."

@@ -44,23 +44,13 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = Fa
     if as_json:
         print_json(keys)
     else:
-        print(
-            table(("ID", "NAME", "AGENT", "OWNER", ">PID", "MADE", "STATE"), [_row(k) for k in keys], columns=width())
-        )
+        print(table(("ID", "NAME", "AGENT", "OWNER", ">PID", "MADE"), [_row(k) for k in keys], columns=width()))
 
 
 def _row(key: dict[str, Any]) -> tuple[object, ...]:
-    made = datetime.datetime.fromtimestamp(key.get("created") or 0).strftime("%Y-%m-%d %H:%M")
-    state = "revoked" if key.get("revoked") else "admin" if key.get("is_admin") else "good"
-    return (
-        key["id"],
-        key.get("name") or "-",
-        key["agent"],
-        key["owner"],
-        key.get("pid") or "-",
-        made,
-        state,
-    )
+    made = datetime.datetime.fromtimestamp(key["created"]).strftime("%Y-%m-%d %H:%M")
+    speaks_for = "everyone" if key["is_admin"] else key["agent"]
+    return key["id"], key["name"] or "-", speaks_for, key["owner"], key["pid"] or "-", made
 
 
 def revoke(

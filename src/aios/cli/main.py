@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 
 class Verb(NamedTuple):
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.exit(_run(args[0], verb, args[1:]))
 
 
-def _unknown(name: str) -> None:
+def _unknown(name: str) -> NoReturn:
     from aios.abi.calls import nearest
 
     hint = nearest(name[:100], VERBS) or "; 'aios --help' lists them"

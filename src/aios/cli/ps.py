@@ -12,7 +12,9 @@ from .console import note, print_json, table, width
 
 
 def command(
-    everyone: Annotated[bool, typer.Option("--all", "-a", help="Ended processes as well.")] = False,
+    everyone: Annotated[
+        bool, typer.Option("--all", "-a", help="Ended processes as well, and the command's own.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="All that is known, as JSON.")] = False,
 ) -> None:
     """List agent processes: state, calls, tokens in and out, slices of a core, time spent waiting, and what each does
@@ -24,7 +26,7 @@ def command(
       aios ps --all --json
     """
     with client() as kernel:
-        processes = kernel.proc_list(all=everyone).processes
+        processes = [p for p in kernel.proc_list(all=everyone).processes if everyone or not view.is_ours(p)]
     if as_json:
         print_json(processes)
     elif processes:

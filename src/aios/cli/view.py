@@ -11,6 +11,11 @@ TITLES = (">PID", "AGENT", "STATE", ">CALLS", ">IN", ">OUT", ">SLICES", ">WAITED
 _URGENT = ("running", "queued", "suspended", "blocked", "new")
 
 
+def is_ours(process: ProcessInfo) -> bool:
+    """Whether it is the process of the admin's key: this command, looking."""
+    return process.agent == process.owner == "admin" and process.command is None
+
+
 def row(process: ProcessInfo) -> tuple[object, ...]:
     return (
         process.pid,

@@ -1,0 +1,139 @@
+"""A program as an agent process: its environment, its process group, its end. Knows nothing of what it does."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from aios.abi.errors import NotFound
+from aios.kernel import load
+from aios.sdk import AsyncClient, NoKernel
+from aios.sdk.client import default_url, home_path
+
+from .confine import confine, undumpable
+from .console import note
+
+PASSED_ON = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
+GRACE = 3.0
+"""Seconds between asking a program to end and ending it."""
+_REPLACED = ("OPENAI_", "ANTHROPIC_")
+"""Names that begin so would speak of another server or account than the kernel."""
+POLL = 30.0
+"""Seconds of one wait for the process's end; then it is asked again."""
+
+
+def environment(url: str, key: str, pid: int, agent: str) -> dict[str, str]:
+    """What a program of the process finds: this user's environment, with the kernel in place of OpenAI and Anthropic.
+
+    All names here are those that the OpenAI and Anthropic SDKs read.
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_REPLACED)}
+    local = "127.0.0.1,localhost"  # a proxy of this user's would not reach the kernel
+    for name in ("NO_PROXY", "no_proxy"):
+        kept[name] = f"{kept[name]},{local}" if kept.get(name) else local
+    return {
+        **kept,
+        "OPENAI_BASE_URL": f"{url}/v1",
+        "OPENAI_API_BASE": f"{url}/v1",
+        "OPENAI_API_KEY": key,
+        "OPENAI_CUSTOM_HEADERS": f"X-AIOS-Pid: {pid}",
+        "OPENAI_PROJECT_ID": f"aios-{pid}",
+        "ANTHROPIC_BASE_URL": url,
+        "ANTHROPIC_API_KEY": key,
+        "AIOS_URL": url,
+        "AIOS_KEY": key,
+        "AIOS_PID": str(pid),
+        "AIOS_AGENT": agent,
+    }
+
+
+async def run_program(admin: AsyncClient, argv: list[str], pid: int, key: str, agent: str, is_unconfined: bool) -> int:
+    """Run `argv` until it ends, or until the process is killed; its exit code, 128 + n for a signal n."""
+    env = environment(default_url(), key, pid, agent)
+    if is_unconfined:
+        note(f"pid {pid} is unconfined: it can reach all that you can, the kernel's admin key included")
+    else:
+        confined = confine(argv, env, home_path(), [c.api_key_env for c in load().core if c.api_key_env])
+        argv, env = confined.argv, confined.env
+        undumpable()  # this process holds the admin key
+    with _terminal() as hand_over:
+        try:
+            child = await asyncio.create_subprocess_exec(*argv, env=env, process_group=0)
+        except OSError as error:
+            raise NotFound(f"cannot start '{argv[0]}': {error.strerror}") from None
+        hand_over(child.pid)
+        with _passing_signals(child.pid):
+            return await _until_over(admin, child, pid)
+
+
+async def _until_over(admin: AsyncClient, child: asyncio.subprocess.Process, pid: int) -> int:
+    over = asyncio.ensure_future(child.wait())
+    killed = asyncio.ensure_future(_ended(admin, pid))
+    await asyncio.wait((over, killed), return_when=asyncio.FIRST_COMPLETED)
+    if not over.done():
+        note(f"pid {pid} was killed; its program is ended")
+        _signal_group(child.pid, signal.SIGTERM)
+        await asyncio.wait((over,), timeout=GRACE)
+    _signal_group(child.pid, signal.SIGKILL)  # whoever it left behind goes with it
+    killed.cancel()
+    code = await over
+    return code if code >= 0 else 128 - code
+
+
+async def _ended(admin: AsyncClient, pid: int) -> None:
+    """Return when the kernel says that the process is over. One that is away may come back: the program goes on."""
+    while True:
+        try:
+            if (await admin.proc_wait(pid, timeout=POLL)).state == "ended":
+                return
+        except NoKernel:
+            await asyncio.sleep(1.0)
+        except NotFound:
+            return
+
+
+def _signal_group(group: int, number: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)
+
+
+@contextmanager
+def _passing_signals(group: int) -> Iterator[None]:
+    """Signals sent to this command are the program's."""
+    loop = asyncio.get_running_loop()
+    for number in PASSED_ON:
+        loop.add_signal_handler(number, _signal_group, group, number)
+    try:
+        yield
+    finally:
+        for number in PASSED_ON:
+            loop.remove_signal_handler(number)
+
+
+@contextmanager
+def _terminal() -> Iterator[Callable[[int], None]]:
+    """Hand the terminal to the program's process group, as a shell does, and take it back afterwards.
+
+    So ctrl-C reaches the program, and a program that asks its user something may read.
+    """
+    if not sys.stdin.isatty():
+        yield lambda group: None
+        return
+    terminal, mine = sys.stdin.fileno(), os.getpgrp()
+    before = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+
+    def hand_over(group: int) -> None:
+        with suppress(OSError):
+            os.tcsetpgrp(terminal, group)
+        _signal_group(group, signal.SIGCONT)  # it may have been stopped for reading too early
+
+    try:
+        yield hand_over
+    finally:
+        with suppress(OSError):
+            os.tcsetpgrp(terminal, mine)
+        signal.signal(signal.SIGTTOU, before)

@@ -1,0 +1,169 @@
+"""`aios up`: boot the kernel of a home and serve it until ctrl-C, SIGTERM or `aios down`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from aios import __version__
+from aios.abi.errors import TimedOut
+from aios.kernel import Config, load
+
+from . import connect
+from .console import note
+from .exits import FAILED
+
+BOOT_SECONDS = 60.0
+
+
+def command(
+    host: Annotated[str | None, typer.Option(help="Where to listen; [server] host.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="[server] port; 0 takes any free one.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Another file than the home's aios.toml.")] = None,
+    policy: Annotated[str | None, typer.Option(help="fifo or rr; [scheduler] policy.")] = None,
+    quantum: Annotated[int | None, typer.Option(min=1, help="Tokens; [scheduler] quantum.")] = None,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return as soon as it is up.")] = False,
+) -> None:
+    """Start the kernel: load the models, open the home ($AIOS_HOME, default ~/.aios) and serve HTTP on loopback.
+
+    \b
+    Examples:
+      aios up
+      aios up --detach --port 9000
+    """
+    home = connect.home_path()
+    if detach:
+        _detach(home)
+        return
+    settings = configured(config, host=host, port=port, policy=policy, quantum=quantum)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    run_loop(_serve(settings, home))
+    note("The kernel has stopped.")
+
+
+def configured(path: Path | None, **changes: Any) -> Config:
+    """The configuration with the command's own options on top. Raises ConfigError."""
+    settings = load(path)
+    for section, names in (("server", ("host", "port")), ("scheduler", ("policy", "quantum"))):
+        given = {name: changes[name] for name in names if changes.get(name) is not None}
+        if given:
+            old = getattr(settings, section)
+            new = {**msgspec.structs.asdict(old), **given}
+            settings = msgspec.structs.replace(settings, **{section: convert(new, type(old))})
+    return settings
+
+
+def convert(value: dict[str, Any], kind: type[Any]) -> Any:
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise typer.BadParameter(str(error).replace(" - at `$.", " (").replace("`", ")", 1)) from None
+
+
+def run_loop(work: Coroutine[Any, Any, Any]) -> Any:
+    """Run `work` on the fastest event loop there is."""
+    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    if sys.platform != "win32":
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(work)
+
+
+async def _serve(settings: Config, home: Path) -> None:
+    from aios.gateway import bind, serve, url_of
+    from aios.kernel import Kernel
+
+    sock = bind(
+        settings.server.host, settings.server.port
+    )  # before the models are loaded: a taken port is said at once
+    try:
+        kernel = await Kernel.boot(settings, home)
+    except BaseException:
+        sock.close()
+        raise
+    url = url_of(sock)
+
+    def ready() -> None:
+        connect.write_state(home, url)
+        note(_greeting(kernel, url))
+
+    try:
+        await serve(kernel, sock, on_ready=ready)
+    finally:
+        connect.forget_state(home)
+
+
+def _greeting(kernel: Any, url: str) -> str:
+    settings = kernel.config
+    cores = ", ".join(f"{core.name} ({core.slots} slots)" for core in kernel.llm.info()) or "none"
+    policy = settings.scheduler.policy
+    order = f"{policy}, {settings.scheduler.quantum} tokens a turn" if policy != "fifo" else policy
+    home = os.environ.get("AIOS_HOME")
+    other = f"AIOS_HOME={home} " if home else ""
+    return "\n".join(
+        [
+            f"AIOS {__version__} is up at {url} (pid {os.getpid()})",
+            f"  cores      {cores}",
+            f"  scheduler  {order}",
+            f"  admin key  {kernel.home / 'admin.key'} (the aios command uses it)",
+            "",
+            "Point an agent at it:",
+            f"  {other}aios run -- python my_agent.py",
+            f"  or: export OPENAI_BASE_URL={url}/v1 OPENAI_API_KEY=$({other}aios keys new my-agent)",
+            "",
+            f"Look with '{other}aios top'; stop with ctrl-C or '{other}aios down'.",
+        ]
+    )
+
+
+def _detach(home: Path) -> None:
+    """Start the same command once more, without --detach, and wait until it says that it is up."""
+    arguments = [each for each in sys.argv[2:] if each not in ("--detach", "-d")]
+    log = home / "kernel.log"
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with log.open("ab") as out:
+            begin = out.tell()
+            child = subprocess.Popen(
+                [sys.executable, "-m", "aios.cli.main", "up", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
+    except OSError as error:
+        raise typer.BadParameter(f"{error.filename} cannot be written ({error.strerror})") from None
+    _wait_until_up(home, child)
+    sys.stderr.write(_since(log, begin))
+    if child.poll() is not None:
+        raise typer.Exit(child.returncode or FAILED)
+
+
+def _wait_until_up(home: Path, child: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + BOOT_SECONDS
+    while child.poll() is None:
+        state = connect.read_state(home)
+        if state is not None and state["pid"] == child.pid:
+            return
+        if time.monotonic() > end:
+            child.terminate()
+            raise TimedOut(f"the kernel was not up after {BOOT_SECONDS:g} s; see {home / 'kernel.log'}")
+        time.sleep(0.05)
+
+
+def _since(log: Path, begin: int) -> str:
+    with log.open("rb") as file:
+        file.seek(begin)
+        return file.read().decode(errors="replace")
