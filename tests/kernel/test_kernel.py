@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,15 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
+async def until(is_so: Callable[[], bool]) -> None:
+    """Let the loop and the journal's writer go on until it is so; fails when it never is."""
+    for _ in range(5000):
+        if is_so():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("it never came true")
+
+
 async def test_a_call_is_answered_and_leaves_its_story_in_the_trace() -> None:
     async with booted(cores={"one": ScriptedCore("four words are said")}) as kernel:
         call = kernel.submit(principal(kernel), "llm_generate", ask())
@@ -64,8 +74,11 @@ async def test_the_kernel_draws_a_seed_when_the_agent_names_none_and_keeps_one_t
 
 async def test_round_robin_interrupts_and_the_answer_is_whole() -> None:
     core = ScriptedCore("a", tokens=40, slots=1)
+    core.gate.clear()
     async with booted(cores={"one": core}, policy="rr", quantum=4) as kernel:
         calls = [kernel.submit(principal(kernel, f"agent{n}"), "llm_generate", ask()) for n in range(3)]
+        await until(lambda: len(kernel.queues["llm"].policy) == 2)
+        core.gate.set()
         answers = [await kernel.wait(call) for call in calls]
         assert len({a.message.content for a in answers}) == 1
         assert all(call.num_switches >= 8 for call in calls)
@@ -164,8 +177,7 @@ async def test_a_stopped_process_waits_and_goes_on_when_continued() -> None:
         spawned = await kernel.call(admin, "proc_spawn", abi.ProcSpawn(agent="ann"))
         await kernel.call(admin, "proc_signal", abi.ProcSignal(pid=spawned.pid, signal="stop"))
         call = kernel.submit(kernel.authenticate(spawned.key), "llm_generate", ask())
-        while call.state is State.NEW:
-            await asyncio.sleep(0.001)
+        await until(lambda: call.state is not State.NEW)
         assert (call.state, call.why) == (State.BLOCKED, "process stopped")
         info = kernel.info(kernel.processes.get(spawned.pid))
         assert (info.state, info.open_calls[0].why) == ("stopped", "process stopped")
@@ -209,7 +221,7 @@ async def test_a_full_queue_refuses_at_once_and_says_when_to_return() -> None:
         await core.entered(1)
         for _ in range(3):
             kernel.submit(who, "llm_generate", ask())
-            await asyncio.sleep(0.01)
+        await until(lambda: len(kernel.queues["llm"].policy) == 3)
         with pytest.raises(Full) as caught:
             kernel.submit(who, "llm_generate", ask())
         assert caught.value.retry_after
@@ -239,7 +251,7 @@ async def test_a_call_that_can_never_run_is_refused_before_it_is_queued(
 async def test_an_agent_sees_and_signals_its_own_processes_only() -> None:
     async with booted() as kernel:
         ann, bob = principal(kernel, "ann"), principal(kernel, "bob", owner="other")
-        spawned = await kernel.call(ann, "proc_spawn", abi.ProcSpawn(agent="child"))
+        spawned = await kernel.call(ann, "proc_spawn", abi.ProcSpawn(agent="ann/child"))
         seen = await kernel.call(bob, "proc_list", abi.ProcList())
         assert spawned.pid not in [p.pid for p in seen.processes]
         with pytest.raises(Denied):

@@ -116,7 +116,8 @@ class Kernel:
         self.tools = ToolManager(self.storage, self.memory, config.tool, clock=clock)
         await self.tools.open()
         self._closers.push_async_callback(self.tools.close)
-        opened = dict(cores) if cores is not None else {s.name: make_core(s) for s in config.core}
+        given = [make_core(s) for s in config.core] if cores is None else list(cores.values())
+        opened = {core.name: core for core in given}
         for core in opened.values():
             await core.open()
             self._closers.push_async_callback(core.close)
