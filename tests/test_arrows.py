@@ -21,7 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "kernel/control": {"abi", "kernel/scheduler"} | {f"kernel/{name}" for name in SMALL},
     "kernel/kernel": {"abi", "kernel/scheduler", "kernel/control", "kernel/idempotency"}
     | {f"kernel/{n}" for n in SMALL | MODULES},
-    "kernel": {f"kernel/{name}" for name in ("kernel", "config", "process", "syscall")},
+    "kernel": {f"kernel/{name}" for name in SMALL | {"kernel"}},
     "sdk": {"abi"},
     "agents": {"abi", "sdk"},
     "gateway": {"abi", "kernel"},

@@ -44,7 +44,7 @@ class Result(Struct, frozen=True, kw_only=True):
 # ── llm ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class LLMGenerate(Args):
+class LLMGenerate(Args, frozen=True):
     """`extra` holds parameters that the kernel does not know; remote cores get them as they came."""
 
     messages: Annotated[list[Message], Meta(min_length=1)]
@@ -71,34 +71,34 @@ class LLMGenerate(Args):
 # ── memory ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-class MemWrite(Args):
+class MemWrite(Args, frozen=True):
     content: Text
     kind: Literal["dialogue", "observation", "tool_call", "note", "fact"] = "note"
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
-class MemId(Args):
+class MemId(Args, frozen=True):
     id: Name
 
 
-class MemSearch(Args):
+class MemSearch(Args, frozen=True):
     query: Text
     k: Limit = 5
 
 
-class MemList(Args):
+class MemList(Args, frozen=True):
     limit: Limit = 100
     after: str | None = None
 
 
-class MemClear(Args):
+class MemClear(Args, frozen=True):
     """One entry by `id`, or everything of the agent with `all`."""
 
     id: str | None = None
     all: bool = False
 
 
-class Entry(Result):
+class Entry(Result, frozen=True):
     id: str
     content: str
     kind: str
@@ -107,62 +107,62 @@ class Entry(Result):
     score: float | None = None
 
 
-class Entries(Result):
+class Entries(Result, frozen=True):
     entries: list[Entry]
 
 
-class Written(Result):
+class Written(Result, frozen=True):
     id: str
 
 
-class Count(Result):
+class Count(Result, frozen=True):
     count: int
 
 
 # ── storage ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-class StoCreate(Args):
+class StoCreate(Args, frozen=True):
     path: Path
     kind: Literal["file", "folder"] = "file"
 
 
-class StoPath(Args):
+class StoPath(Args, frozen=True):
     path: Path
 
 
-class StoWrite(Args):
+class StoWrite(Args, frozen=True):
     path: Path
     content: Annotated[str, Meta(max_length=16 << 20)]
 
 
-class StoRead(Args):
+class StoRead(Args, frozen=True):
     path: Path
     version: Annotated[int, Meta(ge=1)] | None = None
 
 
-class StoList(Args):
+class StoList(Args, frozen=True):
     path: str = ""
 
 
-class StoClear(Args):
+class StoClear(Args, frozen=True):
     """A file or a folder and all beneath it; into the trash of the agent, not out of the world."""
 
     path: Path
 
 
-class Version(Result):
+class Version(Result, frozen=True):
     path: str
     version: int
 
 
-class File(Result):
+class File(Result, frozen=True):
     path: str
     content: str
     version: int
 
 
-class Stat(Result):
+class Stat(Result, frozen=True):
     path: str
     kind: Literal["file", "folder"]
     size: int
@@ -170,23 +170,23 @@ class Stat(Result):
     modified: float
 
 
-class Listing(Result):
+class Listing(Result, frozen=True):
     entries: list[Stat]
 
 
 # ── tool ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class ToolList(Args):
+class ToolList(Args, frozen=True):
     query: str | None = None
 
 
-class ToolRun(Args):
+class ToolRun(Args, frozen=True):
     name: Name
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
-class ToolInfo(Result):
+class ToolInfo(Result, frozen=True):
     name: str
     description: str
     parameters: dict[str, Any]
@@ -197,11 +197,11 @@ class ToolInfo(Result):
     running: int = 0
 
 
-class Tools(Result):
+class Tools(Result, frozen=True):
     tools: list[ToolInfo]
 
 
-class ToolResult(Result):
+class ToolResult(Result, frozen=True):
     """`is_error` results are for the model to read and act on: the call itself is DONE."""
 
     content: str
@@ -212,19 +212,19 @@ class ToolResult(Result):
 # ── access and processes ─────────────────────────────────────────────────────────────────────────────
 
 
-class AccCheck(Args):
+class AccCheck(Args, frozen=True):
     """May the caller make this call with these arguments?"""
 
     call: Name
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
-class Verdict(Result):
+class Verdict(Result, frozen=True):
     allowed: bool
     why: str
 
 
-class ProcSpawn(Args):
+class ProcSpawn(Args, frozen=True):
     """Start a process of an agent. The result holds its key, shown this once."""
 
     agent: Name
@@ -232,15 +232,15 @@ class ProcSpawn(Args):
     command: str | None = None
 
 
-class ProcPid(Args):
+class ProcPid(Args, frozen=True):
     pid: Pid
 
 
-class ProcList(Args):
+class ProcList(Args, frozen=True):
     is_all: bool = field(default=False, name="all")
 
 
-class ProcSignal(Args):
+class ProcSignal(Args, frozen=True):
     """`kill` cancels all its calls and revokes its key; `stop` holds its calls, `cont` lets them go; `exit` ends it
     when its program has ended, with `code`."""
 
@@ -249,22 +249,22 @@ class ProcSignal(Args):
     code: int | None = None
 
 
-class ProcNice(Args):
+class ProcNice(Args, frozen=True):
     pid: Pid
     nice: Annotated[int, Meta(ge=-20, le=19)]
 
 
-class ProcWait(Args):
+class ProcWait(Args, frozen=True):
     pid: Pid
     timeout: Annotated[float, Meta(ge=0, le=3600)] = 30.0
 
 
-class Spawned(Result):
+class Spawned(Result, frozen=True):
     pid: int
     key: str
 
 
-class OpenCall(Result):
+class OpenCall(Result, frozen=True):
     """A call that is not over. `position` is its place in the queue (1 = next); `estimate` seconds till it runs."""
 
     id: str
@@ -277,7 +277,7 @@ class OpenCall(Result):
     estimate: float | None = None
 
 
-class ProcessInfo(Result):
+class ProcessInfo(Result, frozen=True):
     pid: int
     agent: str
     owner: str
@@ -300,11 +300,11 @@ class ProcessInfo(Result):
     open_calls: list[OpenCall]
 
 
-class Processes(Result):
+class Processes(Result, frozen=True):
     processes: list[ProcessInfo]
 
 
-class Empty(Result):
+class Empty(Result, frozen=True):
     pass
 
 

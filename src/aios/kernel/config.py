@@ -30,7 +30,7 @@ class Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Base of all sections."""
 
 
-class Server(Section):
+class Server(Section, frozen=True):
     """`max_body` is bytes; `drain` is how long a stop waits for open calls."""
 
     host: str = "127.0.0.1"
@@ -40,7 +40,7 @@ class Server(Section):
     drain: Seconds = 10.0
 
 
-class Scheduler(Section):
+class Scheduler(Section, frozen=True):
     """`quantum` is tokens. `max_waiting` bounds each module's queue, `max_open` the open calls of one process."""
 
     policy: Literal["fifo", "rr"] = "rr"
@@ -50,7 +50,7 @@ class Scheduler(Section):
     timeout: Seconds = 600.0
 
 
-class JournalSection(Section):
+class JournalSection(Section, frozen=True):
     """`fast` survives kill -9, `durable` power loss too. Answers of keyed calls are kept for `keep` seconds."""
 
     mode: Literal["fast", "durable"] = "fast"
@@ -58,11 +58,11 @@ class JournalSection(Section):
     max_bytes: Annotated[int, Meta(ge=1 << 20)] = 4 << 30
 
 
-class RouterSection(Section):
+class RouterSection(Section, frozen=True):
     default: str | None = None
 
 
-class CoreSection(Section):
+class CoreSection(Section, frozen=True):
     """One LLM core. `nano` is the packaged model; `openai` is any server that speaks OpenAI's API at `base_url`.
 
     `timeout` is seconds between two tokens. The key is read from the environment variable `api_key_env`.
@@ -79,7 +79,7 @@ class CoreSection(Section):
     kv_bytes: Annotated[int, Meta(ge=1 << 20)] = 512 << 20
 
 
-class ToolSection(Section):
+class ToolSection(Section, frozen=True):
     """A Python file whose `@tool` functions become tools, run in worker processes.
 
     `max_instances` and `timeout` are for each tool of the file, instead of what it says itself.
@@ -90,7 +90,7 @@ class ToolSection(Section):
     timeout: Seconds | None = None
 
 
-class Config(Section):
+class Config(Section, frozen=True):
     """All of it. `home` is where the kernel keeps what must outlive it; not a key of the file."""
 
     server: Server = Server()

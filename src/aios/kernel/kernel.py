@@ -12,13 +12,14 @@ from typing import Any
 
 import msgspec
 
-from aios.abi.calls import Args, Effect, LLMGenerate, ProcessInfo, spec_of
+from aios.abi.calls import CALLS, Args, CallSpec, Effect, LLMGenerate, ProcessInfo, spec_of
 from aios.abi.errors import (
     AiosError,
     BadRequest,
     Cancelled,
     Denied,
     Full,
+    ModuleFault,
     OutcomeUnknown,
     Stopping,
     TimedOut,
@@ -333,31 +334,38 @@ class Kernel:
                 call.future.exception()  # nobody may be left to hear it; that is no warning's business
             else:
                 call.future.set_result(call.result)
+        if call.process.is_revived and not call.process.open_calls:
+            self.control.end(call.process, None, Cancelled("its last call is done"))
         if not self._open:
             self._idle.set()
 
     # ── after a restart ──
 
     def _recover(self) -> None:
-        """Calls that were open when the kernel last died: run those with a key, cancel the others."""
+        """Calls that were open when the kernel last died: run those with a key, end the others."""
         for record in self.journal.recover():
-            call = self._revive(record)
+            spec = CALLS.get(record.name)
             if record.key is None:
-                self._end_unqueued(call, Cancelled("the kernel died while this call was open", code="kernel_restarted"))
-            elif record.is_begun and not call.spec.is_repeatable:
-                why = "the kernel died while this ran; whether it took effect is not known, so it was not run again"
-                self._end_unqueued(call, OutcomeUnknown(why))
+                why = Cancelled("the kernel died while this call was open", code="kernel_restarted")
+                self.journal.settle(record, State.CANCELLED, why)
+            elif spec is None or record.args is None:
+                why = ModuleFault(f"this kernel cannot read the {record.name} that an older one had open")
+                self.journal.settle(record, State.FAILED, why)
+            elif record.is_begun and not spec.is_repeatable:
+                why = OutcomeUnknown(
+                    "the kernel died while this ran; whether it took effect is not known: not run again"
+                )
+                self.journal.settle(record, State.FAILED, why)
             else:
-                self._admit(call, None)
+                self._revive(record, spec, record.args)
 
-    def _revive(self, record: OpenRecord) -> Syscall:
-        spec = spec_of(record.name)
+    def _revive(self, record: OpenRecord, spec: CallSpec, args: Args) -> None:
         process = self.processes.revive(record.pid, record.agent, record.owner, record.nice, self.clock.wall())
-        call = Syscall(record.call_id, spec, record.args, process, self.clock.now(), record.key)
-        if spec.is_streamed and record.key is not None:
+        call = Syscall(record.call_id, spec, args, process, self.clock.now(), record.key)
+        if spec.is_streamed:
             call.chunks = []
         self._register(call, None)
-        return call
+        self._admit(call, None)
 
     # ── looking ──
 

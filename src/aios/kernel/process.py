@@ -53,6 +53,8 @@ class Process:
     exit_code: int | None = None
     is_implicit: bool = False
     """Made for a key that has no process of its own; lives as long as the key is used."""
+    is_revived: bool = False
+    """Known from the journal only; ends with the last call that an earlier kernel left open."""
     num_calls: int = 0
     num_failed: int = 0
     tokens_in: int = 0
@@ -112,7 +114,7 @@ class ProcessTable:
         """The process `pid` of an earlier kernel, as it is known from the journal; ends with its last open call."""
         process = self._live.get(pid)
         if process is None:
-            process = self._live[pid] = Process(pid, agent, owner, nice=nice, started_wall=wall, is_implicit=True)
+            process = self._live[pid] = Process(pid, agent, owner, nice=nice, started_wall=wall, is_revived=True)
             self._next = max(self._next, pid + 1)
         return process
 
