@@ -345,6 +345,7 @@ class Kernel:
         """Calls that were open when the kernel last died: run those with a key, end the others."""
         for record in self.journal.recover():
             spec = CALLS.get(record.name)
+            why: AiosError
             if record.key is None:
                 why = Cancelled("the kernel died while this call was open", code="kernel_restarted")
                 self.journal.settle(record, State.CANCELLED, why)
