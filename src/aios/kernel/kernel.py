@@ -66,7 +66,7 @@ class Kernel:
         self._idle = asyncio.Event()
         self._idle.set()
         self._ids = count(1)
-        self._id_prefix = f"call_{secrets.token_hex(5)}"
+        self._id_prefix = f"call_{secrets.token_hex(6)}_"
 
     # ── boot ──
 
@@ -203,7 +203,8 @@ class Kernel:
         """The call's result. When the waiting task is cancelled, so is the call, unless it has a key."""
         assert call.future is not None
         try:
-            return await asyncio.shield(call.future)
+            # Others may wait for a keyed call too: one who leaves must not take the answer along.
+            return await (asyncio.shield(call.future) if call.is_detached else call.future)
         except asyncio.CancelledError:
             self.cancel(call)
             raise
@@ -223,7 +224,7 @@ class Kernel:
 
     def _make(self, name: str, args: Args, process: Process, key: str | None) -> Syscall:
         spec = spec_of(name)
-        call_id = f"{self._id_prefix}{next(self._ids):08x}"
+        call_id = self._id_prefix + str(next(self._ids))
         if isinstance(args, LLMGenerate) and args.seed is None:
             args = msgspec.structs.replace(args, seed=secrets.randbits(62))
         call = Syscall(call_id, spec, args, process, self.clock.now(), key)

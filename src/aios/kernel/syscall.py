@@ -141,22 +141,18 @@ def move(call: Syscall, state: State, now: float, trace: Trace, why: str | None 
             f"{call!r} cannot move from {old.value} to {state.value}; its story: {story or 'none'}",
             call_id=call.id,
         )
-    _settle(call, old, state, now - call.since)
-    call.state, call.since, call.why = state, now, why
-    trace.add(Row(now, call.id, call.process.pid, call.spec.name, state.value, call.core, why))
-
-
-def _settle(call: Syscall, old: State, new: State, span: float) -> None:
-    process = call.process
+    span, process = now - call.since, call.process
     if old is State.RUNNING:
         call.run_s += span
         process.run_s += span
-        if new is State.SUSPENDED:
+        if state is State.SUSPENDED:
             call.num_switches += 1
             process.num_switches += 1
     else:
         call.wait_s += span
         process.wait_s += span
-    if new is State.RUNNING:
+    if state is State.RUNNING:
         call.num_slices += 1
         process.num_slices += 1
+    call.state, call.since, call.why = state, now, why
+    trace.add(Row(now, call.id, process.pid, call.spec.name, state.value, call.core, why))
