@@ -1,0 +1,160 @@
+"""What the demo shows while it runs: a live picture on a terminal, plain lines into a pipe. Knows a kernel's door."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console, Group
+from rich.live import Live as RichLive
+from rich.table import Table
+from rich.text import Text
+
+from aios.eval.runner import Run
+from aios.kernel import Kernel, Process
+
+from .console import figure, safe, span
+from .view import doing, state
+
+PER_SECOND = 8
+_OTHER_LINES = 6  # what stands above and below the agents
+_STYLES = {"running": "green", "queued": "yellow", "idle": "dim", "right": "bold green", "wrong": "bold red"}
+
+
+class View(Protocol):
+    """Told of each run's beginning and end; shows what it likes between `with` and its end."""
+
+    def started(self, run: Run) -> None: ...
+    def ended(self, run: Run) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Lines:
+    """A line a finished agent."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._begun = time.perf_counter()
+
+    def started(self, run: Run) -> None:
+        """Two dozen begin at once: nothing to say."""
+
+    def ended(self, run: Run) -> None:
+        process = self._kernel.processes.get(run.pid)
+        print(
+            f"{time.perf_counter() - self._begun:5.1f}s  {run.agent}  {'right' if run.is_right else 'WRONG'}  "
+            f"{process.num_calls:2} calls, {process.tokens_out:3} tokens, {process.num_switches:2} switches, "
+            f"waited {span(process.wait_s)}",
+            flush=True,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class Live:
+    """The agents, busiest first, under a bar of the model's slots."""
+
+    def __init__(self, kernel: Kernel, agents: int) -> None:
+        self._kernel = kernel
+        self._agents = agents
+        self._runs: list[Run] = []
+        self._console = Console()
+        self._begun = time.perf_counter()
+        self._live = RichLive(
+            console=self._console, get_renderable=self._frame, refresh_per_second=PER_SECOND, transient=True
+        )
+
+    def started(self, run: Run) -> None:
+        self._runs.append(run)
+
+    def ended(self, run: Run) -> None:
+        """The next frame shows it."""
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def _frame(self) -> Group:
+        runs = sorted(self._runs, key=lambda run: (run.is_over, run.pid))
+        room = max(3, self._console.height - _OTHER_LINES)
+        table = _new_table(self._console.width)
+        for run in runs[:room]:
+            self._add(table, run)
+        more = Text(f"  … and {len(runs) - room} more", "dim") if len(runs) > room else Text("")
+        return Group(self._head(), self._bar(), table, more)
+
+    def _head(self) -> Text:
+        scheduler = self._kernel.config.scheduler
+        turns = "first come, first served" if scheduler.policy == "fifo" else f"{scheduler.quantum} tokens a turn"
+        text = f"{self._agents} agents · one model · {turns} · {time.perf_counter() - self._begun:.1f}s"
+        return Text(f"AIOS demo  {text}", "bold", no_wrap=True, overflow="ellipsis")
+
+    def _bar(self) -> Text:
+        queue = self._kernel.queues["llm"]
+        processes = [self._kernel.processes.get(run.pid) for run in self._runs]
+        tokens = sum(_tokens(process) for process in processes)
+        slots = sum(core.slots for core in self._kernel.llm.info())
+        busy = len(queue.running)
+        text = Text("slots ", no_wrap=True, overflow="ellipsis")
+        text.append("█" * busy, "green").append("░" * (slots - busy), "dim")
+        text.append(f" {busy}/{slots}  {len(queue.policy)} wait  ")
+        text.append(f"{sum(run.is_over for run in self._runs)}/{self._agents} done  ", "bold")
+        text.append(f"{figure(tokens)} tokens  {figure(sum(p.num_switches for p in processes))} switches")
+        return text
+
+    def _add(self, table: Table, run: Run) -> None:
+        process = self._kernel.processes.get(run.pid)
+        info = self._kernel.info(process)
+        is_now = ("right" if run.is_right else "wrong") if run.is_over else state(info)
+        said = run.answers[-1] if run.is_over and run.answers else doing(info)
+        table.add_row(
+            run.agent,
+            Text(is_now, _STYLES.get(is_now, "")),
+            one_line(run.task.prompts[min(len(run.answers), len(run.task.prompts) - 1)]),
+            one_line(said),
+            str(_tokens(process)),
+            str(process.num_switches),
+            span(info.wait_s),
+        )
+
+
+def _new_table(columns: int) -> Table:
+    table = Table(box=None, padding=(0, 1), header_style="dim", expand=True)
+    for name, justify, size in (
+        ("AGENT", "left", 9),
+        ("STATE", "left", 7),
+        ("TASK", "left", None),
+        ("DOING", "left", max(18, columns // 4)),
+        ("TOKENS", "right", 6),
+        ("SWITCH", "right", 6),
+        ("WAITED", "right", 6),
+    ):
+        table.add_column(
+            name,
+            justify="right" if justify == "right" else "left",
+            width=size,
+            ratio=None if size else 1,
+            no_wrap=True,
+            overflow="ellipsis",
+        )
+    return table
+
+
+def _tokens(process: Process) -> int:
+    """Generated so far, the call under way included."""
+    return process.tokens_out + sum(call.tokens_out for call in process.open_calls.values())
+
+
+def one_line(text: str, columns: int | None = None) -> str:
+    text = safe(" ".join(text.split()))
+    return text if columns is None or len(text) <= columns else f"{text[: columns - 1]}…"
