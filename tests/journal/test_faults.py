@@ -1,0 +1,206 @@
+"""The store when the machine lets it down: a full disk, an fsync that fails, death at any instant."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import apsw
+import pytest
+from journal_world import call_of, ended, in_child, journal_of, opened, recorded, said, told
+
+from aios.abi.errors import Stopping
+from aios.kernel.database import Database, rows
+
+pytestmark = pytest.mark.anyio
+
+HERE = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+
+FULL_DISK = """
+import asyncio, pathlib, resource, signal, sys
+from journal_world import call_of, closed, ended, journal_of, opened, recorded, said, told
+from aios.abi.calls import LLMGenerate
+from aios.abi.errors import Stopping
+from aios.abi.messages import Message
+
+def big():
+    return LLMGenerate(messages=[Message(role="user", content=str(i) * 1000) for i in range(100)])
+
+async def main(home):
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    with opened(home) as database:
+        journal = journal_of(database)
+        first = call_of(key="first")
+        await recorded(journal, first)
+        size = (home / "aios.db-wal").stat().st_size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 4096, resource.RLIM_INFINITY))
+        error = await told(lambda then: journal.open(call_of(args=big(), key="refused"), then))
+        assert isinstance(error, Stopping) and error.code == "storage_full" and error.retry_after, repr(error)
+        assert "free some space" in error.message
+        assert journal.find("o", "a", "refused") is None
+        assert isinstance(await told(lambda then: journal.close(ended(first, said("kept")), then)), Stopping)
+        assert journal.find("o", "a", "first").result == said("kept")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        await recorded(journal, call_of(args=big(), key="taken"))
+        assert not database.statistics()["is_full"]
+        database.check_integrity()
+    with opened(home) as database:
+        journal = journal_of(database)
+        assert [record.key for record in journal.recover()] == ["taken"]
+        assert journal.find("o", "a", "first").result == said("kept")
+        assert journal.find("o", "a", "refused") is None
+    print("well")
+
+asyncio.run(main(pathlib.Path(sys.argv[1])))
+"""
+
+FAILED_SYNC = """
+import asyncio, os, pathlib, sys
+from failing_sync import fail_every_sync
+from journal_world import call_of, journal_of, opened, recorded, told
+from aios.kernel.database import Database
+
+async def main(home):
+    database = Database.open(home / "aios.db", durable=sys.argv[2] == "durable")
+    journal = journal_of(database)
+    await recorded(journal, call_of(key="before"))
+    if not fail_every_sync():
+        print("cannot")
+        return
+    for n in range(3):
+        error = await told(lambda then: journal.open(call_of(key=f"after{n}"), then))
+        print(error and (error.code, "restarted on a disk" in error.message))
+    print(database.statistics()["is_poisoned"], flush=True)
+    os._exit(0)
+
+asyncio.run(main(pathlib.Path(sys.argv[1])))
+"""
+
+WRITER = """
+import asyncio, pathlib, random, sys
+from journal_world import call_of, closed, ended, journal_of, opened, recorded, said
+
+async def caller(journal, dice, name):
+    for n in range(10**9):
+        call = call_of(key=f"{name}-{n}" if dice.random() < 0.5 else None)
+        call.id = f"{name}-{n}"
+        await recorded(journal, call)
+        print("open", call.id, call.key or "-", flush=True)
+        if dice.random() < 0.8:
+            await closed(journal, ended(call, said(call.id)))
+            print("done", call.id, call.key or "-", flush=True)
+
+async def main(home, run):
+    with opened(home, durable=run % 2 == 1) as database:
+        journal = journal_of(database)
+        journal.recover()
+        dice = random.Random(run)
+        await asyncio.gather(*[caller(journal, dice, f"r{run}c{n}") for n in range(8)])
+
+asyncio.run(main(pathlib.Path(sys.argv[1]), int(sys.argv[2])))
+"""
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def test_a_full_disk_refuses_clearly_loses_nothing_and_is_over_when_there_is_room(tmp_path: Path) -> None:
+    outcome = in_child(HERE + FULL_DISK, tmp_path)
+    assert outcome.stdout == "well\n", outcome.stderr
+
+
+def test_in_durable_mode_nothing_is_acknowledged_after_a_failed_sync_until_a_restart(tmp_path: Path) -> None:
+    outcome = in_child(HERE + FAILED_SYNC, tmp_path, "durable")
+    if outcome.stdout == "cannot\n":
+        pytest.skip("this machine has no seccomp")
+    refusal = "('storage_failed', True)\n"
+    assert outcome.stdout == refusal * 3 + "True\n", outcome.stderr
+    with opened(tmp_path, durable=True) as database:
+        assert "before" in [record.key for record in journal_of(database).recover()]
+
+
+def test_in_fast_mode_no_call_waits_for_a_sync(tmp_path: Path) -> None:
+    outcome = in_child(HERE + FAILED_SYNC, tmp_path, "fast")
+    if outcome.stdout == "cannot\n":
+        pytest.skip("this machine has no seccomp")
+    assert outcome.stdout == "None\n" * 3 + "False\n", outcome.stderr
+    with opened(tmp_path) as database:
+        assert len(journal_of(database).recover()) == 4
+
+
+async def test_a_sync_that_failed_while_the_log_was_folded_poisons_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken:
+        def wal_checkpoint(self, **_: object) -> None:
+            error = apsw.IOError("disk I/O error")
+            error.extendedresult = apsw.SQLITE_IOERR_FSYNC
+            raise error
+
+        def close(self) -> None:
+            real.close()
+
+    database = Database.open(tmp_path / "aios.db", durable=True)
+    real = database._folder
+    monkeypatch.setattr(database, "_folder", Broken())
+    database._fold_once(apsw.SQLITE_CHECKPOINT_PASSIVE)
+    with pytest.raises(Stopping, match="nothing more is accepted"):
+        await database.run(lambda c: None)
+    database.close()
+
+
+async def test_refused_ends_keep_their_order_and_are_written_with_the_next_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(tmp_path) as database:
+        journal = journal_of(database)
+        calls = [call_of(key=f"k{n}") for n in range(3)]
+        for call in calls:
+            await recorded(journal, call)
+
+        def full(_: object) -> None:
+            raise apsw.FullError("database or disk is full")
+
+        monkeypatch.setattr(database, "_together", full)
+        for call in calls:
+            assert isinstance(await told(lambda then, c=call: journal.close(ended(c, said(c.id)), then)), Stopping)
+        monkeypatch.undo()
+        await recorded(journal, call_of())
+        stored = database.read(lambda c: rows(c, "SELECT key, state FROM calls ORDER BY key"))
+        assert stored == [("k0", "done"), ("k1", "done"), ("k2", "done")]
+
+
+def test_killed_at_any_instant_the_journal_has_all_that_was_acknowledged(tmp_path: Path) -> None:
+    dice = random.Random(11)
+    for run in range(6):
+        command = [sys.executable, "-c", HERE + WRITER, str(tmp_path), str(run)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None
+            lines = [child.stdout.readline() for _ in range(dice.randrange(1, 400))]
+            child.send_signal(signal.SIGKILL)
+            lines += child.stdout.readlines()
+        # The last line may be cut short by the kill.
+        audit(tmp_path, [tuple(line.split()) for line in lines if line.endswith("\n")])
+
+
+def audit(home: Path, printed: list[tuple[str, ...]]) -> None:
+    """What was printed is on record: answers under keys, and every call that was open."""
+    acknowledged = {(id, key): what for what, id, key in printed}
+    with opened(home) as database:
+        database.check_integrity()
+        journal = journal_of(database)
+        still_open = {record.call_id for record in journal.recover()}
+        for (id, key), what in acknowledged.items():
+            found = journal.find("o", "a", key) if key != "-" else None
+            if what == "done":
+                assert id not in still_open
+                assert key == "-" or (found is not None and found.result == said(id))
+            elif key != "-":
+                # Its end may have been recorded and not yet printed.
+                assert found is not None
+                assert found.result == (None if id in still_open else said(id))

@@ -1,0 +1,236 @@
+"""An agent's files: versions, folders, trash, large contents on disk, and nobody else's."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aios.abi.calls import CALLS, Args, StoClear, StoCreate, StoList, StoRead, StoWrite
+from aios.abi.errors import BadRequest, Conflict, ModuleFault, NotFound, Stopping, TooLarge
+from aios.kernel.database import Database, value
+from aios.kernel.process import Process
+from aios.kernel.storage import StorageManager, manager
+from aios.kernel.syscall import Syscall
+from aios.testing import MockClock
+
+pytestmark = pytest.mark.anyio
+NAMES = {
+    StoCreate: "sto_create", StoWrite: "sto_write", StoRead: "sto_read", StoList: "sto_list", StoClear: "sto_clear",
+}  # fmt: skip
+LARGE = "x" * 200_000
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class World:
+    """A storage room on a home of its own, called by agents named at will."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.clock = MockClock()
+        self.num_calls = 0
+        self.open()
+
+    def open(self, *, durable: bool = False) -> None:
+        self.database = Database.open(self.home / "aios.db", durable=durable)
+        self.storage = StorageManager(self.database, self.home, self.clock)
+
+    def restart(self, *, durable: bool = False) -> None:
+        self.database.close()
+        self.open(durable=durable)
+
+    async def call(
+        self, args: Args, agent: str = "a", owner: str = "o", *, key: str | None = None, id: str = ""
+    ) -> Any:
+        self.num_calls += 1
+        process = Process(1, agent, owner)
+        call = Syscall(id or f"call_{self.num_calls}", CALLS[NAMES[type(args)]], args, process, 0.0, key)
+        self.storage.check(call)
+        return await self.storage.run(call)
+
+    async def write(self, path: str, content: str, agent: str = "a") -> int:
+        return int((await self.call(StoWrite(path=path, content=content), agent)).version)
+
+    async def read(self, path: str, version: int | None = None, agent: str = "a") -> str:
+        return str((await self.call(StoRead(path=path, version=version), agent)).content)
+
+    async def names(self, path: str = "", agent: str = "a") -> list[str]:
+        return [entry.path for entry in (await self.call(StoList(path=path), agent)).entries]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path)
+    yield world
+    world.database.check_integrity()
+    world.database.close()
+
+
+@pytest.mark.parametrize("content", ["", "short ☃", LARGE], ids=["empty", "short", "large"])
+@pytest.mark.parametrize("durable", [False, True], ids=["fast", "durable"])
+async def test_a_file_is_read_as_it_was_written_even_after_a_restart(world: World, content: str, durable: bool) -> None:
+    world.restart(durable=durable)
+    assert await world.write("notes/a.txt", content) == 1
+    world.restart()
+    assert await world.read("notes/a.txt") == content
+    assert world.storage.read_text("o", "a", "notes/a.txt") == content
+    assert world.storage.texts("o", "a") == {"notes/a.txt": content}
+
+
+async def test_every_write_is_a_version_and_the_older_ones_stay(world: World) -> None:
+    for n in range(1, 4):
+        assert await world.write("a.txt", f"text {n}") == n
+    assert await world.read("a.txt") == "text 3"
+    assert [await world.read("a.txt", n) for n in (1, 2, 3)] == ["text 1", "text 2", "text 3"]
+    with pytest.raises(NotFound, match="no version 4; the newest is 3"):
+        await world.read("a.txt", 4)
+
+
+async def test_a_listing_says_what_is_in_a_folder_and_no_deeper(world: World) -> None:
+    await world.write("b/c/d.txt", "12345")
+    await world.call(StoCreate(path="b/empty", kind="folder"))
+    await world.call(StoCreate(path="a.txt"))
+    assert await world.names() == ["a.txt", "b"]
+    assert await world.names("b") == ["b/c", "b/empty"]
+    assert await world.names("b/empty") == []
+    (stat,) = (await world.call(StoList(path="b/c/d.txt"))).entries
+    assert (stat.path, stat.kind, stat.size, stat.version, stat.modified) == (
+        "b/c/d.txt", "file", 5, 1, world.clock.wall(),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (StoCreate(path="file"), "there already"),
+        (StoCreate(path="folder", kind="folder"), "there already"),
+        (StoWrite(path="folder", content="x"), "is a folder"),
+        (StoWrite(path="file/below", content="x"), "'file' is a file"),
+        (StoCreate(path="file/below", kind="folder"), "'file' is a file"),
+    ],
+)
+async def test_what_is_there_is_not_replaced_by_another_kind(world: World, args: Args, message: str) -> None:
+    await world.write("file", "x")
+    await world.call(StoCreate(path="folder", kind="folder"))
+    with pytest.raises(Conflict, match=message):
+        await world.call(args)
+    assert await world.names() == ["file", "folder"]
+
+
+async def test_a_path_that_is_not_there_is_refused_with_the_nearest_that_is(world: World) -> None:
+    await world.write("notes/today.md", "x")
+    for args in (StoRead(path="notes/todya.md"), StoClear(path="notes/tody.md"), StoList(path="notes/today.m")):
+        with pytest.raises(NotFound, match=r"did you mean 'notes/today.md'"):
+            await world.call(args)
+    with pytest.raises(BadRequest, match="is a folder"):
+        await world.call(StoRead(path="notes"))
+
+
+async def test_what_is_cleared_is_gone_from_sight_with_all_below_and_its_name_is_free(world: World) -> None:
+    for path in ("a/b/c", "a/d", "a-z", "a0", "b"):
+        await world.write(path, path)
+    assert (await world.call(StoClear(path="a"))).count == 4
+    assert await world.names() == ["a-z", "a0", "b"]
+    with pytest.raises(NotFound):
+        await world.read("a/d")
+    assert await world.write("a/d", "new") == 1
+    assert await world.read("a/d") == "new"
+    assert world.database.read(lambda c: value(c, "SELECT count(*) FROM files WHERE trashed IS NOT NULL")) == 4
+
+
+async def test_large_contents_are_files_that_are_kept_once(world: World) -> None:
+    await world.write("a", LARGE)
+    await world.write("b", LARGE)
+    await world.write("c", LARGE, agent="b")
+    await world.write("d", "small")
+    blobs = [path for path in (world.home / "blobs").rglob("*") if path.is_file()]
+    assert [path.read_text() for path in blobs] == [LARGE]
+    assert blobs[0].stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("damage", ["changed", "gone"])
+async def test_a_large_content_that_was_damaged_is_never_given_out(world: World, damage: str) -> None:
+    await world.write("a", LARGE)
+    (blob,) = (path for path in (world.home / "blobs").rglob("*") if path.is_file())
+    blob.write_text("y" + LARGE[1:]) if damage == "changed" else blob.unlink()
+    with pytest.raises(ModuleFault):
+        await world.read("a")
+
+
+async def test_a_large_content_that_cannot_be_written_is_refused_and_nothing_changes(world: World) -> None:
+    await world.write("a", "before")
+    (world.home / "blobs").write_text("in the way")
+    with pytest.raises(Stopping) as refusal:
+        await world.write("a", LARGE)
+    assert refusal.value.code == "storage_full"
+    assert await world.read("a") == "before"
+
+
+async def test_what_is_no_text_or_too_much_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BadRequest, match="not valid Unicode"):
+        await world.write("a", "\ud800")
+    monkeypatch.setattr(manager, "MAX_FILE", 100)
+    with pytest.raises(TooLarge):
+        await world.write("a", "é" * 51)
+    monkeypatch.setattr(manager, "MAX_ENTRIES", 2)
+    await world.write("folder/file", "x")
+    with pytest.raises(TooLarge, match="clear some first"):
+        await world.write("third", "x")
+
+
+async def test_a_write_run_twice_under_a_key_is_one_version(world: World) -> None:
+    for args in (StoWrite(path="a", content="x"), StoCreate(path="f", kind="folder"), StoClear(path="a")):
+        first = await world.call(args, key="k", id=f"call_{args!r}")
+        world.restart()
+        assert await world.call(args, key="k", id=f"call_{args!r}") == first
+    assert await world.names() == ["f"]
+    assert world.database.read(lambda c: value(c, "SELECT count(*) FROM versions")) == 1
+
+
+async def test_paths_that_lead_out_are_refused_by_every_call(world: World) -> None:
+    for path in ("../a", "/a", "a/../../b", "a\0"):
+        for args in (StoRead(path=path), StoWrite(path=path, content="x"), StoCreate(path=path), StoClear(path=path)):
+            with pytest.raises(BadRequest):
+                await world.call(args)
+        with pytest.raises(BadRequest):
+            world.storage.read_text("o", "a", path)
+    assert {path.name for path in world.home.iterdir()} <= {"aios.db", "aios.db-wal", "aios.db-shm", "kernel.lock"}
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_agents_see_their_own_files_and_nothing_of_the_others(world: World, seed: int) -> None:
+    dice = random.Random(seed)
+    agents = [("o", "a"), ("o", "b"), ("p", "a"), ("o/a", "x")]
+    model: dict[tuple[str, str], dict[str, list[str]]] = {agent: {} for agent in agents}
+    paths = ["a", "b", "d/a", "d/b", "d/e/a"]
+    for step in range(250):
+        owner, agent = place = dice.choice(agents)
+        mine, path = model[place], dice.choice(paths)
+        try:
+            match dice.randrange(4):
+                case 0:
+                    content = f"secret of {agents.index(place)} step {step}" * dice.choice([1, 5000])
+                    await world.call(StoWrite(path=path, content=content), agent, owner)
+                    mine.setdefault(path, []).append(content)
+                case 1:
+                    file = await world.call(StoRead(path=path), agent, owner)
+                    assert [file.content, file.version] == [mine[path][-1], len(mine[path])]
+                case 2:
+                    await world.call(StoClear(path=path), agent, owner)
+                    del mine[path]
+                case 3:
+                    listed = (await world.call(StoList(), agent, owner)).entries
+                    assert {entry.path for entry in listed if entry.kind == "file"} == {p for p in mine if "/" not in p}
+        except NotFound as error:
+            message = error.message
+            assert path not in mine
+            assert "secret" not in message
+    for (owner, agent), mine in model.items():
+        assert world.storage.texts(owner, agent) == {path: versions[-1] for path, versions in mine.items()}
