@@ -11,11 +11,12 @@ from rich.live import Live as RichLive
 from rich.table import Table
 from rich.text import Text
 
+from aios.abi.calls import ProcessInfo
 from aios.eval.runner import Run
 from aios.kernel import Kernel, Process
 
-from .console import figure, safe, span
-from .view import doing, state
+from .console import figure, ordinal, safe, span
+from .view import foremost, state
 
 PER_SECOND = 8
 _OTHER_LINES = 6  # what stands above and below the agents
@@ -87,7 +88,7 @@ class Live:
     def _frame(self) -> Group:
         runs = sorted(self._runs, key=lambda run: (run.is_over, run.pid))
         room = max(3, self._console.height - _OTHER_LINES)
-        table = _new_table(self._console.width)
+        table = _new_table()
         for run in runs[:room]:
             self._add(table, run)
         more = Text(f"  … and {len(runs) - room} more", "dim") if len(runs) > room else Text("")
@@ -116,25 +117,24 @@ class Live:
         process = self._kernel.processes.get(run.pid)
         info = self._kernel.info(process)
         is_now = ("right" if run.is_right else "wrong") if run.is_over else state(info)
-        said = run.answers[-1] if run.is_over and run.answers else doing(info)
         table.add_row(
             run.agent,
             Text(is_now, _STYLES.get(is_now, "")),
-            one_line(run.task.prompts[min(len(run.answers), len(run.task.prompts) - 1)]),
-            one_line(said),
+            "" if run.is_over else _doing(info),
+            one_line(_text(run)),
             str(_tokens(process)),
             str(process.num_switches),
             span(info.wait_s),
         )
 
 
-def _new_table(columns: int) -> Table:
+def _new_table() -> Table:
     table = Table(box=None, padding=(0, 1), header_style="dim", expand=True)
     for name, justify, size in (
         ("AGENT", "left", 9),
         ("STATE", "left", 7),
-        ("TASK", "left", None),
-        ("DOING", "left", max(18, columns // 4)),
+        ("DOING", "left", 12),
+        ("TASK, THEN ANSWER", "left", None),
         ("TOKENS", "right", 6),
         ("SWITCH", "right", 6),
         ("WAITED", "right", 6),
@@ -148,6 +148,22 @@ def _new_table(columns: int) -> Table:
             overflow="ellipsis",
         )
     return table
+
+
+def _doing(info: ProcessInfo) -> str:
+    call = foremost(info)
+    if call is None:
+        return ""
+    if call.position is not None:
+        return f"{ordinal(call.position)} in line"
+    return "thinks" if call.name == "llm_generate" else call.name
+
+
+def _text(run: Run) -> str:
+    """What is asked now; what was answered in the end."""
+    if run.is_over:
+        return run.error or run.answers[-1]
+    return run.task.prompts[min(len(run.answers), len(run.task.prompts) - 1)]
 
 
 def _tokens(process: Process) -> int:

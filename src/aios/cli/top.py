@@ -1,0 +1,94 @@
+"""`aios top`: processes, queues and cores, live."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from aios.abi.calls import ProcessInfo
+from aios.sdk import Client
+
+from . import view
+from .connect import client
+from .console import figure, print_json, safe
+
+_STYLES = {"running": "green", "queued": "yellow", "blocked": "yellow", "stopped": "red", "idle": "dim"}
+_RANK = ("running", "queued", "blocked", "stopped", "idle")
+
+
+def command(
+    interval: Annotated[float, typer.Option("--interval", "-i", min=0.1, max=60, help="Seconds a picture.")] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="One picture, and end.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One picture as JSON, and end.")] = False,
+) -> None:
+    """Show processes as they run: the busiest first, under a bar of each core's slots. Leave with ctrl-C.
+
+    \b
+    Examples:
+      aios top
+      aios top --once
+    """
+    with client() as kernel:
+        if as_json:
+            processes, cores = _look(kernel)
+            print_json({"processes": processes, "cores": cores})
+        elif once:
+            Console().print(_picture(*_look(kernel), None))
+        else:
+            _follow(kernel, interval)
+
+
+def _look(kernel: Client) -> tuple[list[ProcessInfo], list[dict[str, Any]]]:
+    processes = [p for p in kernel.proc_list().processes if not view.is_ours(p)]
+    processes.sort(key=lambda p: (_RANK.index(s) if (s := view.state(p)) in _RANK else 9, -p.tokens_out, p.pid))
+    return processes, kernel.fetch("GET", "/aios/v1/cores")["cores"]
+
+
+def _follow(kernel: Client, interval: float) -> None:
+    console = Console()
+    try:
+        with Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
+            while True:
+                live.update(_picture(*_look(kernel), console.height), refresh=True)
+                time.sleep(interval)
+    except KeyboardInterrupt:
+        return  # that is how one leaves
+
+
+def _picture(processes: list[ProcessInfo], cores: list[dict[str, Any]], height: int | None) -> Group:
+    lines = [_summary(processes), *(_bar(core) for core in cores), Text("")]
+    room = len(processes) if height is None else max(3, height - len(lines) - 2)
+    table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
+    for title in view.TITLES:
+        right = title.startswith(">")
+        table.add_column(title.lstrip(">"), justify="right" if right else "left", no_wrap=True, overflow="ellipsis")
+    for process in processes[:room]:
+        cells = [Text(safe(str(cell))) for cell in view.row(process)]
+        cells[2].stylize(_STYLES.get(cells[2].plain, ""))
+        table.add_row(*cells)
+    more = [Text(f"… and {len(processes) - room} more", "dim")] if len(processes) > room else []
+    return Group(*lines, table, *more)
+
+
+def _summary(processes: list[ProcessInfo]) -> Text:
+    states = [view.state(process) for process in processes]
+    counts = ", ".join(f"{states.count(each)} {each}" for each in _RANK if each in states)
+    tokens = figure(sum(process.tokens_out for process in processes))
+    switches = figure(sum(process.num_switches for process in processes))
+    return Text(f"{len(processes)} processes{f': {counts}' if counts else ''} · {tokens} tokens, {switches} switches")
+
+
+def _bar(core: dict[str, Any]) -> Text:
+    """A core's slots: one cell each while there are few."""
+    busy, slots = core["active"], core["slots"]
+    cells = min(slots, 40)
+    full = round(busy * cells / slots)
+    text = Text(f"{core['name'][:12]:<12} ", no_wrap=True, overflow="ellipsis")
+    text.append("█" * full, "green").append("░" * (cells - full), "dim")
+    return text.append(f" {busy}/{slots} slots, {safe(core['model'])}")
