@@ -11,7 +11,8 @@ from aios.kernel.storage.base import clean_path, folders_of, parent_of
 
 ATTACKS = [
     "../x", "a/../../x", "..", ".", "./a", "a/./b", "/etc/passwd", "//etc", "a//b", "a\0b", "a\\..\\b",
-    "\\\\host\\share", "C:/x", "c:\\x", "~/x", "~root", "a/..", "", "a\nb", "a\x7fb", "a/\ud800", "x" * 1025, "/".join("a" * 40), "a/../a",
+    "\\\\host\\share", "C:/x", "c:\\x", "~/x", "~root", "a/..", "", "a\nb", "a\x7fb", "a/\ud800",
+    "x" * 1025, "/".join("a" * 40), "a/../a",
 ]  # fmt: skip
 
 
