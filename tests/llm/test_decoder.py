@@ -81,6 +81,20 @@ def test_logits_are_those_of_a_plain_float64_llama(name: str) -> None:
         assert np.abs(logits[0] - expected[position]).max() < 1e-4
 
 
+def test_long_sequences_are_computed_as_short_ones_are() -> None:
+    long = {"max_position_embeddings": 1024, "num_hidden_layers": 1}
+    sizes, decoder = tiny_model.config(**long), tiny_model.decoder(**long)
+    tokens = np.random.default_rng(1).integers(0, sizes["vocab_size"], 530).tolist()
+    expected = reference(sizes, tiny_model.weights(sizes), tokens)
+    kv = prefilled(decoder, tokens[:500], room=600)
+    short = prefilled(decoder, tokens[:9])
+    for position in range(500, 530):
+        alone = decoder.decode([tokens[position]], [kv], [position])[0].copy()
+        beside = decoder.decode([3, tokens[position]], [short, kv], [9, position])[1]
+        assert np.abs(alone - expected[position]).max() < 1e-4
+        assert beside.tobytes() == alone.tobytes()
+
+
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_rows_logits_have_the_same_bits_in_any_company(name: str) -> None:
     decoder = tiny_model.decoder(**SHAPES[name])

@@ -36,16 +36,20 @@ WEIGHTS = Path(__file__).parent / "local" / "weights"
 
 
 class _Job:
-    """A sequence on its way through one slice: what its `run` waits for. `left` belongs to the engine's thread."""
+    """A sequence on its way through one slice: what its `run` waits for.
+
+    `left`, and `unsent` (tokens that the event loop has not heard of), belong to the engine's thread.
+    """
 
     def __init__(self, sequence: Sequence, *, left: int | None, is_streamed: bool) -> None:
         self.sequence = sequence
         self.left = left
+        self.unsent = 0
+        self.is_streamed = is_streamed
         self.is_over = False
         """The sequence has left the engine."""
         self.failure: ModuleFault | None = None
         self.bell = asyncio.Event()
-        self._is_streamed = is_streamed
         self._text = ""
         self._tokens = 0
 
@@ -53,8 +57,7 @@ class _Job:
         self._text += text
         self._tokens += tokens
         self.is_over = self.is_over or is_over
-        if self.is_over or (self._is_streamed and self._text):
-            self.bell.set()
+        self.bell.set()
 
     def fail(self, error: ModuleFault) -> None:
         self.failure, self.is_over = error, True
@@ -295,7 +298,11 @@ class NanoCore:
                 if job.left <= 0 and not is_over:
                     engine.remove(sequence.id)
                     is_over = True
-            news.append(_News(job, sequence.take_text(), 1, is_over))
+            job.unsent += 1
+            # The loop is woken only for what somebody listens to.
+            if is_over or (job.is_streamed and sequence.has_text):
+                news.append(_News(job, sequence.take_text(), job.unsent, is_over))
+                job.unsent = 0
         return news
 
     def _post(self, news: list[_News]) -> None:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from .blas import kernel_family, use_one_thread
-from .kv import KV, STEP, KVShape
+from .kv import KV, MANY, STEP, KVShape
 from .linear import F32, MAX_ROWS, aligned, blocks_in, blocks_out, proven_rows, tiled
 
 CHUNK = 64
@@ -261,23 +261,26 @@ class _Batch:
         group = heads // shape.kv_heads
         by_group = scores.reshape(count, shape.kv_heads, group, longest)
         mine = [by_group[i, :, :, :n] for i, n in enumerate(seen.tolist())]
+        pairs = zip(room.queries, mine, strict=False)
+        asked = [(q, m) if m.shape[2] <= MANY else (q[:, :, None], m[:, :, None]) for q, m in pairs]
         at = (lengths - 1).tolist()
         for kv, position in zip(kvs, at, strict=True):
             kv.room_for(position + 1, position)
         views = [kv.views(position + 1) for kv, position in zip(kvs, at, strict=True)]
-        self._rows = list(zip(views, at, room.new_kv, room.queries, mine, self._attended, strict=False))
+        self._asking = list(zip(views, at, room.new_kv, asked, strict=False))
+        self._answering = list(zip(views, mine, self._attended, strict=True))
 
     def attend(self, layer: int) -> None:
         matmul, scores = np.matmul, self._scores
-        for views, at, new, query, mine, _ in self._rows:
+        for views, at, new, (query, out) in self._asking:
             keys, _, both = views[layer]
             both[:, at] = new
-            matmul(query, keys, out=mine)
+            matmul(query, keys, out=out)
         np.add(scores, self._mask, out=scores)
         np.maximum.reduce(scores, axis=-1, keepdims=True, out=self._best)
         np.subtract(scores, self._best, out=scores)
         np.exp(scores, out=scores)
-        for views, _, _, _, mine, out in self._rows:
+        for views, mine, out in self._answering:
             matmul(mine, views[layer].values, out=out)
         sums = np.add.reduceat(self._flat, self._segments)[::2]
         np.divide(self._by_head, sums.reshape(self._best.shape), out=self._by_head)
@@ -287,7 +290,8 @@ def _attend_chunk(room: _Workspace, view: Any, mask: F32, start: int, end: int) 
     count = end - start
     view.both[:, start:end] = room.new_kv[:count].swapaxes(0, 1)
     queries = room.queries[:count].transpose(1, 2, 0, 3)
-    scores = np.matmul(queries, view.keys[:, None, :, :end])
+    keys = view.both[: len(view.values), None, :end]
+    scores = np.matmul(queries, keys.swapaxes(2, 3))
     np.add(scores, mask, out=scores)
     np.subtract(scores, np.maximum.reduce(scores, axis=-1, keepdims=True), out=scores)
     np.exp(scores, out=scores)

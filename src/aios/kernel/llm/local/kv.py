@@ -16,6 +16,8 @@ from .linear import F32, aligned
 
 STEP = 16
 """Attention looks at whole steps of positions, so its views change only every STEP tokens (and stay aligned)."""
+MANY = 512
+"""Above this many positions scores are computed head by head: OpenBLAS packs larger products, at 5 times the cost."""
 _SMALLEST = 128
 
 
@@ -43,7 +45,10 @@ class KVShape:
 
 
 class LayerView(NamedTuple):
-    """What attention reads and writes in one layer: keys (heads, dim, n), values (heads, n, dim), and both to write."""
+    """What attention reads and writes in one layer: keys (heads, dim, n), values (heads, n, dim), and both as stored.
+
+    With MANY positions keys are (heads, 1, dim, n).
+    """
 
     keys: F32
     values: F32
@@ -84,9 +89,10 @@ class KV:
         seen = -(-tokens // STEP) * STEP
         if seen != self._seen:
             heads = self._data.shape[1] // 2
-            self._views = [
-                LayerView(layer[:heads, :seen].swapaxes(1, 2), layer[heads:, :seen], layer) for layer in self._data
-            ]
+            keys = self._data[:, :heads, :seen].swapaxes(2, 3)
+            if seen > MANY:
+                keys = keys[:, :, None]
+            self._views = list(map(LayerView, keys, self._data[:, heads:, :seen], self._data))
             self._seen = seen
         return self._views
 

@@ -89,6 +89,11 @@ class Sequence:
             self.logprobs.append(self.sampler.logprob(logits, token))
         self._accept(token)
 
+    @property
+    def has_text(self) -> bool:
+        """Whether `take_text` would give any."""
+        return any(self._fresh)
+
     def take_text(self) -> str:
         """The text that became certain since the last time."""
         text = "".join(self._fresh)

@@ -1,0 +1,1 @@
+"""Benchmarks: each file measures one thing and asserts nothing."""
