@@ -37,7 +37,8 @@ class ChatRequest(LLMGenerate, frozen=True, kw_only=True, forbid_unknown_fields=
 
 _SPEC = msgspec.structs.replace(CALLS["llm_generate"], args=ChatRequest)
 _KNOWN = frozenset(ChatRequest.__struct_encode_fields__)
-_FIELDS = tuple(name for name in LLMGenerate.__struct_fields__ if name not in ("extra", "max_tokens"))
+_OURS = ("extra", "stream", "stream_options", "n", "max_completion_tokens")
+"""Fields of the request that are none of the call."""
 _keys = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -50,10 +51,12 @@ def decode_chat(body: bytes) -> tuple[ChatRequest, LLMGenerate]:
     if limit is not None and limit < 1:
         raise BadRequest("max_completion_tokens must be at least 1", param="max_completion_tokens")
     raw = _keys(body)
-    unknown = {name: msgspec.json.decode(raw[name]) for name in raw.keys() - _KNOWN}
-    extra = {name: value for name, value in unknown.items() if value is not None}
-    known = {name: value for name in _FIELDS if (value := getattr(request, name)) is not None}
-    return request, LLMGenerate(max_tokens=limit, extra=extra or None, **known)
+    extra = {name: value for name in raw.keys() - _KNOWN if (value := msgspec.json.decode(raw[name])) is not None}
+    fields = msgspec.structs.asdict(request)
+    for name in _OURS:
+        del fields[name]
+    fields["max_tokens"] = limit
+    return request, LLMGenerate(extra=extra or None, **fields)
 
 
 async def chat_completions(exchange: Exchange) -> None:

@@ -31,6 +31,7 @@ HEAD_SECONDS = 10.0
 REQUEST_SECONDS = 60.0
 UNREAD_SECONDS = 30.0
 KEEP_ALIVE = 75
+BACKLOG = 2048
 HEAD = b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
 
 
@@ -46,6 +47,7 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
+        sock.listen(BACKLOG)  # two kernels may bind one port, but only one may listen on it
         sock.setblocking(False)
     except OSError as error:
         sock.close()
@@ -151,6 +153,7 @@ class Server(uvicorn.Server):
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
+                backlog=BACKLOG,
                 timeout_keep_alive=KEEP_ALIVE,
                 timeout_graceful_shutdown=5,
             )

@@ -239,8 +239,9 @@ class Events:
         self._logprobs: list[TokenLogprob] = []
         self._tokens = 0
 
-    def feed(self, data: bytes) -> None:
-        """Bytes as they came. Raises UpstreamFault for garbage and for an error that the server sends."""
+    def feed(self, data: bytes) -> bool:
+        """Bytes as they came; says whether the stream is done. Raises UpstreamFault for garbage and for an error that
+        the server sends."""
         if self._rest:
             data = self._rest + data
         if b"\r" in data:
@@ -255,6 +256,7 @@ class Events:
                 self._take(_PLAIN + payload, payload)
         if self._raw:
             self._flush()
+        return self.is_done
 
     def _take(self, event: bytes, payload: bytes) -> None:
         if payload == b"[DONE]":
@@ -331,11 +333,12 @@ class Events:
         finish = _REASONS.get(self.answer.finish or "", "stop")
         self._emit(Chunk(text, deltas, logprobs, finish, self.answer.usage, tokens, raw))
 
-    def finish(self) -> None:
+    def finish(self) -> Answer:
         """The stream has ended. Raises UpstreamFault when it ended before the answer did."""
         if not self.is_done and self.answer.finish is None:
             raise UpstreamFault(f"core '{self._core}': its server cut the stream short", code="upstream_cut")
         self._release()
+        return self.answer
 
 
 def _payload(event: bytes) -> bytes:

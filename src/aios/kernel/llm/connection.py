@@ -1,0 +1,280 @@
+"""Pooled HTTP/1.1 connections to one server, for requests that post JSON. Knows nothing of what is in them.
+
+Written on a Protocol since each streamed token would otherwise wake a reader's task: what arrives is handed on inside
+the callback that received it. Measured beside aiohttp's client: a third of the CPU time of a request, half of a
+token's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+import httptools
+
+from aios.abi.errors import AiosError
+
+CONNECT_SECONDS = 10.0
+IDLE_SECONDS = 30.0
+"""An idle connection older than this is not used again: something between may have forgotten it."""
+LINGER_SECONDS = 1.0
+"""How long a connection whose answer is complete for us may take to end it, before it is closed instead of kept."""
+MAX_HEAD = 64 << 10
+MAX_WHOLE = 64 << 20
+
+OnData = Callable[[bytes], bool]
+"""Takes a piece of a stream; says whether that was all. May raise an AiosError, which ends the request."""
+
+
+class Broken(ConnectionError):
+    """The server closed, or did not speak HTTP. `is_stale`: a kept connection was closed before it said a word."""
+
+    def __init__(self, why: str, *, is_stale: bool = False) -> None:
+        super().__init__(why)
+        self.is_stale = is_stale
+
+
+class Response:
+    """What came back. `is_streamed`: the body went to the listener, and `body` is empty."""
+
+    __slots__ = ("body", "headers", "is_streamed", "status")
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.is_streamed = False
+        self.body = b""
+
+
+class Pool:
+    """Connections to the origin of `url`. `headers` go with each request; they may hold a key and are never shown."""
+
+    def __init__(self, url: str, headers: dict[str, str]) -> None:
+        parts = urlsplit(url)
+        self.host = parts.hostname or ""
+        self.port = parts.port or (443 if parts.scheme == "https" else 80)
+        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        lines = [f"POST {parts.path} HTTP/1.1", f"host: {parts.netloc.rpartition('@')[2]}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        self._head = "\r\n".join(lines).encode("latin-1") + b"\r\ncontent-length: "
+        self._idle: list[Connection] = []
+        self._is_closed = False
+
+    async def post(self, body: bytes, timeout: float, on_data: OnData | None) -> Response:
+        """Post `body`. An event stream goes to `on_data`, if there is one. Cancelling closes the connection.
+
+        Raises TimeoutError after `timeout` seconds of silence, and ConnectionError.
+        """
+        data = b"%s%d\r\n\r\n%s" % (self._head, len(body), body)
+        connection = self._take()
+        if connection is not None:
+            try:
+                return await connection.ask(data, timeout, on_data)
+            except Broken as error:
+                if not error.is_stale:
+                    raise
+        return await (await self._connect()).ask(data, timeout, on_data)
+
+    def _take(self) -> Connection | None:
+        oldest = asyncio.get_running_loop().time() - IDLE_SECONDS
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.idle_since > oldest:
+                return connection
+            connection.close()
+        return None
+
+    async def _connect(self) -> Connection:
+        loop = asyncio.get_running_loop()
+        name = self.host if self._tls is not None else None
+        async with asyncio.timeout(CONNECT_SECONDS):
+            _, connection = await loop.create_connection(
+                lambda: Connection(self), self.host, self.port, ssl=self._tls, server_hostname=name
+            )
+        return connection
+
+    def keep(self, connection: Connection) -> None:
+        if self._is_closed:
+            connection.close()
+        else:
+            self._idle.append(connection)
+
+    def forget(self, connection: Connection) -> None:
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    def close(self) -> None:
+        self._is_closed = True
+        for connection in self._idle[:]:
+            connection.close()
+
+
+class Connection(asyncio.Protocol):
+    """One connection, one request at a time."""
+
+    _transport: asyncio.Transport
+
+    def __init__(self, pool: Pool) -> None:
+        self.idle_since = 0.0
+        self._pool = pool
+        self._loop = asyncio.get_running_loop()
+        self._waiter: asyncio.Future[Response] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._was_used = False
+        self._keeps_alive = False
+        self._parser = httptools.HttpResponseParser(self)
+        self._is_closing = False
+        self._reset()
+
+    def _reset(self) -> None:
+        self._response = Response()
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._on_data: OnData | None = None
+        self._error: AiosError | None = None
+        self._has_head = self._has_body = self._is_complete = False
+        self._heard = 0.0
+
+    async def ask(self, data: bytes, timeout: float, on_data: OnData | None) -> Response:
+        self._reset()
+        self._on_data = on_data
+        self._timeout = timeout
+        self._sent = self._loop.time()
+        self._waiter = self._loop.create_future()
+        self._timer = self._loop.call_later(timeout, self._check)
+        self._transport.write(data)
+        try:
+            return await self._waiter
+        finally:
+            self._timer.cancel()
+            self._waiter = None
+            self._was_used = True
+            self._leave()
+
+    def _leave(self) -> None:
+        """Nobody waits here any more: keep the connection if its answer has ended well, or soon will."""
+        if self._is_complete:
+            self._release()
+        elif self._has_body and not self._is_closing:
+            self._on_data = None
+            self._timer = self._loop.call_later(LINGER_SECONDS, self.close)
+        else:
+            self.close()
+
+    def _release(self) -> None:
+        if self._is_closing or not self._keeps_alive:
+            self.close()
+        else:
+            self.idle_since = self._loop.time()
+            self._pool.keep(self)
+
+    def close(self) -> None:
+        self._is_closing = True
+        self._pool.forget(self)
+        self._transport.abort()
+
+    def _check(self) -> None:
+        """Whether the server has been silent for too long. Set once, and again only when it fires too early."""
+        silent = self._loop.time() - max(self._sent, self._heard)
+        if silent < self._timeout:
+            self._timer = self._loop.call_later(self._timeout - silent, self._check)
+        else:
+            self._fail(TimeoutError())
+
+    def _fail(self, error: Exception) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(error)
+        self._is_closing = True
+        self._transport.abort()
+
+    def _finish(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            if not self._response.is_streamed:
+                self._response.body = b"".join(self._parts)
+            self._waiter.set_result(self._response)
+
+    # ── from the transport ──
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._heard = self._loop.time()
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:
+            self._fail(self._error or Broken("its server does not speak HTTP/1.1"))
+            return
+        if self._error is not None:
+            self._fail(self._error)
+        elif not self._has_head:
+            self._size += len(data)
+            if self._size > MAX_HEAD:
+                self._fail(Broken("its server sends endless headers"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._is_closing = True
+        self._pool.forget(self)
+        if self._waiter is None or self._waiter.done():
+            return
+        if self._has_head and exc is None and self._ends_by_closing():
+            self._is_complete, self._keeps_alive = True, False
+            self._finish()
+        elif self._has_head:
+            self._fail(Broken("its server cut the answer short"))
+        else:
+            self._fail(Broken("its server closed the connection", is_stale=self._was_used and not self._heard))
+
+    def _ends_by_closing(self) -> bool:
+        headers = self._response.headers
+        return "content-length" not in headers and "transfer-encoding" not in headers
+
+    # ── from the parser ──
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._response.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        response = self._response
+        response.status = self._parser.get_status_code()
+        if response.status < 200:
+            return
+        self._has_head = True
+        kind = response.headers.get("content-type", "")
+        response.is_streamed = (
+            self._on_data is not None and response.status == 200 and kind.startswith("text/event-stream")
+        )
+
+    def on_body(self, data: bytes) -> None:
+        if self._response.is_streamed:
+            self._hand_on(data)
+            return
+        self._size += len(data)
+        self._parts.append(data)
+        if self._size > MAX_WHOLE:
+            self._fail(Broken(f"its server answered with more than {MAX_WHOLE} bytes"))
+
+    def _hand_on(self, data: bytes) -> None:
+        if self._on_data is None or self._error is not None:
+            return
+        try:
+            if self._on_data(data):
+                self._has_body = True
+                self._finish()
+        except AiosError as error:
+            self._error = error
+
+    def on_message_complete(self) -> None:
+        if self._response.status < 200:
+            self._response = Response()
+            return
+        self._keeps_alive = self._parser.should_keep_alive()
+        self._is_complete = True
+        if self._waiter is not None:
+            if self._error is None:
+                self._finish()
+        elif self._timer is not None:
+            self._timer.cancel()
+            self._release()
