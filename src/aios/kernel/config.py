@@ -59,6 +59,8 @@ class JournalSection(Section, frozen=True):
 
 
 class RouterSection(Section, frozen=True):
+    """`default` names the core that gets requests for models nobody knows; without it they are an error."""
+
     default: str | None = None
 
 
