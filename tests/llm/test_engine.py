@@ -92,7 +92,7 @@ def interleaved(engine: Engine, wanted: list[Spec], rng: random.Random, slots: i
     return done
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32), slots=st.integers(1, 8))
 def test_interrupted_sequences_in_any_company_say_what_they_say_alone(shared: Engine, seed: int, slots: int) -> None:
     rng = random.Random(seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import time
 from collections.abc import AsyncIterator
@@ -18,6 +19,7 @@ from aios.abi.messages import Chunk, FunctionSpec, Generation, Message, ToolSpec
 from aios.kernel.llm.base import Request
 from aios.kernel.llm.nano import NanoCore
 from aios.kernel.syscall import Suspended
+from aios.testing import booted, principal
 
 pytestmark = pytest.mark.anyio
 
@@ -199,6 +201,32 @@ async def test_memory_for_not_even_one_sequence_is_refused_at_the_start(folder: 
 async def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModuleFault, match=str(tmp_path)):
         await NanoCore(folder=tmp_path).open()
+
+
+async def test_in_a_kernel_round_robin_on_two_slots_changes_no_byte(folder: Path) -> None:
+    """Sixteen agents, quantum 4, two slots, temperature 0.8: what each says alone under fifo."""
+    wanted = [
+        ask(f"agent {n} " + "x" * n * 7, seed=n, temperature=0.8, min_tokens=64, max_tokens=80) for n in range(16)
+    ]
+
+    async def said(policy: str, slots: int, *, together: bool) -> tuple[list[Generation], int]:
+        core = NanoCore(folder=folder, slots=slots, kv_bytes=1 << 26)
+        async with booted(cores={"nano": core}, policy=policy, quantum=4) as kernel:
+            agents = [principal(kernel, f"agent{n}") for n in range(len(wanted))]
+            calls = [
+                functools.partial(kernel.call, who, "llm_generate", args)
+                for who, args in zip(agents, wanted, strict=True)
+            ]
+            answers = await asyncio.gather(*(c() for c in calls)) if together else [await c() for c in calls]
+            assert core.statistics()["kv"]["sequences"] == 0
+            return answers, sum(process.num_switches for process in kernel.processes.list(ended=True))
+
+    alone, none = await said("fifo", 1, together=False)
+    shared, switches = await said("rr", 2, together=True)
+    assert none == 0
+    assert switches >= 100
+    assert shared == alone
+    assert all(answer.usage.completion_tokens >= 64 for answer in shared)
 
 
 # ── tools and schemas ──

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -31,6 +32,9 @@ from .local.grammar import GrammarError, Vocabulary
 from .local.request import Translator
 from .local.sequence import Sequence
 from .local.tokenizer import Tokenizer
+
+SWITCH_INTERVAL = 0.0005
+"""Seconds that one thread of Python may keep another waiting; Python's own 5 ms would stall every step."""
 
 WEIGHTS = Path(__file__).parent / "local" / "weights"
 
@@ -133,6 +137,8 @@ class NanoCore:
         self.context_length = engine.context
         self.slots = min(self.slots, self._kv_bytes // engine.pool.shape.bytes(engine.context))
         self._inbox = _Inbox()
+        # The engine gives the interpreter up at each matrix product and wants it back at once, while the loop is busy.
+        sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL))
         self._thread = threading.Thread(target=self._work, args=(engine, self._inbox), name=self.name, daemon=True)
         self._thread.start()
 
@@ -225,8 +231,9 @@ class NanoCore:
         assert self._translator is not None
         spec = self._translator.spec(request.args)
         try:
-            if spec.answer is not None or spec.call is not None:  # compiling a schema may take a while
-                await asyncio.to_thread(engine.grammars.prepare, spec.answer, spec.call)
+            for schema in (spec.answer, spec.call):
+                if schema is not None and not engine.grammars.is_ready(schema):
+                    await asyncio.to_thread(engine.grammars.prepared, schema)  # may take a while
             return engine.new(request.id, spec)
         except GrammarError as error:
             raise _bad_schema(error, spec.answer is not None) from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,7 @@ from .sampler import Mask
 
 MAX_SCHEMA_BYTES = 100_000
 MAX_SCHEMA_DEPTH = 64
+MAX_COMPILED = 64
 _COMPACT = {"whitespace_flexible": False, "item_separator": ",", "key_separator": ":"}
 
 
@@ -71,17 +73,27 @@ class Grammars:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
-        self._compiled = functools.lru_cache(maxsize=64)(self._compile)
+        self._compiled: dict[str, Any] = {}  # the latest used last
+        self._lock = threading.Lock()
 
     def matcher(self, schema: str) -> Any:
         """A fresh matcher for `schema` (JSON text from `response_schema` or `call_schema`). Raises GrammarError."""
-        return self._compiled(schema).deep_copy()
+        return self.prepared(schema).deep_copy()
 
-    def prepare(self, *schemas: str | None) -> None:
+    def is_ready(self, schema: str | None) -> bool:
+        """Whether nothing is to be compiled for `schema`."""
+        return schema is None or schema in self._compiled
+
+    def prepared(self, schema: str) -> Any:
         """Compile what will be asked for; takes up to a second for the largest schemas. Raises GrammarError."""
-        for schema in schemas:
-            if schema is not None:
-                self._compiled(schema)
+        with self._lock:
+            matcher = self._compiled.pop(schema, None)
+        matcher = matcher or self._compile(schema)
+        with self._lock:
+            self._compiled[schema] = matcher
+            if len(self._compiled) > MAX_COMPILED:
+                del self._compiled[next(iter(self._compiled))]
+        return matcher
 
     def _compile(self, schema: str) -> Any:
         from llguidance import LLMatcher  # heavy, and a kernel without constrained calls does without it
@@ -112,7 +124,8 @@ class Guide:
     ) -> None:  # fmt: skip
         self._vocabulary = grammars.vocabulary
         self._matcher = grammars.matcher(answer) if answer is not None else None
-        self._call_matcher = grammars.matcher(call) if call is not None else None
+        self._grammars = grammars
+        self._call = call
         self._may_call = may_call or must_call
         self._must_call = must_call
         self._is_first = True
@@ -143,7 +156,7 @@ class Guide:
         self._is_first = False
         if token == vocabulary.call and not self.in_call:
             self.in_call = True
-            self._matcher = self._call_matcher
+            self._matcher = self._grammars.matcher(self._call) if self._call is not None else None
         elif self._matcher is not None and token != vocabulary.end:
             self._matcher.consume_token(token)
             self._check()
