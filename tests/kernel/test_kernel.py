@@ -25,6 +25,7 @@ from aios.abi.errors import (
 from aios.abi.messages import Chunk, Message
 from aios.kernel import Config, Kernel, State
 from aios.kernel.config import Scheduler
+from aios.kernel.process import ProcessState
 from aios.testing import MockClock, ScriptedCore, booted, principal
 
 pytestmark = pytest.mark.anyio
@@ -311,3 +312,55 @@ async def test_a_second_kernel_on_the_same_home_is_refused_in_one_sentence(tmp_p
         with pytest.raises(Exception, match="another kernel") as caught:
             await Kernel.boot(Config(), tmp_path, cores={})
         assert "\n" not in str(caught.value)
+
+
+async def test_a_process_that_outlived_its_kernel_goes_on_with_its_key_and_its_answer(tmp_path: Path) -> None:
+    core = ScriptedCore("answer")
+    core.gate.clear()
+    async with booted(cores={"one": core}, home=tmp_path) as kernel:
+        child = await kernel.call(principal(kernel, is_admin=True), "proc_spawn", abi.ProcSpawn(agent="a", nice=4))
+        kernel.submit(kernel.authenticate(child.key), "llm_generate", ask(), key="k")
+        await core.entered(1)
+        await kernel.stop(drain=0.0)
+    core.gate.set()
+    async with booted(cores={"one": core}, home=tmp_path) as kernel:
+        who = kernel.authenticate(child.key)
+        assert (await kernel.call(who, "llm_generate", ask(), key="k")).message.content == "answer"
+        process = kernel.processes.get(child.pid)
+        assert (process.agent, process.nice, process.state) == ("a", 4, ProcessState.RUNNING)
+        admin = principal(kernel, is_admin=True)
+        await kernel.call(admin, "proc_signal", abi.ProcSignal(pid=child.pid, signal="exit"))
+        with pytest.raises(Unauthorized):
+            kernel.authenticate(child.key)
+
+
+async def test_a_process_that_died_with_its_kernel_is_not_shown_once_its_last_call_is_done(tmp_path: Path) -> None:
+    core = ScriptedCore("answer")
+    core.gate.clear()
+    async with booted(cores={"one": core}, home=tmp_path) as kernel:
+        child = await kernel.call(principal(kernel, is_admin=True), "proc_spawn", abi.ProcSpawn(agent="a"))
+        kernel.submit(kernel.authenticate(child.key), "llm_generate", ask(), key="k")
+        await core.entered(1)
+        await kernel.stop(drain=0.0)
+    async with booted(cores={"one": core}, home=tmp_path) as kernel:
+        assert [p.pid for p in kernel.processes.list()] == [child.pid]
+        core.gate.set()
+        revived = principal(kernel, "a", owner="test")
+        await kernel.call(revived, "llm_generate", ask(), key="k")
+        assert child.pid not in [p.pid for p in kernel.processes.list()]
+
+
+async def test_a_keyed_write_that_the_disk_refused_may_be_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with booted(home=tmp_path) as kernel:
+        who = principal(kernel)
+
+        async def full(call: Any) -> Any:
+            raise Stopping("the disk is full", code="storage_full")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(kernel.memory, "run", full)
+            with pytest.raises(Stopping):
+                await kernel.call(who, "mem_write", abi.MemWrite(content="x"), key="k")
+        assert (await kernel.call(who, "mem_write", abi.MemWrite(content="x"), key="k")).id

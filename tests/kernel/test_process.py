@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aios.abi.errors import Conflict, NotFound
-from aios.kernel.process import PROCESS_TRANSITIONS, Principal, ProcessState, ProcessTable
+from aios.kernel.process import PROCESS_TRANSITIONS, Principal, Process, ProcessState, ProcessTable
 
 
 def test_every_process_state_has_a_row_in_the_table() -> None:
@@ -54,5 +54,6 @@ def test_nice_weighs_as_unix_does() -> None:
 
 def test_a_revived_process_keeps_its_pid_and_no_new_one_gets_it() -> None:
     table = ProcessTable()
-    assert table.revive(7, "a", "o", 3, 0.0) is table.revive(7, "a", "o", 3, 0.0)
+    first = table.revive(Process(7, "a", "o", nice=3))
+    assert table.revive(Process(7, "a", "o")) is first is table.get(7)
     assert table.spawn("b", "o", wall=0.0).pid == 8

@@ -55,7 +55,7 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX nodes_by_age ON nodes(used, size);
     CREATE TABLE processes(
         pid INTEGER PRIMARY KEY, agent TEXT NOT NULL, owner TEXT NOT NULL, parent INTEGER, nice INTEGER NOT NULL,
-        command TEXT, started REAL NOT NULL, ended REAL, exit_code INTEGER);
+        command TEXT, started REAL NOT NULL);
 
     CREATE TABLE keys(
         hash BLOB PRIMARY KEY, id TEXT NOT NULL UNIQUE, owner TEXT NOT NULL, agent TEXT NOT NULL, pid INTEGER,

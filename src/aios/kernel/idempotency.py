@@ -14,7 +14,7 @@ from aios.abi.messages import Chunk, FunctionDelta, Generation, ToolCallDelta
 
 from .journal import Journal, Recorded, body_hash
 from .process import Process
-from .syscall import State, Syscall
+from .syscall import Syscall
 
 OnChunk = Callable[[Chunk], None]
 
@@ -50,7 +50,9 @@ class Repeats:
 
 def _replay(call: Syscall, record: Recorded, on_chunk: OnChunk | None) -> Syscall:
     """`call` as it ended according to `record`; a listener hears the answer as one chunk."""
-    call.id, call.state, call.result, call.error = record.call_id, State(record.state), record.result, record.error
+    if record.state is None:
+        raise Conflict(f"the call under '{(call.key or '')[:80]}' is not over yet; ask again", code="idempotency_open")
+    call.id, call.state, call.result, call.error = record.call_id, record.state, record.result, record.error
     call.future = asyncio.get_running_loop().create_future()
     if record.error is not None:
         call.future.set_exception(record.error)

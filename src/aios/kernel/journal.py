@@ -229,23 +229,9 @@ class Journal:
             process.pid, process.agent, process.owner, process.parent, process.nice, process.command,
             process.started_wall,
         )  # fmt: skip
-        self._submit(
-            "INSERT OR REPLACE INTO processes(pid, agent, owner, parent, nice, command, started)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?)",
-            row,
-        )
 
-    def ended(self, process: Process) -> None:
-        """Record that a process is over."""
-        self._pids.discard(process.pid)
-        self._submit(
-            "UPDATE processes SET ended = ?, exit_code = ? WHERE pid = ?",
-            (process.ended_wall, process.exit_code, process.pid),
-        )
-
-    def _submit(self, sql: str, row: tuple[Any, ...]) -> None:
         def job(connection: apsw.Connection) -> None:
-            connection.execute(sql, row)
+            connection.execute("INSERT OR REPLACE INTO processes VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
         self._database.submit(job)
 
@@ -255,8 +241,8 @@ class Journal:
         return self._database.read(lambda c: value(c, sql)) or 0
 
     def process(self, pid: int) -> Process | None:
-        """The process `pid` of an earlier kernel, if it made a call and has not ended: its program may still run."""
-        sql = "SELECT agent, owner, parent, nice, command, started FROM processes WHERE pid = ? AND ended IS NULL"
+        """A process of an earlier kernel that made a call; its program may still run."""
+        sql = "SELECT agent, owner, parent, nice, command, started FROM processes WHERE pid = ?"
         found = self._database.read(lambda c: row(c, sql, (pid,)))
         if found is None:
             return None
@@ -571,7 +557,7 @@ def _forget(connection: apsw.Connection, cutoff: float, slack: float) -> int:
         (limit - slack, 4 * PURGE_STEP),
     )
     gone += connection.changes() // 4
-    connection.execute("DELETE FROM processes WHERE ended <= ? AND pid < (SELECT max(pid) FROM processes)", (cutoff,))
+    connection.execute("DELETE FROM processes WHERE started <= ? AND pid < (SELECT max(pid) FROM processes)", (cutoff,))
     return gone
 
 

@@ -20,6 +20,7 @@ from aios.abi.errors import (
     Denied,
     Full,
     ModuleFault,
+    NotFound,
     OutcomeUnknown,
     Stopping,
     TimedOut,
@@ -27,7 +28,7 @@ from aios.abi.errors import (
 from aios.abi.messages import Chunk
 
 from .access import AccessManager
-from .clock import Clock, SystemClock
+from .clock import Clock, SystemClock, Timer
 from .config import Config
 from .control import Control
 from .database import Database
@@ -44,6 +45,8 @@ from .tool import ToolManager
 from .trace import Trace
 
 OnChunk = Callable[[Chunk], None]
+
+HOUSE_SECONDS = 300.0
 
 
 class Kernel:
@@ -91,6 +94,7 @@ class Kernel:
             await kernel._close_rooms()
             raise
         kernel._recover()
+        kernel._keep_house()
         kernel.is_ready = True
         return kernel
 
@@ -103,6 +107,8 @@ class Kernel:
     tools: ToolManager
     llm: LLMManager
     control: Control
+    _house: Timer
+    _purging: asyncio.Task[None]
 
     async def _boot_rooms(self, cores: Mapping[str, Core] | None) -> None:
         config, clock = self.config, self.clock
@@ -217,7 +223,12 @@ class Kernel:
     def _process_of(self, principal: Principal) -> Process:
         if principal.pid is None:
             return self.processes.implicit(principal, self.clock.wall())
-        process = self.processes.get(principal.pid)
+        try:
+            process = self.processes.get(principal.pid)
+        except NotFound:
+            # The key of a process is revoked when it ends: this one outlived the kernel that started it.
+            process = self._revive(self.journal.process(principal.pid), principal)
+        process.is_revived = False
         if process.state is ProcessState.ENDED:
             raise Denied(f"process {process.pid} has ended", code="process_ended")
         return process
@@ -315,7 +326,7 @@ class Kernel:
         process.num_failed += call.state is not State.DONE
         if call.spec.module == "kernel" or (call.key is None and call.spec.effect is Effect.READ):
             self._give(call, None)
-        elif isinstance(call.error, Stopping):
+        elif self._is_stopping and isinstance(call.error, Stopping):
             self._give(call, None)  # stays open in the journal: the next boot takes it up
         elif call.key is None:
             self.journal.close(call)
@@ -336,7 +347,7 @@ class Kernel:
             else:
                 call.future.set_result(call.result)
         if call.process.is_revived and not call.process.open_calls:
-            self.control.end(call.process, None, Cancelled("its last call is done"))
+            self.processes.forget(call.process)
         if not self._open:
             self._idle.set()
 
@@ -359,15 +370,35 @@ class Kernel:
                 )
                 self.journal.settle(record, State.FAILED, why)
             else:
-                self._revive(record, spec, record.args)
+                self._take_up(record, spec, record.args)
 
-    def _revive(self, record: OpenRecord, spec: CallSpec, args: Args) -> None:
-        process = self.processes.revive(record.pid, record.agent, record.owner, record.nice, self.clock.wall())
+    def _take_up(self, record: OpenRecord, spec: CallSpec, args: Args) -> None:
+        known = self.journal.process(record.pid)
+        process = self._revive(known, Principal(record.owner, record.agent, record.pid))
         call = Syscall(record.call_id, spec, args, process, self.clock.now(), record.key)
         if spec.is_streamed:
             call.chunks = []
         self._register(call, None)
         self._admit(call, None)
+
+    def _revive(self, known: Process | None, principal: Principal) -> Process:
+        """A process that an earlier kernel started, as the journal has it, else as far as its key says."""
+        assert principal.pid is not None
+        wall = self.clock.wall()
+        known = known or Process(principal.pid, principal.agent, principal.owner, started_wall=wall)
+        return self.processes.revive(known)
+
+    def _keep_house(self) -> None:
+        """Every now and then: forget what was kept for long enough."""
+        self._house = self.clock.call_later(HOUSE_SECONDS, self._keep_house)
+        self._purging = asyncio.get_running_loop().create_task(self._purge())
+
+    async def _purge(self) -> None:
+        wall = self.clock.wall()
+        with contextlib.suppress(AiosError):  # a full disk is told to those who write
+            await self.journal.purge(wall)
+        alive = {process.pid for process in self.processes.list()}
+        self.access.purge(wall - self.config.journal.keep, alive)
 
     # ── looking ──
 
@@ -407,6 +438,7 @@ class Kernel:
         if self._is_stopping:
             return
         self._is_stopping, self.is_ready = True, False
+        self._house.cancel()
         limit = self.config.server.drain if drain is None else drain
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), limit)
@@ -415,6 +447,7 @@ class Kernel:
             self._abort(call, Stopping(why) if call.is_detached else Cancelled(why, code="stopping"))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), 5.0)
+        await self._purging
         await self._close_rooms()
 
     async def _close_rooms(self) -> None:

@@ -54,7 +54,8 @@ class Process:
     is_implicit: bool = False
     """Made for a key that has no process of its own; lives as long as the key is used."""
     is_revived: bool = False
-    """Known from the journal only; ends with the last call that an earlier kernel left open."""
+    """Known from the journal only; forgotten after the last call that an earlier kernel left open, unless its
+    program calls again."""
     num_calls: int = 0
     num_failed: int = 0
     tokens_in: int = 0
@@ -110,13 +111,17 @@ class ProcessTable:
             self._implicit[principal.key_id] = process
         return process
 
-    def revive(self, pid: int, agent: str, owner: str, nice: int, wall: float) -> Process:
-        """The process `pid` of an earlier kernel, as it is known from the journal; ends with its last open call."""
-        process = self._live.get(pid)
-        if process is None:
-            process = self._live[pid] = Process(pid, agent, owner, nice=nice, started_wall=wall, is_revived=True)
-            self._next = max(self._next, pid + 1)
-        return process
+    def revive(self, process: Process) -> Process:
+        """Take up `process` of an earlier kernel, unless it is here already."""
+        if process.pid not in self._live:
+            process.is_revived = True
+            self._live[process.pid] = process
+            self._next = max(self._next, process.pid + 1)
+        return self._live[process.pid]
+
+    def forget(self, process: Process) -> None:
+        """Drop a revived process whose program may be gone. It is revived again when it calls."""
+        self._live.pop(process.pid, None)
 
     def get(self, pid: int) -> Process:
         process = self._live.get(pid) or self._ended.get(pid)

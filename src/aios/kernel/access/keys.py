@@ -6,6 +6,7 @@ import hashlib
 import os
 import secrets
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,14 @@ class Keys:
         for key_id in list(self._by_pid.get(pid, ())):
             self.revoke(key_id)
         self._by_pid.pop(pid, None)
+
+    def purge(self, before: float, alive: Collection[int]) -> None:
+        """Drop keys minted before `before` for processes that are not among the living and never said that they ended:
+        a kernel died under them and they never called again."""
+        for pid, key_ids in list(self._by_pid.items()):
+            if pid not in alive:
+                for key_id in [k for k in key_ids if self._by_hash[self._by_id[k]][1].created < before]:
+                    self.revoke(key_id)
 
     def infos(self) -> list[KeyInfo]:
         """Oldest first."""

@@ -11,7 +11,7 @@ An agent is an owner's agent: two owners may each have a "writer", and neither s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,10 @@ class AccessManager:
     def revoke_process(self, pid: int) -> None:
         """All keys of a process that has ended."""
         self._keys.revoke_process(pid)
+
+    def purge(self, before: float, alive: Collection[int]) -> None:
+        """Forget the keys of processes that vanished with an earlier kernel before the time `before`."""
+        self._keys.purge(before, alive)
 
     def keys(self) -> list[KeyInfo]:
         return self._keys.infos()
