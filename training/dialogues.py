@@ -13,6 +13,7 @@ from aios.eval.workload.split import numbers_fit
 from aios.kernel.llm.local.chat import ChatTemplate
 from extras import Item, builtin, copy_item, invented, invented_item, reading_item, system_prompt, talk_item
 from gold import Desk, play
+from wordings import WideDraw
 
 # How often each family and drill is drawn.
 WEIGHTS = {
@@ -76,7 +77,7 @@ def _with_others(rng: random.Random, tools: dict[str, dict[str, Any]], without: 
 
 
 def _task_item(rng: random.Random, family: str, desk: Desk, have: set[str], without: set[str]) -> Item | None:
-    task = one_task(rng, family, "train", "seen", "")
+    task = one_task(rng, family, "train", "seen", "", WideDraw)
     needed = {step.tool for turn in task.turns for step in turn.steps}
     if needed & without or set(task.without) & have:
         return None

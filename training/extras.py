@@ -1,4 +1,4 @@
-"""Drills beside the families: invented tools, copying, reading, small talk, system prompts. Knows the training split only."""
+"""Drills beside the families: invented tools, copying, reading, small talk, system prompts. Of the training split."""
 
 from __future__ import annotations
 
@@ -12,33 +12,50 @@ from aios.eval.workload.families import FAILED, MISSING, Draw
 from aios.kernel.tool.builtins import BUILTIN_TOOLS
 from gold import call
 
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+def _parts(text: str) -> list[str]:
+    return text.split("|")
+
+
 REACT = "You are a ReAct agent. Use the tools; answer from what they return."
-SYSTEMS = (
-    "You are a helpful assistant.|You are an agent. Use tools when they help.|Answer shortly.|You are a careful agent."
-    "|Use the tools you have. If there is none, say so.|You are a helpful agent with tools.|Be brief and exact."
-    "|Solve the task with the tools.|Think, act, observe. Then answer.|You can call functions. Answer in one sentence."
-    "|You are an office assistant.|Help the user. Never make up an answer.|You work for {name}.|Your name is {name}."
-    "|You are {name}, an agent. Use one tool at a time.|Call a tool, read what it returns, then answer."
-    "|You are one of many agents that share one model.|Use only the listed tools."
-).split("|")
-VERBS = "get find fetch check show look_up query read list measure count track order book send open close start stop".split()
-NOUNS = (
-    "weather forecast humidity traffic stock_price exchange_rate news score schedule menu recipe address phone email"
-    " balance invoice shipment parcel flight train hotel table ticket seat room user profile account order status"
-    " inventory temperature pressure speed location route distance map song album movie book article document page"
-    " photo report sensor device light alarm door heater backup log job task event meeting calendar contact message"
-).split()
-PARAMETERS = "city name id code place person item topic title user date key word product country title symbol".split()
-ASK = (
-    "{V} the {n} of {x}.|{V} the {n} for {x}, please.|What is the {n} of {x}?|I need the {n} of {x}.|Tell me the {n} of {x}."
-    "|Give me the {n} for {x}.|Use {t} for {x}.|Call {t} with {x}.|Please {v} the {n} of {x}.|Can you {v} the {n} of {x}?"
-    "|What's the {n} for {x}?|How about the {n} of {x}?|{x}: what is the {n}?|Run {t} on {x} and tell me what it says."
-    "|I want to know the {n} of {x}.|Try {t} on {x}."
-).split("|")
-FAULTS = (
-    "no {n} for {x}|{n} of {x} is locked|service {w} is down|limit of {d} reached|{w} not found|access to {x} denied"
-    "|{w} took longer than {d} seconds|unknown {p} '{x}'|bad {p}|{w}|cannot reach {w}|{n} not ready, ask {w}|{x} is closed"
-).split("|")
+SYSTEMS = _parts(
+    "You are a helpful assistant.|You are an agent. Use tools when they help.|Answer shortly.|You are a "
+    "careful agent.|Use the tools you have. If there is none, say so.|You are a helpful agent with "
+    "tools.|Be brief and exact.|Solve the task with the tools.|Think, act, observe. Then answer.|You can "
+    "call functions. Answer in one sentence.|You are an office assistant.|Help the user. Never make up an"
+    " answer.|You work for {name}.|Your name is {name}.|You are {name}, an agent. Use one tool at a "
+    "time.|Call a tool, read what it returns, then answer.|You are one of many agents that share one "
+    "model.|Use only the listed tools."
+)
+VERBS = _words(
+    "get find fetch check show look_up query read list measure count track order book send open close "
+    "start stop"
+)
+NOUNS = _words(
+    "weather forecast humidity traffic stock_price exchange_rate news score schedule menu recipe address "
+    "phone email balance invoice shipment parcel flight train hotel table ticket seat room user profile "
+    "account order status inventory temperature pressure speed location route distance map song album "
+    "movie book article document page photo report sensor device light alarm door heater backup log job "
+    "task event meeting calendar contact message"
+)
+PARAMETERS = _words(
+    "city name id code place person item topic title user date key word product country title symbol"
+)
+ASK = _parts(
+    "{V} the {n} of {x}.|{V} the {n} for {x}, please.|What is the {n} of {x}?|I need the {n} of {x}.|Tell"
+    " me the {n} of {x}.|Give me the {n} for {x}.|Use {t} for {x}.|Call {t} with {x}.|Please {v} the {n} "
+    "of {x}.|Can you {v} the {n} of {x}?|What's the {n} for {x}?|How about the {n} of {x}?|{x}: what is "
+    "the {n}?|Run {t} on {x} and tell me what it says.|I want to know the {n} of {x}.|Try {t} on {x}."
+)
+FAULTS = _parts(
+    "no {n} for {x}|{n} of {x} is locked|service {w} is down|limit of {d} reached|{w} not found|access to"
+    " {x} denied|{w} took longer than {d} seconds|unknown {p} '{x}'|bad {p}|{w}|cannot reach {w}|{n} not "
+    "ready, ask {w}|{x} is closed"
+)
 TALK = (
     ("Hello|Hi|Good morning|Hey|Hello there|Hi there", "Hello! How can I help you?"),
     ("Thanks|Thank you|Thanks a lot|Great, thanks", "You are welcome."),
@@ -120,7 +137,7 @@ def invented_item(rng: random.Random) -> Item:
     ask = rng.choice(ASK)
     prompt = ask.format(V=verb.capitalize(), v=verb, n=noun, x=x, t=name)
     others = [invented(rng)[0] for _ in range(rng.randint(0, 3))]
-    others = [each for each in others if not {name, noun.replace(" ", "_")} & set(_parts(each))]
+    others = [each for each in others if not {name, noun.replace(" ", "_")} & set(_name_parts(each))]
     user = {"role": "user", "content": prompt}
     if rng.random() < 0.25:
         return Item([user, {"role": "assistant", "content": MISSING}], others, frozenset({name}))
@@ -129,7 +146,7 @@ def invented_item(rng: random.Random) -> Item:
     return Item([*messages, {"role": "assistant", "content": answer}], [tool, *others])
 
 
-def _parts(tool: dict[str, Any]) -> list[str]:
+def _name_parts(tool: dict[str, Any]) -> list[str]:
     name = tool["function"]["name"]
     return [name, name.split("_", 1)[-1], name.rsplit("_", 1)[0]]
 

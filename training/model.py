@@ -54,7 +54,7 @@ class Block(nn.Module):
         self.norm1 = nn.Parameter(torch.ones(d))
         self.norm2 = nn.Parameter(torch.ones(d))
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         shape = self.shape
         batch, length, _ = x.shape
         h = rms_norm(x, self.norm1, shape.rms_norm_eps)
@@ -64,7 +64,7 @@ class Block(nn.Module):
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         groups = shape.num_attention_heads // shape.num_key_value_heads
         k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+        mixed = attention(q, k, v)
         x = x + self.o(mixed.transpose(1, 2).reshape(batch, length, -1))
         h = rms_norm(x, self.norm2, shape.rms_norm_eps)
         return x + self.down(F.silu(self.gate(h)) * self.up(h))
@@ -79,11 +79,11 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.num_hidden_layers))
         self.norm = nn.Parameter(torch.ones(shape.hidden_size))
 
-    def forward(self, ids: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, ids: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """Normed hidden states; `logits` turns the ones that matter into scores."""
         x = self.embed(ids).to(cos.dtype)
         for block in self.blocks:
-            x = block(x, cos, sin, mask)
+            x = block(x, cos, sin)
         return rms_norm(x, self.norm, self.shape.rms_norm_eps)
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -94,6 +94,16 @@ def _linear(width: int, out: int, zero: bool = False) -> nn.Linear:
     layer = nn.Linear(width, out, bias=False)
     nn.init.zeros_(layer.weight) if zero else nn.init.normal_(layer.weight, std=0.6 * width**-0.5)
     return layer
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Causal attention. Up to 768 tokens the plain form is two to four times as fast on a CPU as the fused one."""
+    length = q.size(2)
+    if length > 768:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    scores = q @ k.transpose(-1, -2) * q.size(-1) ** -0.5
+    mask = torch.full((length, length), float("-inf"), dtype=scores.dtype).triu(1)
+    return torch.softmax(scores + mask, -1).to(v.dtype) @ v
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:

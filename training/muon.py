@@ -6,11 +6,11 @@ treated as one batch, which on a CPU costs about half of treating them one by on
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor
+
+MOMENTUM = 0.95
+DECAY = 0.01
 
 
 def orthogonal(g: Tensor, steps: int = 5) -> Tensor:
@@ -27,27 +27,12 @@ def orthogonal(g: Tensor, steps: int = 5) -> Tensor:
     return (x.mT if is_tall else x).float()
 
 
-class Muon(torch.optim.Optimizer):
-    def __init__(self, params: Iterable[Tensor], lr: float = 0.02, momentum: float = 0.95, decay: float = 0.01) -> None:
-        super().__init__(list(params), {"lr": lr, "momentum": momentum, "decay": decay})
-
-    @torch.no_grad()
-    def step(self) -> None:  # type: ignore[override]
-        for group in self.param_groups:
-            by_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)
-            for p in group["params"]:
-                by_shape[p.shape].append(p)
-            for shape, params in by_shape.items():
-                updates = torch.stack([self._momentum(p, group["momentum"]) for p in params])
-                scale = max(1.0, shape[0] / shape[1]) ** 0.5
-                for p, update in zip(params, orthogonal(updates), strict=True):
-                    p.mul_(1 - group["lr"] * group["decay"]).add_(update, alpha=-group["lr"] * scale)
-
-    def _momentum(self, p: Tensor, momentum: float) -> Tensor:
-        assert p.grad is not None
-        state = self.state[p]
-        if "buffer" not in state:
-            state["buffer"] = torch.zeros_like(p)
-        buffer = state["buffer"]
-        buffer.lerp_(p.grad, 1 - momentum)
-        return p.grad.lerp(buffer, momentum)
+def step(params: list[Tensor], grads: list[Tensor], buffers: list[Tensor], lr: float) -> None:
+    """One update in place of matrices of one shape; `buffers` hold their momentum from step to step."""
+    updates = []
+    for grad, buffer in zip(grads, buffers, strict=True):
+        buffer.lerp_(grad, 1 - MOMENTUM)
+        updates.append(grad.lerp(buffer, MOMENTUM))
+    scale = max(1.0, params[0].size(0) / params[0].size(1)) ** 0.5
+    for p, update in zip(params, orthogonal(torch.stack(updates)), strict=True):
+        p.mul_(1 - lr * DECAY).add_(update, alpha=-lr * scale)

@@ -2,47 +2,52 @@
 
     python train.py --run runs/nano --steps 6000
 
-Writes RUN/last.pt every few minutes and starts again from it; RUN/log.csv gets a line every 20 steps.
+Two workers with one thread each share the weights: each takes its own half of a batch, then each updates half of the
+matrices from the sum of both gradients. They meet twice a step, so a busy machine costs little (threads of one process
+meet after every operation). Writes RUN/last.pt every few minutes and starts again from it; RUN/log.csv gets a line
+every 20 steps.
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import os
 import random
 import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import Tensor
 
+import muon
 from aios.kernel.llm.local.chat import ChatTemplate
 from aios.kernel.llm.local.tokenizer import Tokenizer
 from dialogues import dialogue, tokens
 from make_tokenizer import WEIGHTS_DIR
 from model import Decoder, Shape, rope
-from muon import Muon
 
-BATCH_TOKENS = 4096
-WIDTH = 64  # lengths are padded to multiples of this
+WORKERS = 2
+BATCH_TOKENS = 2048  # of one worker
+WIDTH = 32  # lengths are padded to multiples of this
 LONGEST = 2048
+SHORT_FIRST = 250  # batches of single short tasks
 Rows = list[tuple[list[int], list[bool]]]
 
 
-def batches(seed: int, skip: int) -> Iterator[tuple[int, Rows]]:
+def batches(seed: int, rank: int, skip: int) -> Iterator[tuple[int, Rows]]:
     """Padded length and rows, about `BATCH_TOKENS` together; short dialogues first."""
     template = ChatTemplate(Tokenizer.load(WEIGHTS_DIR / "tokenizer.json"))
-    rng = random.Random(f"batches/{seed}/{skip}")
+    rng = random.Random(f"batches/{seed}/{rank}/{skip}")
     buckets: dict[int, Rows] = defaultdict(list)
     made = skip
     while True:
         ids, learn = tokens(template, dialogue(rng, _most(rng, made)))
         length = -(-len(ids) // WIDTH) * WIDTH
-        if len(ids) > LONGEST or (made < 250 and length > 192):
+        if len(ids) > LONGEST or (made < SHORT_FIRST and length > 192):
             continue
         buckets[length].append((ids, learn))
         if (len(buckets[length]) + 1) * length > BATCH_TOKENS:
@@ -52,15 +57,9 @@ def batches(seed: int, skip: int) -> Iterator[tuple[int, Rows]]:
 
 def _most(rng: random.Random, made: int) -> int:
     """How many tasks a dialogue may have at this point of the training."""
-    if made < 250:
+    if made < SHORT_FIRST:
         return 1
     return rng.choices((1, 2, 4, 6, 14), (45, 25, 25, 5, 0.8))[0]
-
-
-def feed(queue: multiprocessing.Queue[tuple[int, Rows]], seed: int, skip: int) -> None:
-    os.nice(2)
-    for each in batches(seed, skip):
-        queue.put(each)
 
 
 def tensors(length: int, rows: Rows, pad: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -85,57 +84,135 @@ def rate(step: int, steps: int, decay: float) -> float:
     return max(0.02, min(1.0, left))
 
 
-class Trainer:
-    def __init__(self, options: argparse.Namespace) -> None:
+class Shared:
+    """What the workers share: flat weights, a flat gradient each, momentum, and counts (tokens, loss, hits)."""
+
+    def __init__(self, size: int) -> None:
+        self.weights = torch.zeros(size).share_memory_()
+        self.grads = torch.zeros(WORKERS, size).share_memory_()
+        self.momentum = torch.zeros(size).share_memory_()
+        self.counts = torch.zeros(WORKERS, 3, dtype=torch.float64).share_memory_()
+
+
+class Worker:
+    """One of the workers: a model whose weights and gradients lie in shared memory, and its part of the update."""
+
+    def __init__(self, rank: int, shared: Shared, barrier: Any, options: argparse.Namespace) -> None:
+        self.rank, self.shared, self.barrier, self.options = rank, shared, barrier, options
         torch.manual_seed(options.seed)
-        self.options = options
         tokenizer = Tokenizer.load(WEIGHTS_DIR / "tokenizer.json")
         self.pad = tokenizer.special["<|pad|>"]
         self.model = Decoder(Shape(vocab_size=tokenizer.vocab_size))
-        matrices = [p for block in self.model.blocks for p in block.parameters() if p.ndim == 2]
-        others = [p for p in self.model.parameters() if not any(p is each for each in matrices)]
-        self.muon = Muon(matrices, lr=options.muon)
-        self.adam = torch.optim.AdamW(others, lr=options.adam, betas=(0.9, 0.98), weight_decay=0.0)
-        self.step, self.seen, self.spent = 0, 0, 0.0
+        self.table = rope(self.model.shape, LONGEST, torch.bfloat16)
+        self.places: dict[str, slice] = {}
+        at = 0
+        for name, p in self.model.named_parameters():
+            self.places[name] = slice(at, at + p.numel())
+            at += p.numel()
+            view = shared.weights[self.places[name]].view_as(p)
+            if rank == 0:
+                view.copy_(p.data)
+            p.data = view
+            p.grad = shared.grads[rank][self.places[name]].view_as(p)
+        matrices = [name for name, p in self.model.named_parameters() if p.ndim == 2 and name != "embed.weight"]
+        self.mine = self._by_shape(sorted(matrices, key=lambda n: (self._p(n).shape, n))[rank::WORKERS])
+        self.others = [name for name in self.places if name not in matrices] if rank == 0 else []
+        self.adam = torch.optim.AdamW([self._p(n) for n in self.others], options.adam, (0.9, 0.98), weight_decay=0.0) if self.others else None
+        self.step, self.spent = 0, 0.0
         self.path: Path = options.run / "last.pt"
         if self.path.exists():
             self.load()
-        self.table = rope(self.model.shape, LONGEST, torch.bfloat16)
-        self.forward = self.model if options.eager else torch.compile(self.model, dynamic=True)
+        self.barrier.wait()
+
+    def _p(self, name: str) -> Tensor:
+        return self.model.get_parameter(name)
+
+    def _by_shape(self, names: list[str]) -> list[list[str]]:
+        groups: dict[torch.Size, list[str]] = defaultdict(list)
+        for name in names:
+            groups[self._p(name).shape].append(name)
+        return list(groups.values())
 
     def load(self) -> None:
         kept = torch.load(self.path, weights_only=True)
-        self.model.load_state_dict(kept["model"])
-        self.muon.load_state_dict(kept["muon"])
-        self.adam.load_state_dict(kept["adam"])
-        self.step, self.seen, self.spent = kept["step"], kept["seen"], kept["spent"]
+        self.step, self.spent = kept["step"], kept["spent"]
+        if self.adam:
+            self.model.load_state_dict(kept["model"])
+            self.shared.momentum.copy_(kept["momentum"])
+            self.shared.counts[0, 0] = kept["seen"]
+            self.adam.load_state_dict(kept["adam"])
 
     def save(self) -> None:
-        kept = {"model": self.model.state_dict(), "muon": self.muon.state_dict(), "adam": self.adam.state_dict()}
+        assert self.adam
+        kept = {"model": self.model.state_dict(), "momentum": self.shared.momentum, "adam": self.adam.state_dict()}
+        kept |= {"step": self.step, "spent": self.spent, "seen": int(self.shared.counts[:, 0].sum())}
         fresh = self.path.with_suffix(".new")
-        torch.save({**kept, "step": self.step, "seen": self.seen, "spent": self.spent}, fresh)
+        torch.save({**kept, "model": {name: value.clone() for name, value in self.model.state_dict().items()}}, fresh)
         fresh.replace(self.path)
 
-    def learn(self, length: int, rows: Rows) -> tuple[float, float]:
-        """One step; the loss and the share of tokens foretold."""
-        share = rate(self.step, self.options.steps, self.options.decay)
-        for optimizer, full in ((self.muon, self.options.muon), (self.adam, self.options.adam)):
-            optimizer.param_groups[0]["lr"] = full * share
+    def learn(self, length: int, rows: Rows) -> None:
+        """One step, together with the others."""
         ids, index, targets = tensors(length, rows, self.pad)
         cos, sin = self.table[0][:length], self.table[1][:length]
         with torch.autocast("cpu", torch.bfloat16):
-            hidden = self.forward(ids, cos, sin).reshape(-1, self.model.shape.hidden_size)
+            hidden = self.model(ids, cos, sin).reshape(-1, self.model.shape.hidden_size)
             scores = self.model.logits(hidden[index])
         loss = F.cross_entropy(scores, targets)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.adam.param_groups[0]["params"], 1.0)
-        self.muon.step()
-        self.adam.step()
-        self.muon.zero_grad()
-        self.adam.zero_grad()
+        hits = (scores.argmax(-1) == targets).float().mean()
+        self.shared.counts[self.rank] += torch.tensor([sum(len(row) for row, _ in rows), loss.item(), hits.item()])
+        self.barrier.wait()
+        self.update(rate(self.step, self.options.steps, self.options.decay))
+        self.barrier.wait()
+        self.shared.grads[self.rank].zero_()
         self.step += 1
-        self.seen += sum(len(row) for row, _ in rows)
-        return loss.item(), (scores.argmax(-1) == targets).float().mean().item()
+
+    @torch.no_grad()
+    def update(self, share: float) -> None:
+        for names in self.mine:
+            params = [self._p(name) for name in names]
+            grads = [self._summed(name) for name in names]
+            buffers = [self.shared.momentum[self.places[name]].view_as(self._p(name)) for name in names]
+            muon.step(params, grads, buffers, self.options.muon * share)
+        if self.adam:
+            for name in self.others:
+                self._p(name).grad.copy_(self._summed(name))  # type: ignore[union-attr]
+            self.adam.param_groups[0]["lr"] = self.options.adam * share
+            self.adam.step()
+
+    def _summed(self, name: str) -> Tensor:
+        return self.shared.grads[:, self.places[name]].mean(0).view_as(self._p(name))
+
+
+def work(rank: int, shared: Shared, barrier: Any, options: argparse.Namespace) -> None:
+    torch.set_num_threads(1)
+    worker = Worker(rank, shared, barrier, options)
+    source = batches(options.seed, rank, worker.step)
+    started = saved = shown = time.monotonic()
+    before, counts = worker.spent, shared.counts.sum(0)
+    while worker.step < options.steps:
+        worker.learn(*next(source))
+        if rank:
+            continue
+        now = time.monotonic()
+        worker.spent = before + now - started
+        if worker.step % 20 == 0:
+            counts = log_line(worker, counts, now - shown)
+            shown = now
+        if now - saved > 120 or worker.step == options.steps:
+            worker.save()
+            saved = now
+
+
+def log_line(worker: Worker, before: Tensor, seconds: float) -> Tensor:
+    """Step, tokens, seconds, loss, share of tokens foretold, tokens a second."""
+    counts = worker.shared.counts.sum(0)
+    seen, loss, hits = (counts - before).tolist()
+    line = f"{worker.step},{int(counts[0])},{worker.spent:.0f},{loss / 20 / WORKERS:.4f},{hits / 20 / WORKERS:.4f}"
+    line += f",{seen / seconds:.0f}"
+    with (worker.options.run / "log.csv").open("a") as log:
+        log.write(line + "\n")
+    return counts
 
 
 def main() -> None:
@@ -146,36 +223,17 @@ def main() -> None:
     parser.add_argument("--muon", type=float, default=0.02)
     parser.add_argument("--adam", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--eager", action="store_true")
     options = parser.parse_args()
     options.run.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(options.threads)
-    train(Trainer(options), options)
-
-
-def train(trainer: Trainer, options: argparse.Namespace) -> None:
-    context = multiprocessing.get_context("fork")
-    queue: multiprocessing.Queue[tuple[int, Rows]] = context.Queue(16)
-    feeder = context.Process(target=feed, args=(queue, options.seed, trainer.step), daemon=True)
-    feeder.start()
-    started, saved, losses, hits, before = time.monotonic(), time.monotonic(), 0.0, 0.0, trainer.spent
-    first, tokens_first = time.monotonic(), trainer.seen
-    while trainer.step < options.steps:
-        loss, hit = trainer.learn(*queue.get())
-        losses, hits = losses + loss, hits + hit
-        trainer.spent = before + time.monotonic() - started
-        if trainer.step % 20 == 0:
-            speed = (trainer.seen - tokens_first) / (time.monotonic() - first)
-            line = f"{trainer.step},{trainer.seen},{trainer.spent:.0f},{losses / 20:.4f},{hits / 20:.4f},{speed:.0f}"
-            with (options.run / "log.csv").open("a") as log:
-                log.write(line + "\n")
-            print(line, flush=True)
-            losses, hits, first, tokens_first = 0.0, 0.0, time.monotonic(), trainer.seen
-        if time.monotonic() - saved > 150 or trainer.step == options.steps:
-            trainer.save()
-            saved = time.monotonic()
-    feeder.terminate()
+    tokenizer = Tokenizer.load(WEIGHTS_DIR / "tokenizer.json")
+    size = sum(p.numel() for p in Decoder(Shape(vocab_size=tokenizer.vocab_size)).parameters())
+    context = mp.get_context("spawn")
+    shared, barrier = Shared(size), context.Barrier(WORKERS, timeout=300)
+    workers = [context.Process(target=work, args=(rank, shared, barrier, options)) for rank in range(WORKERS)]
+    for each in workers:
+        each.start()
+    for each in workers:
+        each.join()
 
 
 if __name__ == "__main__":

@@ -12,16 +12,66 @@ from typing import Final
 
 from aios.eval.workload.split import Split, draw_int, is_held_out_entity, numbers_fit
 
-_ONSETS: Final = ["b", "br", "c", "ch", "cl", "d", "dr", "f", "fl", "g", "gr", "h", "j", "k", "kl", "l", "m", "n", "p", "pr", "qu", "r", "s", "sh", "sk", "st", "t", "th", "tr", "v", "w", "y", "z"]
-_VOWELS: Final = ["a", "e", "i", "o", "u", "ai", "ea", "ie", "oo", "ou"]
-_CODAS: Final = ["d", "k", "l", "lm", "ld", "m", "n", "nd", "ng", "nt", "r", "rn", "rd", "rt", "s", "sk", "st", "t", "th", "v", "x"]
-_ADJECTIVES: Final = ["copper", "silver", "golden", "wooden", "iron", "glass", "paper", "velvet", "crystal", "marble", "amber", "scarlet", "crimson", "green", "blue", "yellow", "purple", "orange", "black", "white", "grey", "pink", "broken", "folded", "hidden", "silent", "lonely", "bright", "dark", "heavy", "light", "tall", "short", "narrow", "wide", "round", "square", "hollow", "frozen", "dusty", "rusty", "polished", "painted", "striped", "spotted", "ancient", "modern", "northern", "southern", "eastern", "western", "upper", "lower", "inner", "outer", "quiet", "noisy", "rapid", "slow", "clever", "lucky", "brave", "gentle", "wild", "calm", "sharp", "smooth", "rough", "sweet", "bitter", "salty", "fresh", "old", "new", "little", "big", "giant", "tiny", "royal", "common", "secret", "open", "closed", "double", "single"]
-_NOUNS: Final = ["lantern", "bridge", "tower", "engine", "kettle", "piano", "violin", "clock", "mirror", "ladder", "basket", "bottle", "barrel", "wagon", "ship", "boat", "anchor", "compass", "telescope", "camera", "printer", "scanner", "server", "router", "laptop", "monitor", "keyboard", "drill", "hammer", "saw", "wrench", "pump", "valve", "pipe", "tank", "boiler", "furnace", "oven", "stove", "fridge", "freezer", "lamp", "chair", "table", "desk", "shelf", "cabinet", "door", "window", "gate", "fence", "garden", "orchard", "forest", "river", "lake", "island", "harbor", "castle", "temple", "museum", "library", "theater", "school", "market", "bakery", "farm", "mill", "mine", "quarry", "tunnel", "station", "airport", "garage", "workshop", "studio", "office", "warehouse", "cellar", "attic", "kitchen", "statue", "fountain", "rocket", "satellite", "turbine", "battery", "magnet", "crane", "truck", "tractor", "bicycle", "scooter", "drone", "robot", "sensor", "cable"]
-_PLACE_ENDS: Final = ["ville", "port", "ton", "ham", "field", "ford", "dale", "mouth", "stead", "burg", "shire", "wick"]
-_FILE_ENDS: Final = [".txt", ".txt", ".txt", ".md", ".md", ".log", ".csv", ".json", ".cfg"]
-_FILE_WORDS: Final = ["notes", "report", "plan", "budget", "list", "summary", "minutes", "draft", "orders", "stock", "fees", "events", "contacts", "log", "index", "letter", "schedule", "inventory", "recipes", "tasks", "rates", "results", "journal", "memo", "agenda", "members", "invoices", "prices", "routes"]
-_ATTRIBUTES: Final = ["code", "key", "pin", "password", "number", "badge", "locker", "seat", "room", "gate", "lane", "channel", "model", "serial number", "batch", "ticket", "account", "phone number", "extension", "owner", "manager", "author", "keeper", "teacher", "pilot", "driver", "supplier", "contact", "home town", "birthplace", "location", "address", "destination", "color", "flavor", "material", "symbol", "nickname", "motto", "label", "status", "rank", "score", "level", "password", "door code", "gate code", "access code", "room number", "flight number", "order number", "invoice number", "case number", "platform", "capital", "founder", "builder", "captain", "doctor", "agent", "partner", "sponsor", "favorite color", "favorite song", "favorite dish"]
-AMOUNTS: Final = ["price", "cost", "budget", "salary", "rent", "fee", "population", "count", "stock", "capacity", "total", "balance", "income", "debt", "page count", "attendance", "number of seats", "number of boxes", "number of workers", "number of visitors", "output", "score", "quota", "supply", "bill", "profit"]
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+def _parts(text: str) -> list[str]:
+    return text.split("|")
+
+
+_ONSETS: Final = _words(
+    "b br c ch cl d dr f fl g gr h j k kl l m n p pr qu r s sh sk st t th tr v w y z"
+)
+_VOWELS: Final = _words(
+    "a e i o u ai ea ie oo ou"
+)
+_CODAS: Final = _words(
+    "d k l lm ld m n nd ng nt r rn rd rt s sk st t th v x"
+)
+_ADJECTIVES: Final = _words(
+    "copper silver golden wooden iron glass paper velvet crystal marble amber scarlet crimson green blue "
+    "yellow purple orange black white grey pink broken folded hidden silent lonely bright dark heavy "
+    "light tall short narrow wide round square hollow frozen dusty rusty polished painted striped spotted"
+    " ancient modern northern southern eastern western upper lower inner outer quiet noisy rapid slow "
+    "clever lucky brave gentle wild calm sharp smooth rough sweet bitter salty fresh old new little big "
+    "giant tiny royal common secret open closed double single"
+)
+_NOUNS: Final = _words(
+    "lantern bridge tower engine kettle piano violin clock mirror ladder basket bottle barrel wagon ship "
+    "boat anchor compass telescope camera printer scanner server router laptop monitor keyboard drill "
+    "hammer saw wrench pump valve pipe tank boiler furnace oven stove fridge freezer lamp chair table "
+    "desk shelf cabinet door window gate fence garden orchard forest river lake island harbor castle "
+    "temple museum library theater school market bakery farm mill mine quarry tunnel station airport "
+    "garage workshop studio office warehouse cellar attic kitchen statue fountain rocket satellite "
+    "turbine battery magnet crane truck tractor bicycle scooter drone robot sensor cable"
+)
+_PLACE_ENDS: Final = _words(
+    "ville port ton ham field ford dale mouth stead burg shire wick"
+)
+_FILE_ENDS: Final = _words(
+    ".txt .txt .txt .md .md .log .csv .json .cfg"
+)
+_FILE_WORDS: Final = _words(
+    "notes report plan budget list summary minutes draft orders stock fees events contacts log index "
+    "letter schedule inventory recipes tasks rates results journal memo agenda members invoices prices "
+    "routes"
+)
+_ATTRIBUTES: Final = _parts(
+    "code|key|pin|password|number|badge|locker|seat|room|gate|lane|channel|model|serial "
+    "number|batch|ticket|account|phone "
+    "number|extension|owner|manager|author|keeper|teacher|pilot|driver|supplier|contact|home town|birthpl"
+    "ace|location|address|destination|color|flavor|material|symbol|nickname|motto|label|status|rank|score"
+    "|level|password|door code|gate code|access code|room number|flight number|order number|invoice "
+    "number|case number|platform|capital|founder|builder|captain|doctor|agent|partner|sponsor|favorite "
+    "color|favorite song|favorite dish"
+)
+AMOUNTS: Final = _parts(
+    "price|cost|budget|salary|rent|fee|population|count|stock|capacity|total|balance|income|debt|page "
+    "count|attendance|number of seats|number of boxes|number of workers|number of "
+    "visitors|output|score|quota|supply|bill|profit"
+)
 MEASURES: Final = (  # what can be measured, and the units it comes in
     ("weight|mass|load|cargo", "kg g lb oz pounds kilograms"),
     ("length|height|width|depth|distance|range|altitude", "km m cm feet miles yards inches meters"),
@@ -32,8 +82,14 @@ MEASURES: Final = (  # what can be measured, and the units it comes in
     ("file size|disk space|memory size", "mb gb kb tb"),
     ("area|land area", "hectares acres km2"),
 )
-DATED: Final = ["birthday", "deadline", "start date", "launch date", "due date", "opening day", "arrival date", "departure date", "wedding day", "exam date", "delivery date", "inspection date", "release date", "founding date", "expiry date", "visit", "anniversary", "renewal date"]
-_COLORS: Final = ["red", "blue", "green", "violet", "teal", "ochre", "ivory", "maroon", "navy", "olive", "coral", "indigo", "beige", "lilac"]
+DATED: Final = _parts(
+    "birthday|deadline|start date|launch date|due date|opening day|arrival date|departure date|wedding "
+    "day|exam date|delivery date|inspection date|release date|founding date|expiry "
+    "date|visit|anniversary|renewal date"
+)
+_COLORS: Final = _words(
+    "red blue green violet teal ochre ivory maroon navy olive coral indigo beige lilac"
+)
 
 
 def _held(make: Callable[[random.Random], str], rng: random.Random, split: Split) -> str:

@@ -32,9 +32,12 @@ def generate(
         index += 1
 
 
-def one_task(rng: random.Random, family: str, split: Split, phrasing: Phrasing, name: str) -> Task:
+def one_task(
+    rng: random.Random, family: str, split: Split, phrasing: Phrasing, name: str, source: type[Draw] = Draw
+) -> Task:
+    """A task of the family; `source` may be a kind of `Draw` with wordings of its own."""
     while True:
-        draw = Draw(rng, split, phrasing)
+        draw = source(rng, split, phrasing)
         try:
             draft = BUILDERS[family](draw)
         except Rejected:
