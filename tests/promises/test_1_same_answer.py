@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.gateway.served import Served, served
 
 from aios.kernel.llm.nano import NanoCore
-from tests.gateway.served import Served, served
 
 pytestmark = pytest.mark.anyio
 
@@ -60,7 +60,12 @@ async def test_the_seed_matters_and_the_kernels_own_differ() -> None:
         for seed in (1, 2, None):
             _, answer, _ = await world.post(
                 "/v1/chat/completions",
-                {"messages": [{"role": "user", "content": "Hello"}], "temperature": 1.5, "seed": seed, "min_tokens": 24},
+                {
+                    "messages": [{"role": "user", "content": "Hello"}],
+                    "temperature": 1.5,
+                    "seed": seed,
+                    "min_tokens": 24,
+                },
                 authorization=f"Bearer {world.key}",
             )
             texts.add(answer["choices"][0]["message"]["content"])

@@ -23,7 +23,13 @@ def is_openai(path: str) -> bool:
 
 def openai_error(error: AiosError) -> dict[str, Any]:
     return {
-        "error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code},
+        "error": {
+            "message": error.message,
+            "type": error.type,
+            "param": error.param,
+            "code": error.code,
+            "fault": error.fault,
+        },
     }
 
 
