@@ -165,7 +165,7 @@ REFUSALS: list[tuple[str, Any, type[AiosError], str]] = [
         "400 Bad Request",
         {"error": {"message": "too long", "code": "context_length_exceeded"}},
         ContextLengthExceeded,
-        "",
+        "too long",
     ),
     ("422 Unprocessable", {"detail": "field required"}, BadRequest, "field required"),
     ("413 Too Large", {"error": "large"}, TooLarge, "large"),

@@ -59,6 +59,10 @@ async def stream_events(exchange: Exchange) -> None:
     """The last `tail` rows and then new ones as they come; with `follow=false` only the last ones."""
     kernel = exchange.kernel
     tail = _tail(exchange)
+    if exchange.scope["method"] == "HEAD":
+        await exchange.start_events()
+        await exchange.end()
+        return
     view = View(kernel, exchange.principal)
     stream = EventStream(exchange, lambda: None, lambda: _keep_on(exchange, stream))
     stream.put(b": events\n\n")

@@ -24,6 +24,8 @@ Send = Callable[[Event], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
 JSON = b"application/json"
+WRITE_NOW = "aios.write_now"
+"""In the scope, if the server has it: writes a piece of a begun answer without waiting, or says that it cannot now."""
 WATCH_AFTER = 0.05
 """Seconds until a waiting exchange begins to listen for its client's leaving. Shorter calls pay nothing for it."""
 DISCARD = 8

@@ -145,12 +145,14 @@ async def mint_key(exchange: Exchange) -> None:
     wanted = _decode(await exchange.body(), NewKey)
     agent = wanted.agent or wanted.name
     key_id, key = exchange.kernel.access.mint(owner=exchange.principal.owner, agent=agent, name=wanted.name)
+    await exchange.kernel.access.settled()
     await exchange.reply_json(MintedKey(key_id, key, wanted.name, agent), 201)
 
 
 async def revoke_key(exchange: Exchange, id: str) -> None:
     _admin_only(exchange)
     exchange.kernel.access.revoke(id)
+    await exchange.kernel.access.settled()
     await exchange.reply_json({})
 
 

@@ -69,6 +69,7 @@ class OpenAIErrorDetail(Struct):
     type: str
     param: str | None
     code: str | None
+    fault: str
 
 
 class OpenAIError(Struct):

@@ -13,7 +13,7 @@ from aios.abi.calls import Args
 from aios.abi.errors import AiosError
 from aios.abi.messages import Chunk
 
-from .exchange import Exchange, Headers, Watch
+from .exchange import WRITE_NOW, Exchange, Headers, Watch
 
 if TYPE_CHECKING:
     from aios.kernel import Syscall
@@ -41,13 +41,18 @@ class EventStream:
         self._is_finished = False
         self._was_silent = True
         self._waiter: asyncio.Future[None] | None = None
+        self._is_idle = False
+        """The status line is out, all before is sent, and `run` waits: a piece may go out at once."""
+        self._write_now: Callable[[bytes], bool] | None = exchange.scope.get(WRITE_NOW)
 
     def put(self, data: bytes) -> None:
         if self.is_cut or not data:
             return
+        self._was_silent = False
+        if self._is_idle and self._write_now is not None and self._write_now(data):
+            return
         self._parts.append(data)
         self._size += len(data)
-        self._was_silent = False
         if self._size > MAX_BUFFERED:
             self.cut()
         elif self._waiter is not None:
@@ -66,6 +71,7 @@ class EventStream:
             self._wake()
 
     def _wake(self) -> None:
+        self._is_idle = False
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
@@ -96,7 +102,9 @@ class EventStream:
                 return
             else:
                 self._waiter = loop.create_future()
+                self._is_idle = exchange.is_started
                 await self._waiter
+                self._is_idle = False
 
     def _tick(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(PING, self._tick)

@@ -87,6 +87,7 @@ class _Body(Struct):
 
 _decode = msgspec.json.Decoder(_Body).decode
 _PLAIN = b"data: "
+_DONE = b"data: [DONE]\n\n"
 
 
 def _read(core: str, data: bytes) -> _Body:
@@ -242,6 +243,14 @@ class Events:
     def feed(self, data: bytes) -> bool:
         """Bytes as they came; says whether the stream is done. Raises UpstreamFault for garbage and for an error that
         the server sends."""
+        if (
+            not self._rest
+            and data.startswith(_PLAIN)
+            and data.endswith(b"\n\n")
+            and data.count(b"\n") == 2
+            and self._one(data)
+        ):
+            return False
         if self._rest:
             data = self._rest + data
         if b"\r" in data:
@@ -257,6 +266,28 @@ class Events:
         if self._raw:
             self._flush()
         return self.is_done
+
+    def _one(self, data: bytes) -> bool:
+        """The commonest case in one go: a single event that holds a piece of text and nothing else."""
+        if data == _DONE:
+            return False
+        body = _read(self._core, data[6:])
+        if not body.choices or body.usage is not None:
+            return False
+        choice = body.choices[0]
+        delta = choice.delta
+        if choice.finish_reason is not None or choice.logprobs is not None or delta is None:
+            return False
+        text = delta.content
+        if text.__class__ is not str or not text or delta.tool_calls or delta.reasoning_content or delta.refusal:
+            return False
+        answer = self.answer
+        if answer.model is None:
+            answer.note(body)
+        answer.texts.append(text)
+        answer.num_tokens += 1
+        self._emit(Chunk(text, None, None, None, None, 1, data))
+        return True
 
     def _take(self, event: bytes, payload: bytes) -> None:
         if payload == b"[DONE]":

@@ -1,0 +1,80 @@
+"""A real server behind the kernel: its stream reaches the client as it came."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from served import ask, events, served
+from upstream import DONE, HEAD, LAST, USAGE, chat, event, framed, upstream, whole
+
+from aios.kernel.config import CoreSection
+from aios.kernel.llm.openai import OpenAICore
+
+pytestmark = pytest.mark.anyio
+
+PIECES = [event({"role": "assistant", "content": ""}), event({"content": "hel"}, odd=[1]), event({"content": "lo"})]
+TAIL = event({}, "stop") + event(None, usage=USAGE) + DONE
+
+
+def remote(url: str, **more: Any) -> OpenAICore:
+    return OpenAICore(CoreSection(name="gpu", kind="openai", base_url=url, model="qwen", **more))
+
+
+async def test_an_upstreams_events_pass_untouched() -> None:
+    async with upstream([HEAD + framed(b"".join(PIECES)) + framed(TAIL) + LAST]) as up, served(remote(up.url)) as at:
+        text = await at.stream("/v1/chat/completions", ask(model="gpu", stream=True, odd_parameter={"a": 1}))
+        assert text.encode().startswith(b"".join(PIECES))
+        said = events(text)
+        assert said[-2]["choices"][0]["finish_reason"] == "stop"
+        assert said[-2]["usage"] == USAGE
+        assert said[-1] == "[DONE]"
+        assert len(said) == 5  # the client did not ask for the usage event
+        assert up.seen[0]["odd_parameter"] == {"a": 1}
+        assert up.seen[0]["model"] == "qwen"
+
+
+async def test_each_event_is_on_its_way_before_the_next_one_comes() -> None:
+    gates = [asyncio.Event(), asyncio.Event(), asyncio.Event()]
+    steps: list[Any] = [HEAD]
+    for piece, gate in zip(PIECES, gates, strict=True):
+        steps += [framed(piece), gate]
+    steps += [framed(TAIL) + LAST]
+    async with upstream(steps) as up, served(remote(up.url)) as at:
+        body = ask(model="gpu", stream=True, stream_options={"include_usage": True})
+        async with at.session.post(f"{at.url}/v1/chat/completions", json=body) as response:
+            for piece, gate in zip(PIECES, gates, strict=True):
+                assert await response.content.readexactly(len(piece)) == piece
+                gate.set()
+            said = events(await response.text())
+        assert [e if e == "[DONE]" else e["choices"] == [] for e in said] == [False, True, "[DONE]"]
+        assert said[1]["usage"] == USAGE
+
+
+async def test_a_whole_answer_and_its_usage_are_counted() -> None:
+    async with upstream(whole(chat({"content": "hello"}))) as up, served(remote(up.url)) as at:
+        _, body, _ = await at.chat(model="gpu")
+        assert body["choices"][0]["message"]["content"] == "hello"
+        assert body["usage"] == USAGE
+        _, seen = await at.get("/aios/v1/processes")
+        assert (seen["processes"][0]["tokens_in"], seen["processes"][0]["tokens_out"]) == (7, 3)
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+async def test_a_client_that_leaves_closes_the_upstreams_connection(is_streamed: bool) -> None:
+    never = asyncio.Event()
+    steps: list[Any] = [HEAD + framed(PIECES[0]), never] if is_streamed else [never]
+    async with upstream(steps) as up, served(remote(up.url)) as at:
+        asking = asyncio.create_task(at.chat(model="gpu", stream=is_streamed))
+        await up.asked.wait()
+        asking.cancel()
+        async with asyncio.timeout(10):
+            await up.left.wait()
+
+
+async def test_a_key_that_the_upstream_refuses_is_not_the_agents_fault() -> None:
+    async with upstream(whole({"error": {"message": "no"}}, "401 No")) as up, served(remote(up.url)) as at:
+        status, body, response = await at.chat(model="gpu")
+        assert (status, body["error"]["code"], body["error"]["fault"]) == (502, "upstream_refused", "upstream")
+        assert response.headers["x-should-retry"] == "false"
