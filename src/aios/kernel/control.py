@@ -22,6 +22,7 @@ class Access(Protocol):
     def check(self, principal: Principal, spec: CallSpec, args: Any, processes: ProcessTable) -> None: ...
     def mint(self, *, owner: str, agent: str, pid: int | None = None, name: str = "") -> tuple[str, str]: ...
     def revoke_process(self, pid: int) -> None: ...
+    async def settled(self) -> None: ...
 
 
 class Control:
@@ -64,6 +65,7 @@ class Control:
             command=args.command,
         )
         _, key = self._access.mint(owner=principal.owner, agent=args.agent, pid=child.pid, name=f"pid {child.pid}")
+        await self._access.settled()  # a key that was handed out works after a crash too
         return abi.Spawned(pid=child.pid, key=key)
 
     async def proc_list(self, principal: Principal, process: Process, args: abi.ProcList) -> abi.Processes:

@@ -98,8 +98,12 @@ class Keys:
         """Oldest first."""
         return [info for _, info in self._by_hash.values()]
 
+    async def settled(self) -> None:
+        """Wait until all that was minted or revoked is on disk."""
+        await self._database.run(lambda c: None)
+
     def settle(self) -> None:
-        """Wait until all that was minted or revoked is on disk. Blocks."""
+        """As `settled`, for boot: blocks."""
         self._database.run_now(lambda c: None)
 
     def _remember(self, hash: bytes, info: KeyInfo) -> None:

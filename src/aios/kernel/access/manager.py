@@ -40,7 +40,7 @@ class AccessManager:
     def mint(
         self, *, owner: str, agent: str, pid: int | None = None, is_admin: bool = False, name: str = ""
     ) -> tuple[str, str]:
-        """A new key: (id, text). The text is shown this once. With `pid` it dies with that process."""
+        """A new key: (id, text), valid at once. The text is shown this once. With `pid` it dies with that process."""
         return self._keys.mint(owner=owner, agent=agent, pid=pid, is_admin=is_admin, name=name)
 
     def authenticate(self, text: str | None) -> Principal:
@@ -50,6 +50,10 @@ class AccessManager:
         except Unauthorized:
             self._count.num_unauthorized += 1
             raise
+
+    async def settled(self) -> None:
+        """Wait until all that was minted or revoked is on disk, so that it may be told to somebody."""
+        await self._keys.settled()
 
     def revoke(self, key_id: str) -> None:
         """Raises NotFound."""
