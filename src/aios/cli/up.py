@@ -20,6 +20,7 @@ from aios.abi.errors import TimedOut
 from aios.kernel import Config, load
 
 from . import connect
+from .confine import undumpable
 from .console import note
 from .exits import FAILED
 
@@ -85,6 +86,7 @@ async def _serve(settings: Config, home: Path) -> None:
     from aios.gateway import bind, serve, url_of
     from aios.kernel import Kernel
 
+    undumpable()  # what runs as the same user is not to read keys out of this process
     sock = bind(
         settings.server.host, settings.server.port
     )  # before the models are loaded: a taken port is said at once
