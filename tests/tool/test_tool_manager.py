@@ -71,7 +71,7 @@ def test_what_a_tool_could_not_do_is_told_to_the_model_and_the_call_is_done() ->
         assert (result.content, result.is_error) == ("error: division by zero", True)
         missing = await world.run("read_file", path="river.txt")
         assert missing.content == "error: no file called 'river.txt'; nearest: 'rivers.txt'"
-        assert (await world.run("raises")).content == "error: list index out of range"
+        assert (await world.run("raises")).content == "error: IndexError: list index out of range"
         assert [call.state.value for call in world.ended] == ["done"] * 3
 
     go(story())

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
@@ -329,6 +331,43 @@ def test_a_changed_file_is_loaded_again(tmp_path: Path) -> None:
                 world.call("add", a=1)
 
     go(story())
+
+
+def test_a_worker_that_was_busy_when_the_file_changed_is_not_used_again(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    text = GOOD + "\n@tool\ndef wait(path: str) -> None:\n    while not os.path.exists(path): time.sleep(0.01)\n"
+
+    async def story() -> None:
+        async with world_of(tmp_path, text) as world:
+            call = world.push("wait", path=str(gate))
+            await until(lambda: world.mock.num_timers)
+            (tmp_path / "tools.py").write_text(HEAD + GOOD.replace("a + b", "a * 100 + b"))
+            assert (await world.run("add", a=1)).content == "101"
+            gate.touch()
+            await until(lambda: call.state.value == "done")
+            for n in range(3):
+                assert (await world.run("add", a=n)).data == n * 100 + 1
+            assert world.tools.statistics()["workers"]["tools.py"]["idle"] == 1
+
+    go(story())
+
+
+def test_workers_do_not_outlive_a_kernel_that_is_killed(tmp_path: Path) -> None:
+    path = tmp_path / "tools.py"
+    path.write_text(HEAD + GOOD)
+    kernel = f"""
+import asyncio, os, signal, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from tool_world import ToolSection, World
+async def story():
+    world = World(ToolSection(module={str(path)!r}))
+    await world.tools.open()
+    assert len(world.tools.registry) == 9
+    os.kill(os.getpid(), signal.SIGKILL)
+asyncio.run(story())
+"""
+    assert subprocess.run([sys.executable, "-c", kernel], check=False).returncode == -signal.SIGKILL
+    go(gone(str(path)))
 
 
 def test_a_file_that_does_not_load_costs_only_its_own_tools_and_is_tried_again_when_mended(

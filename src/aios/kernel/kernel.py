@@ -120,7 +120,7 @@ class Kernel:
         self.access.ensure_admin(self.home)
         self.memory = MemoryManager(self.database, clock)
         self.storage = StorageManager(self.database, self.home, clock)
-        self.tools = ToolManager(self.storage, self.memory, config.tool, clock=clock)
+        self.tools = ToolManager(self.storage, self.memory, config.tool, clock=clock, folders=[self.home])
         await self.tools.open()
         self._closers.push_async_callback(self.tools.close)
         given = [make_core(s) for s in config.core] if cores is None else list(cores.values())

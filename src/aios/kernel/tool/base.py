@@ -81,6 +81,14 @@ def error_of(message: str) -> ToolResult:
     return ToolResult(content=cut(f"error: {message}"), is_error=True)
 
 
+def words_of(error: BaseException) -> str:
+    """A ValueError's own words; of other errors, what they are too."""
+    text = str(error)
+    if isinstance(error, ValueError) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 def cut(text: str) -> str:
     """`text`, or its first part and a word about how much is missing. Half surrogates become `?`."""
     text = text.encode("utf-8", "replace").decode() if not text.isascii() else text

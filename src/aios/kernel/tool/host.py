@@ -26,7 +26,8 @@ from typing import Any, NoReturn
 
 _PDEATHSIG, _SUBREAPER, _NO_NEW_PRIVS = 1, 36, 38
 _NEWUSER, _NEWPID = 0x10000000, 0x20000000
-_LIMITS = {"RLIMIT_CORE": 0, "RLIMIT_AS": 8 << 30, "RLIMIT_FSIZE": 1 << 30, "RLIMIT_NOFILE": 1024}
+_LIMITS = {"RLIMIT_CORE": 0, "RLIMIT_FSIZE": 1 << 30, "RLIMIT_NOFILE": 1024}
+_LEAST_MEMORY = 1 << 30
 Functions = dict[str, Callable[..., Any]]
 
 
@@ -92,7 +93,8 @@ def _prctl(option: int, value: int) -> None:
 def _limit() -> None:
     import resource
 
-    for name, value in _LIMITS.items():
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for name, value in {**_LIMITS, "RLIMIT_DATA": max(_LEAST_MEMORY, memory // 2)}.items():
         which = getattr(resource, name)
         _, hard = resource.getrlimit(which)
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
@@ -148,7 +150,8 @@ def _receive(kernel: socket.socket, size: int) -> bytes:
 
 
 def _load(path: Path) -> tuple[Functions, str | None]:
-    """The `@tool` functions of the file, by name."""
+    """The `@tool` functions of the file by name, or what is wrong with it."""
+    from aios.kernel.tool.base import words_of
     from aios.sdk.tool import is_tool, manifest_of
 
     module = _module_of(path)
@@ -157,7 +160,7 @@ def _load(path: Path) -> tuple[Functions, str | None]:
         assert module.__spec__.loader is not None
         module.__spec__.loader.exec_module(module)
     except BaseException as error:  # noqa: BLE001 - foreign code, in a process of its own
-        return {}, f"{path.name} cannot be loaded: {_tell(error)}{_place(error, path)}"
+        return {}, f"{path.name} cannot be loaded: {words_of(error)}{_place(error, path)}"
     functions: Functions = {}
     for thing in vars(module).values():
         if is_tool(thing):
@@ -183,7 +186,7 @@ def _hello(functions: Functions, error: str | None, is_contained: bool, kind: An
 
 
 def _answer(functions: Functions, request: Any) -> Any:
-    from aios.kernel.tool.base import error_of, result_of
+    from aios.kernel.tool.base import error_of, result_of, words_of
     from aios.kernel.tool.frames import Reply
     from aios.sdk.tool import bind
 
@@ -193,16 +196,8 @@ def _answer(functions: Functions, request: Any) -> Any:
         result = result_of(asyncio.run(value) if inspect.iscoroutine(value) else value)
     except BaseException as error:  # noqa: BLE001 - foreign code, in a process of its own
         traceback.print_exc()
-        result = error_of(_tell(error))
+        result = error_of(words_of(error))
     return Reply(request.id, result.content, result.is_error, result.data)
-
-
-def _tell(error: BaseException) -> str:
-    """A ValueError's own words; of others, what they are too."""
-    text = str(error)
-    if type(error) is ValueError and text:
-        return text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _place(error: BaseException, path: Path) -> str:

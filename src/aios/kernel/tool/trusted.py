@@ -16,7 +16,7 @@ from aios.abi.tools import ToolManifest
 
 from ..clock import Clock
 from . import builtins
-from .base import Caller, Files, Notes, deadline, error_of, result_of, too_long
+from .base import Caller, Files, Notes, deadline, error_of, result_of, too_long, words_of
 from .builtins import ToolFault
 
 Handler = Callable[[Caller, Mapping[str, Any]], Any]
@@ -42,7 +42,7 @@ class TrustedTool:
                     value = await value
             return result_of(value)
         except _EXCUSES as error:
-            return error_of(str(error) or type(error).__name__)
+            return error_of(words_of(error))
 
 
 def builtin_tools(files: Files, notes: Notes, clock: Clock) -> list[TrustedTool]:

@@ -78,7 +78,7 @@ class Module:
     async def run(self, manifest: ToolManifest, arguments: Mapping[str, Any]) -> ToolResult:
         worker = await self._worker()
         if all(tool.manifest.name != manifest.name for tool in self.tools):
-            self._idle.append(worker)
+            self._give_back(worker)
             raise NotFound(f"there is no tool '{manifest.name}' in {self.path.name} any more", code="unknown_tool")
         try:
             async with deadline(self._clock, manifest.timeout, too_long(manifest)):
@@ -86,13 +86,20 @@ class Module:
         except BaseException:
             worker.kill()
             raise
-        self._idle.append(worker)
+        self._give_back(worker)
         return ToolResult(content=reply.content, is_error=reply.is_error, data=reply.data)
 
     async def refresh(self) -> None:
         """Load the file, if it was not or has changed. Raises ModuleFault."""
         if self._stamp is None or self._stamp != self._stamp_now():
-            self._idle.append(await self._worker())
+            self._give_back(await self._worker())
+
+    def _give_back(self, worker: Worker) -> None:
+        """`worker` is free: for the next call, unless the file has changed since it loaded it."""
+        if worker.stamp == self._stamp:
+            self._idle.append(worker)
+        else:
+            worker.kill()
 
     async def close(self) -> None:
         """End all workers. No new ones are started any more."""
@@ -124,7 +131,7 @@ class Module:
         wait = self._not_before - self._clock.now()
         if wait > 0:
             raise self._cannot(f"the next try is in {wait:.0f} s", wait)
-        worker = Worker(self.path.name)
+        worker = Worker(self.path.name, self._stamp)
         self._workers.add(worker)
         try:
             async with deadline(self._clock, START_LIMIT, f"{self.path.name} did not load in {START_LIMIT:g} s"):
@@ -183,7 +190,9 @@ class Module:
 class Worker:
     """One process of a module, and all that it starts."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, stamp: tuple[int, int] | None) -> None:
+        self.stamp = stamp
+        """Of the file, when this worker was told to load it."""
         self._name = name
         self._folder = tempfile.mkdtemp(prefix="aios-tool-")
         self._tail = b""
