@@ -32,7 +32,7 @@ def new(
         print(made["key"])
 
 
-def list_(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+def listed(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
     """List keys: what each is for, never the key itself.
 
     \b
@@ -67,4 +67,4 @@ def revoke(
             kernel.fetch("DELETE", f"/aios/v1/keys/{each}")
 
 
-commands = {"new": new, "list": list_, "revoke": revoke}
+commands = {"new": new, "list": listed, "revoke": revoke}

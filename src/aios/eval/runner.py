@@ -31,7 +31,8 @@ class Run:
     pid: int = 0
     answers: list[str] = field(default_factory=list)
     tools: list[str] = field(default_factory=list)
-    num_steps: int = 0
+    num_generations: int = 0
+    tokens: int = 0
     is_right: bool = False
     is_over: bool = False
     error: str | None = None
@@ -110,7 +111,8 @@ class Runner:
             answer = await agent.run(prompt)
             run.answers.append(answer.text)
             run.tools += [step.tool for step in answer.steps]
-            run.num_steps += answer.num_generations
+            run.num_generations += answer.num_generations
+            run.tokens += answer.tokens_out
 
 
 def _nothing(run: Run) -> None: ...
