@@ -146,6 +146,16 @@ async def test_no_query_is_understood_as_more_than_words(world: World, query: st
         assert entry.content == "and not near"
 
 
+async def test_what_others_write_changes_no_score(world: World) -> None:
+    for content in ("a common word", "a common word and a rare one", "something else"):
+        await world.write(content)
+    before = await world.search("common rare")
+    for _ in range(20):
+        await world.write("rare rare rare", "b")
+    assert await world.search("common rare") == before
+    assert before[0].content.endswith("rare one")
+
+
 async def test_no_more_than_k_are_found(world: World) -> None:
     for n in range(9):
         await world.write(f"note {n}")

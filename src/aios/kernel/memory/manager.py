@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from hashlib import sha256
-from typing import Any, cast
+from typing import Any
 
 import apsw
 import msgspec
@@ -18,9 +18,11 @@ from aios.abi.errors import BadRequest, NotFound, TooLarge
 from ..clock import Clock
 from ..database import Database, exactly_once, row, rows, value
 from ..syscall import Syscall
-from .base import MAX_METADATA, Place, terms_of
+from .base import MAX_METADATA, Place, bm25, terms_of
 
-_ENTRY = "entries.id, entries.content, entries.kind, entries.metadata, entries.created"
+MAX_CANDIDATES = 2000
+"""Entries that a search weighs, when more hold a word of the query."""
+_ENTRY = "id, content, kind, metadata, created"
 
 
 class MemoryManager:
@@ -112,8 +114,8 @@ def _check_entry(args: MemWrite) -> None:
 
 
 def _scope(place: Place) -> str:
-    """One word for the full-text index that no agent's text can hold: content is in another column."""
-    return sha256("\0".join(place).encode()).hexdigest()[:32]
+    """One word for the full-text index, another for each place. No text can hold it: content is in another column."""
+    return sha256(msgspec.json.encode(place)).hexdigest()[:32]
 
 
 def _entry(found: tuple[Any, ...], score: float | None = None) -> Entry:
@@ -136,19 +138,11 @@ def _list(connection: apsw.Connection, place: Place, limit: int, after: str | No
 
 
 def _search(connection: apsw.Connection, place: Place, query: str, k: int) -> list[Entry]:
-    """The entries that hold any word of `query`, the best by BM25 first; failing that, those that hold it as it is."""
-    terms = terms_of(query)
-    if terms:
-        any_term = " OR ".join(f'"{term}"' for term in terms)
-        found = rows(
-            connection,
-            f"SELECT {_ENTRY}, -bm25(entries_text, 0.0, 1.0) AS score FROM entries_text"
-            " JOIN entries ON entries.row = entries_text.rowid"
-            " WHERE entries_text MATCH ? AND owner = ? AND agent = ? ORDER BY score DESC, entries.id DESC LIMIT ?",
-            (f'scope : "{_scope(place)}" AND content : ({any_term})', *place, k),
-        )
-        if found:
-            return [_entry(entry, score) for *entry, score in cast(list[Any], found)]
+    """The entries that hold any word of `query`, the best first; failing that, those that hold it as it stands."""
+    if (terms := terms_of(query)) and (best := _ranked(connection, place, terms)):
+        sql = f"SELECT {_ENTRY} FROM entries WHERE row = ? AND owner = ? AND agent = ?"
+        found = [(row(connection, sql, (n, *place)), score) for n, score in best[:k]]
+        return [_entry(entry, score) for entry, score in found if entry is not None]
     if not query.strip():
         return []
     sql = (
@@ -156,6 +150,27 @@ def _search(connection: apsw.Connection, place: Place, query: str, k: int) -> li
         " ORDER BY id DESC LIMIT ?"
     )
     return [_entry(entry, 0.0) for entry in rows(connection, sql, (*place, query.strip(), k))]
+
+
+def _ranked(connection: apsw.Connection, place: Place, terms: list[str]) -> list[tuple[int, float]]:
+    """Rows that hold any of `terms` with their scores, the best first and the newer before the older."""
+    connection.register_fts5_function("tally", _tally)
+    any_term = " OR ".join(f'"{term}"' for term in terms)
+    sql = (
+        "SELECT rowid, tally(entries_text) FROM entries_text WHERE entries_text MATCH ?"
+        " ORDER BY bm25(entries_text, 0.0, 1.0) LIMIT ?"
+    )
+    match = f'scope : "{_scope(place)}" AND content : ({any_term})'
+    found = {n: msgspec.json.decode(text) for n, text in rows(connection, sql, (match, MAX_CANDIDATES))}
+    total = value(connection, "SELECT count(*) FROM entries WHERE owner = ? AND agent = ?", place)
+    scores = bm25(total, list(found.values()))
+    return sorted(zip(found, scores, strict=True), key=lambda pair: (pair[1], pair[0]), reverse=True)
+
+
+def _tally(api: apsw.FTS5ExtensionApi, *_: Any) -> str:
+    """Of the row at hand: its number of words, and how often it holds each term. The first phrase is the scope."""
+    counts = [len(api.phrase_locations(n)[1]) for n in range(1, api.phrase_count)]
+    return f"[{api.column_size(1)},{','.join(map(str, counts))}]"
 
 
 def _clear(connection: apsw.Connection, place: Place, id: str | None) -> Count:
