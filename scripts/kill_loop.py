@@ -83,6 +83,10 @@ max_instances = 2
 """
 
 
+MAX_ANSWERS = 40
+"""A kernel lives for fewer answers than this."""
+
+
 # ── the kernel under test ──
 
 
@@ -188,6 +192,7 @@ class Book:
     calls: list[Call] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+    answered: asyncio.Event = field(default_factory=asyncio.Event)
 
     def blame(self, call: Call, why: str) -> None:
         self.faults.append(f"{call.name} {call.token}: {why}")
@@ -259,6 +264,7 @@ class Client:
         if not is_final(status, body):
             return False
         compare(call, (status, body), self.book)
+        self.book.answered.set()
         return True
 
 
@@ -387,6 +393,15 @@ async def api_keys(server: Server, session: aiohttp.ClientSession, count: int) -
     return keys
 
 
+async def some_answers(book: Book, count: int) -> None:
+    """Let the clients get `count` answers, so that a slow machine is under load too when its kernel dies."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(10):
+            for _ in range(count):
+                book.answered.clear()
+                await book.answered.wait()
+
+
 async def torment(server: Server, kills: int, book: Book, session: aiohttp.ClientSession, dice: random.Random) -> None:
     """Kill and restart, at any instant of a kernel's life: booting, recovering, busy."""
     started = time.monotonic()
@@ -394,7 +409,8 @@ async def torment(server: Server, kills: int, book: Book, session: aiohttp.Clien
         if dice.random() < 0.9:
             await server.ready(session)
             book.counts["kills while serving"] += 1
-        await asyncio.sleep(dice.random() ** 2 * 1.2)
+            await some_answers(book, dice.randrange(MAX_ANSWERS))
+        await asyncio.sleep(dice.random() * 0.05)
         server.kill()
         server.check_store()
         server.start()
