@@ -16,6 +16,7 @@ import tiny_model
 from aios.abi.calls import LLMGenerate
 from aios.abi.errors import BadRequest, ContextLengthExceeded, ModuleFault
 from aios.abi.messages import Chunk, FunctionSpec, Generation, Message, ToolSpec
+from aios.eval.bench import nano
 from aios.kernel.llm.base import Request
 from aios.kernel.llm.nano import NanoCore
 from aios.kernel.syscall import Suspended
@@ -47,7 +48,7 @@ async def core(folder: Path) -> AsyncIterator[NanoCore]:
     core = NanoCore(folder=folder, kv_bytes=1 << 26)
     await core.open()
     yield core
-    assert core.statistics()["kv"]["sequences"] == 0, "a sequence was left behind"
+    assert core.statistics()["kv_sequences"] == 0, "a sequence was left behind"
     await core.close()
 
 
@@ -146,7 +147,7 @@ async def test_a_cancelled_call_frees_its_memory_before_it_leaves(core: NanoCore
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert core.statistics()["kv"]["sequences"] == 0
+    assert core.statistics()["kv_sequences"] == 0
     assert core.statistics()["decoding"] == 0
 
 
@@ -218,7 +219,7 @@ async def test_in_a_kernel_round_robin_on_two_slots_changes_no_byte(folder: Path
                 for who, args in zip(agents, wanted, strict=True)
             ]
             answers = await asyncio.gather(*(c() for c in calls)) if together else [await c() for c in calls]
-            assert core.statistics()["kv"]["sequences"] == 0
+            assert core.statistics()["kv_sequences"] == 0
             return answers, sum(process.num_switches for process in kernel.processes.list(ended=True))
 
     alone, none = await said("fifo", 1, together=False)
@@ -353,3 +354,10 @@ async def test_calls_under_way_fail_when_the_core_closes(folder: Path) -> None:
     await core.close()
     with pytest.raises(ModuleFault):
         await task
+
+
+async def test_the_benchmark_measures_all_it_promises(folder: Path) -> None:
+    found = await nano.measure(rounds=1, tokens=2, folder=folder)
+    assert set(found["speed"]) == {"bare, unpadded", "bare", "engine", "kernel", "kernel, streamed"}
+    assert all(set(by_batch) == {1, 8, 32} for by_batch in found["speed"].values())
+    assert len(found["ratios"]) == 5

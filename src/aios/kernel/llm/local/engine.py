@@ -98,13 +98,17 @@ class Engine:
         return moved
 
     def statistics(self) -> dict[str, Any]:
+        """Counts since the start, what is in the engine now, memory as `KVPool` tells it, and what computes here."""
         return {
             "steps": self.num_steps,
             "tokens": self.num_tokens,
             "prefilled_tokens": self.num_prefilled,
             "decoding": len(self._decoding),
             "prefilling": len(self._prefilling),
-            "kv": self.pool.statistics(),
+            **{f"kv_{name}": number for name, number in self.pool.statistics().items()},
+            "context": self.context,
+            "row_counts": list(self.decoder.row_counts),
+            "fingerprint": self.fingerprint,
         }
 
     def _decode(self, speaking: list[Sequence]) -> None:
