@@ -125,6 +125,19 @@ def test_a_built_in_agent_answers_on_stdout(served: Served) -> None:
     assert (whole["text"], whole["finish"], whole["succeeded"]) == ("four words are said", "answer", True)
 
 
+def test_a_built_in_agent_that_is_told_to_end_leaves_no_process_behind(served: Served) -> None:
+    served.call(served.core.gate.clear)
+    try:
+        running = started("run", "--agent", "ender", "react", "task", env=served.env())
+        pid = _wait_for(served, "ender", "running")["pid"]
+        running.send_signal(signal.SIGTERM)
+        running.communicate(timeout=60)
+        assert running.returncode == 128 + signal.SIGTERM
+        assert pid not in [p["pid"] for p in listed(served)]
+    finally:
+        served.call(served.core.gate.set)
+
+
 def test_tables_and_json_tell_the_same(served: Served) -> None:
     for verb in ("cores", "tools"):
         names = [row["name"] for row in json.loads(aios(verb, "--json", env=served.env()).stdout)]

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from types import ModuleType
 
 import typer
+from typer.exceptions import TyperException
 
 from aios.abi.errors import AiosError
 
-from .exits import FAILED, INTERRUPTED, USAGE, code_of
+from .exits import FAILED, INTERRUPTED, OK, code_of
 
 
 def invoke(name: str, module: ModuleType, args: list[str], program: list[str] | None) -> int:
@@ -29,19 +30,28 @@ def invoke(name: str, module: ModuleType, args: list[str], program: list[str] | 
         for each, function in commands.items():
             app.command(each, context_settings=settings)(function)
     try:
-        app(args=args, prog_name=f"aios {name}", obj=program)
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else FAILED
+        code = app(args=args, prog_name=f"aios {name}", obj=program, standalone_mode=False)
+        return code if isinstance(code, int) else OK
+    except TyperException as error:
+        return _usage(error)
     except AiosError as error:
         print(f"aios {name}: {error.message}", file=sys.stderr)
         return code_of(error)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output left; the interpreter must not fail on its last flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
-    return USAGE
+
+
+def _usage(error: TyperException) -> int:
+    """A wrong option or value: the line of usage, and what is wrong."""
+    if (show := getattr(error, "show", None)) is not None:
+        show()
+    else:
+        print(error.format_message(), file=sys.stderr)
+    return error.exit_code
 
 
 def _group(doc: str) -> Callable[[], None]:

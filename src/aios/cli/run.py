@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
-from collections.abc import AsyncIterator
+import signal
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any
 
@@ -59,7 +60,8 @@ def command(
         options = {"model": model, "tools": tools.split(",") if tools else None, "max_steps": max_steps}
         if words[0] == "reflexion":
             options["strategy"] = strategy
-        code = asyncio.run(_run_built_in(words[0], " ".join(words[1:]), agent or words[0], nice, options, as_json))
+        work = _run_built_in(words[0], " ".join(words[1:]), agent or words[0], nice, options, as_json)
+        code = asyncio.run(_until_told(work))
     else:
         raise BadRequest("give a built-in agent and its task, or a program: aios run -- PROGRAM ARGS")
     raise typer.Exit(code)
@@ -79,6 +81,25 @@ async def process(agent: str, nice: int, line: str) -> AsyncIterator[tuple[Async
 
 
 # ── a built-in agent ──
+
+
+async def _until_told(work: Coroutine[Any, Any, int]) -> int:
+    """Await `work`; SIGTERM ends it in order, as ctrl-C does: its process is over when this command is."""
+    task = asyncio.current_task()
+    assert task is not None
+    is_told = asyncio.Event()
+
+    def end() -> None:
+        is_told.set()
+        task.cancel()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if not is_told.is_set():
+            raise
+        return 128 + signal.SIGTERM
 
 
 async def _run_built_in(name: str, task: str, agent: str, nice: int, options: dict[str, Any], as_json: bool) -> int:
