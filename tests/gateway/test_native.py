@@ -87,6 +87,16 @@ async def test_a_stopped_process_waits_and_goes_on_when_continued() -> None:
         assert (await at.post(path, {"sig": "kill"}))[0] == 400
 
 
+async def test_a_process_may_kill_itself_and_says_so() -> None:
+    async with served() as at:
+        await at.chat()
+        _, seen = await at.get("/aios/v1/processes")
+        path = f"/aios/v1/processes/{seen['processes'][0]['pid']}/signal"
+        status, body, _ = await at.post(path, {"signal": "kill"})
+        assert (status, body["error"]["code"]) == (499, "killed")
+        assert (await at.chat())[0] == 200  # the key had no process of its own, and gets a new one
+
+
 # ── events ──
 
 

@@ -58,6 +58,7 @@ class Upstream:
             waiting.cancel()
             raise ConnectionError
         leaving.cancel()
+        await asyncio.wait({leaving})
         return True
 
 

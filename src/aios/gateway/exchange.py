@@ -82,8 +82,9 @@ class Exchange:
 
     def idempotency_key(self) -> str | None:
         key = self.header(b"idempotency-key")
-        if key is not None and not (0 < len(key) <= 255 and key.isascii() and key.isprintable()):
-            raise BadRequest("Idempotency-Key must be 1 to 255 printable ASCII characters", param="Idempotency-Key")
+        if key is not None and not (0 < len(key) <= 255 and all("!" <= character <= "~" for character in key)):
+            why = "Idempotency-Key must be 1 to 255 visible ASCII characters without spaces"
+            raise BadRequest(why, param="Idempotency-Key")
         return key
 
     def timeout(self) -> float | None:

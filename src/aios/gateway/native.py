@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
 
-from aios.abi.calls import CALLS, Args, CallSpec, ProcList, convert_args, decode_args, spec_of
+from aios.abi.calls import CALLS, Args, CallSpec, ProcList, ProcSignal, convert_args, decode_args, spec_of
 from aios.abi.errors import AiosError, BadRequest, Denied, NotFound
 from aios.abi.messages import Chunk
 
@@ -93,10 +93,13 @@ async def get_process(exchange: Exchange, pid: str) -> None:
     raise NotFound(f"there is no process {wanted} among those you may see", code="no_such_process", param="pid")
 
 
+SIGNALS = get_args(get_type_hints(ProcSignal)["signal"])
+
+
 class SignalBody(Args, frozen=True):
     """What to send; `code` is the exit code that goes with `exit`."""
 
-    signal: str
+    signal: Annotated[str, Meta(extra_json_schema={"enum": list(SIGNALS)})]
     code: int | None = None
 
 

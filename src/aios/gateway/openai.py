@@ -5,10 +5,10 @@ What clients really send, and what they expect back, is told in docs/wire.md.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from aios.abi.calls import CALLS, LLMGenerate, decode_args, nearest
 from aios.abi.errors import AiosError, BadRequest, NotFound
@@ -31,8 +31,8 @@ class ChatRequest(LLMGenerate, frozen=True, kw_only=True, forbid_unknown_fields=
 
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    n: int | None = None
-    max_completion_tokens: int | None = None
+    n: Annotated[int, Meta(extra_json_schema={"enum": [1]})] | None = None
+    max_completion_tokens: Annotated[int, Meta(ge=1)] | None = None
 
 
 _SPEC = msgspec.structs.replace(CALLS["llm_generate"], args=ChatRequest)
@@ -48,8 +48,6 @@ def decode_chat(body: bytes) -> tuple[ChatRequest, LLMGenerate]:
     if request.n not in (None, 1):
         raise BadRequest(f"n must be 1, not {request.n}: ask once for each answer", code="unsupported_n", param="n")
     limit = request.max_completion_tokens if request.max_tokens is None else request.max_tokens
-    if limit is not None and limit < 1:
-        raise BadRequest("max_completion_tokens must be at least 1", param="max_completion_tokens")
     raw = _keys(body)
     extra = {name: value for name in raw.keys() - _KNOWN if (value := msgspec.json.decode(raw[name])) is not None}
     fields = msgspec.structs.asdict(request)

@@ -25,7 +25,7 @@ events (`event: call`, `data: {"time", "call_id", "pid", "agent", "name", "state
 `tail` ones first; `follow=false` ends after those.
 
 A call with an `Idempotency-Key` outlives its connection and is answered once: the same key with the same body joins
-it or gets its recorded answer. `X-AIOS-Timeout` gives a call so many seconds.
+it or gets its recorded answer. Any call takes a header `X-AIOS-Timeout`, the seconds after which it is given up (504).
 """
 REASONS = {
     400: "The arguments are wrong; the message says which and why.",
@@ -112,7 +112,7 @@ def _responses(
 ) -> dict[str, Any]:
     content = _content(result if result is not None else {"type": "object"})
     if is_streamed:
-        content |= _content({"type": "string"}, "text/event-stream")
+        content |= _content({"type": "object"}, "text/event-stream")
     answers: dict[str, Any] = {str(status): {"description": "Done.", "content": content}}
     answers |= {str(code): {"$ref": f"#/components/responses/{error}{code}"} for code in codes}
     return answers
@@ -128,12 +128,6 @@ KEY = _parameter(
     {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
     "Run this at most once, and answer a repeated request with the first answer.",
 )
-LIMIT = _parameter(
-    "X-AIOS-Timeout",
-    "header",
-    {"type": "number", "exclusiveMinimum": 0, "maximum": 86_400},
-    "Seconds until the call is given up.",
-)
 YES_OR_NO = {"type": "boolean", "default": False}
 
 
@@ -142,9 +136,7 @@ def _body(schema: dict[str, Any], *, is_required: bool = True) -> dict[str, Any]
 
 
 def _call(spec: CallSpec, result: dict[str, Any], args: dict[str, Any]) -> dict[str, Any]:
-    parameters = [LIMIT]
-    if spec.module != "kernel":
-        parameters.append(KEY)
+    parameters = [KEY] if spec.module != "kernel" else []
     if spec.is_streamed:
         about = "Answer with server-sent events: `chunk`s, then `result` or `error`."
         parameters.append(_parameter("stream", "query", YES_OR_NO, about))
@@ -153,7 +145,7 @@ def _call(spec: CallSpec, result: dict[str, Any], args: dict[str, Any]) -> dict[
         "summary": spec.doc,
         "tags": [spec.module],
         "parameters": parameters,
-        "requestBody": _body(args),
+        "requestBody": _body(args, is_required=any(f.required for f in msgspec.structs.fields(spec.args))),
         "responses": _responses(result, tuple(REASONS), is_streamed=spec.is_streamed),
     }
 
@@ -183,7 +175,7 @@ def _openai_paths() -> dict[str, Any]:
         "operationId": "createChatCompletion",
         "summary": "Ask a model for the next message, as OpenAI's clients do.",
         "tags": ["openai"],
-        "parameters": [LIMIT, KEY],
+        "parameters": [KEY],
         "requestBody": _body(_ref("ChatRequest")),
         "responses": _responses(_ref("Completion"), tuple(REASONS), error="OpenAIError", is_streamed=True),
     }
@@ -201,9 +193,9 @@ def _openai_paths() -> dict[str, Any]:
 def _process_paths() -> dict[str, Any]:
     pid = _parameter("pid", "path", {"type": "integer", "minimum": 1, "maximum": 2**49}, "A process.")
     ended = _parameter("all", "query", YES_OR_NO, "Ended ones too.")
-    signal = _get("signalProcess", CALLS["proc_signal"].doc, None, pid, LIMIT, codes=tuple(REASONS))
+    signal = _get("signalProcess", CALLS["proc_signal"].doc, None, pid, codes=tuple(REASONS))
     signal["requestBody"] = _body(_ref("SignalBody"))
-    listing = _get("listProcesses", CALLS["proc_list"].doc, _ref("Processes"), ended, LIMIT, codes=tuple(REASONS))
+    listing = _get("listProcesses", CALLS["proc_list"].doc, _ref("Processes"), ended, codes=tuple(REASONS))
     return {
         "/aios/v1/processes": {"get": listing},
         "/aios/v1/processes/{pid}": {"get": _get("getProcess", "One process.", _ref("ProcessInfo"), pid)},

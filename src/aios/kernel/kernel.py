@@ -305,8 +305,9 @@ class Kernel:
         except AiosError as error:
             self._end_unqueued(call, error)
         else:
-            move(call, State.DONE, self.clock.now(), self.trace)
-            self._ended(call)
+            if call.state is State.RUNNING:  # else it killed its own process, and itself with it
+                move(call, State.DONE, self.clock.now(), self.trace)
+                self._ended(call)
 
     def _end_unqueued(self, call: Syscall, fate: AiosError) -> None:
         call.error = fate
