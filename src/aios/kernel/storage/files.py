@@ -82,8 +82,8 @@ class Blobs:
         finally:
             part.unlink(missing_ok=True)
         if self._durable:
-            _sync_folder(path.parent)
-            _sync_folder(path.parent.parent)
+            for folder in (path.parent, self._folder, self._folder.parent):
+                _sync_folder(folder)
 
 
 def _sync_folder(path: Path) -> None:
