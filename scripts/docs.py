@@ -44,7 +44,11 @@ def diagram(first: str, table: Any) -> str:
 
 def cli() -> str:
     """docs/cli.md: the help of every verb, as it is printed 100 columns wide."""
-    parts = ["# The `aios` command\n\nMade by `scripts/generate` from the command's own help.\n", f"```\n{usage()}\n```\n"]
+    parts = [
+        "# The `aios` command\n",
+        "Made by `scripts/generate` from the command's own help.\n",
+        f"```\n{usage()}\n```\n",
+    ]
     for name in VERBS:
         parts.append(f"## aios {name}\n\n```\n{help_of(name)}\n```\n")
     return "\n".join(parts)
@@ -108,4 +112,5 @@ def in_words(annotation: str) -> str:
 
 
 def named(kind: str) -> str:
-    return {"str": "text", "int": "whole number", "float": "number", "Seconds": "seconds", "CoreName": "name"}.get(kind, kind)
+    words = {"str": "text", "int": "whole number", "float": "number", "Seconds": "seconds", "CoreName": "name"}
+    return words.get(kind, kind)

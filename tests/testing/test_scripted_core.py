@@ -19,9 +19,7 @@ def ask(text: str = "hello", **more: object) -> LLMGenerate:
     return LLMGenerate(messages=[Message(role="user", content=text)], seed=1, **more)  # type: ignore[arg-type]
 
 
-def run_whole(
-    core: ScriptedCore, args: LLMGenerate, quantum: int | None
-) -> tuple[Generation, list[Chunk], int]:
+def run_whole(core: ScriptedCore, args: LLMGenerate, quantum: int | None) -> tuple[Generation, list[Chunk], int]:
     async def go() -> tuple[Generation, list[Chunk], int]:
         chunks: list[Chunk] = []
         snapshot, switches = None, 0
