@@ -127,6 +127,8 @@ class NanoCore:
         self._inbox = _Inbox()
         self._jobs: dict[str, _Job] = {}
         self._thread: threading.Thread | None = None
+        self._has_stopped = False
+        """The thread has ended, or is about to: no job that comes now would be served."""
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def open(self) -> None:
@@ -136,7 +138,7 @@ class NanoCore:
         self._engine = engine
         self.context_length = engine.context
         self.slots = min(self.slots, self._kv_bytes // engine.pool.shape.bytes(engine.context))
-        self._inbox = _Inbox()
+        self._inbox, self._has_stopped = _Inbox(), False
         # The engine gives the interpreter up at each matrix product and wants it back at once, while the loop is busy.
         sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL))
         self._thread = threading.Thread(target=self._work, args=(engine, self._inbox), name=self.name, daemon=True)
@@ -223,7 +225,7 @@ class NanoCore:
     # ── on the event loop ──
 
     def _opened(self) -> Engine:
-        if self._engine is None or self._thread is None or not self._thread.is_alive():
+        if self._engine is None or self._has_stopped:
             raise ModuleFault(f"core '{self.name}' is not running; restart the kernel")
         return self._engine
 
@@ -273,6 +275,7 @@ class NanoCore:
             item.job.hear(item.text, item.tokens, item.is_over)
 
     def _fail_all(self) -> None:
+        self._has_stopped = True
         for job in self._jobs.values():
             job.fail(ModuleFault(f"the engine of core '{self.name}' stopped"))
 
