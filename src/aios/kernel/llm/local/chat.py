@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from aios.kernel.llm.local.tokenizer import Tokenizer
@@ -80,10 +81,8 @@ def call_json(function: Mapping[str, Any]) -> str:
     """`{"name":…,"arguments":…}` of a tool call; arguments that are not JSON stand as the string they are."""
     arguments = function.get("arguments", "{}")
     if isinstance(arguments, str):
-        try:
+        with suppress(ValueError):
             arguments = json.loads(arguments or "{}")
-        except ValueError:
-            pass
     return compact_json({"name": function.get("name", ""), "arguments": arguments})
 
 

@@ -9,6 +9,7 @@ text can be encoded and comes back unchanged; special tokens are never made from
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -107,7 +108,7 @@ class Tokenizer:
     def _word(self, word: str) -> tuple[int, ...]:
         parts = list(word)
         while len(parts) > 1:
-            ranked = [(self._ranks.get(pair, 1 << 30), i) for i, pair in enumerate(zip(parts, parts[1:], strict=False))]
+            ranked = [(self._ranks.get(pair, 1 << 30), i) for i, pair in enumerate(itertools.pairwise(parts))]
             rank, at = min(ranked)
             if rank == 1 << 30:
                 break
