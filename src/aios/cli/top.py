@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from aios.abi.calls import ProcessInfo
@@ -16,7 +15,7 @@ from aios.sdk import Client
 
 from . import view
 from .connect import client
-from .console import figure, print_json, safe
+from .console import figure, print_json, safe, table
 
 _STYLES = {"running": "green", "queued": "yellow", "blocked": "yellow", "stopped": "red", "idle": "dim"}
 _RANK = ("running", "queued", "blocked", "stopped", "idle")
@@ -62,18 +61,18 @@ def _follow(kernel: Client, interval: float) -> None:
 
 
 def _picture(processes: list[ProcessInfo], cores: list[dict[str, Any]], height: int | None) -> Group:
-    lines = [_summary(processes), *(_bar(core) for core in cores), Text("")]
-    room = len(processes) if height is None else max(3, height - len(lines) - 2)
-    table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
-    for title in view.TITLES:
-        right = title.startswith(">")
-        table.add_column(title.lstrip(">"), justify="right" if right else "left", no_wrap=True, overflow="ellipsis")
-    for process in processes[:room]:
-        cells = [Text(safe(str(cell))) for cell in view.row(process)]
-        cells[2].stylize(_STYLES.get(cells[2].plain, ""))
-        table.add_row(*cells)
+    head = [_summary(processes), *(_bar(core) for core in cores), Text("")]
+    room = len(processes) if height is None else max(3, height - len(head) - 2)
+    titles, *rows = table(view.TITLES, [view.row(process) for process in processes[:room]]).splitlines()
     more = [Text(f"… and {len(processes) - room} more", "dim")] if len(processes) > room else []
-    return Group(*lines, table, *more)
+    return Group(*head, _line(titles, "dim"), *map(_line, rows), *more)
+
+
+def _line(text: str, style: str = "") -> Text:
+    line = Text(text, style, no_wrap=True, overflow="ellipsis")
+    for word, colour in _STYLES.items():
+        line.highlight_words([f" {word} "], colour)
+    return line
 
 
 def _summary(processes: list[ProcessInfo]) -> Text:
