@@ -362,12 +362,14 @@ from tool_world import ToolSection, World
 async def story():
     world = World(ToolSection(module={str(path)!r}))
     await world.tools.open()
-    assert len(world.tools.registry) == 9
+    print((await world.run("whoami")).data["cwd"], flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 asyncio.run(story())
 """
-    assert subprocess.run([sys.executable, "-c", kernel], check=False).returncode == -signal.SIGKILL
+    killed = subprocess.run([sys.executable, "-c", kernel], check=False, stdout=subprocess.PIPE, text=True)
+    assert killed.returncode == -signal.SIGKILL
     go(gone(str(path)))
+    assert not Path(killed.stdout.strip()).exists()
 
 
 def test_a_file_that_does_not_load_costs_only_its_own_tools_and_is_tried_again_when_mended(

@@ -32,18 +32,20 @@ Functions = dict[str, Callable[..., Any]]
 
 
 def main() -> NoReturn:
-    """`host FD MODULE`: become the keeper, and serve from a child."""
-    link, path = int(sys.argv[1]), Path(sys.argv[2])
+    """`host FD MODULE FOLDER`: become the keeper, and serve from a child. FOLDER is the worker's own."""
+    link, path, folder = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
     parent = os.getppid()
-    _prctl(_PDEATHSIG, signal.SIGKILL)
+    _prctl(_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
         os._exit(1)
     _prctl(_NO_NEW_PRIVS, 1)
     _prctl(_SUBREAPER, 1)
     _limit()
     is_contained = _unshare_pids()
+    signal.signal(signal.SIGTERM, lambda *_: _left_alone(folder, is_contained))
     child = os.fork()
     if child == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         _prctl(_PDEATHSIG, signal.SIGKILL)
         if is_contained:
             _be_init(lambda: _serve(link, path, is_contained))
@@ -53,6 +55,16 @@ def main() -> NoReturn:
     if not is_contained:
         _kill_children()
     os._exit(status)
+
+
+def _left_alone(folder: str, is_contained: bool) -> NoReturn:
+    """The kernel was killed: leave nothing behind. With a namespace, what is in it dies with this process."""
+    import shutil
+
+    if not is_contained:
+        _kill_children()
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(1)
 
 
 def _be_init(serve: Callable[[], NoReturn]) -> NoReturn:

@@ -222,7 +222,17 @@ class Worker:
         with theirs, os.fdopen(printed, "wb"):
             await self._listen(ours, output)
             self._process = await asyncio.create_subprocess_exec(
-                *(python, "-P", "-u", "-B", "-m", "aios.kernel.tool.host", str(theirs.fileno()), str(path)),
+                *(
+                    python,
+                    "-P",
+                    "-u",
+                    "-B",
+                    "-m",
+                    "aios.kernel.tool.host",
+                    str(theirs.fileno()),
+                    str(path),
+                    self._folder,
+                ),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=printed,
                 stderr=printed,
