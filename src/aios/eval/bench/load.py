@@ -1,4 +1,4 @@
-"""A client that asks again as soon as it is answered, over many connections, as cheaply as Python can. Measures nothing."""
+"""A client that asks again as soon as it is answered, over many connections, cheaply. Measures nothing."""
 
 from __future__ import annotations
 

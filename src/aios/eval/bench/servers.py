@@ -107,9 +107,8 @@ async def proxy(upstream: int) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    work: Any = (
-        proxy(int(arguments[1])) if arguments[0] == "proxy" else stub(int(arguments[1]), float(arguments[2]) / 1e3)
-    )
+    kind, *numbers = arguments
+    work: Any = proxy(int(numbers[0])) if kind == "proxy" else stub(int(numbers[0]), float(numbers[1]) / 1e3)
     uvloop.run(work)
 
 
