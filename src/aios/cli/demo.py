@@ -13,8 +13,7 @@ import typer
 from aios.eval.report import Waits, share
 from aios.eval.runner import Run, Runner
 from aios.eval.workload import generate
-from aios.kernel import Config, Kernel
-from aios.kernel.config import CoreSection, RouterSection, Scheduler
+from aios.kernel import Config, CoreSection, Kernel, RouterSection, Scheduler
 
 from .console import figure, span, table, width
 from .demo_view import Lines, Live, View, one_line

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aios.kernel import Config, Kernel
-from aios.kernel.config import CoreSection, RouterSection, Scheduler
+from aios.kernel import Config, CoreSection, Kernel, RouterSection, Scheduler
 
 from .report import Share, by_family, share
 from .runner import Run, Runner

@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .config import Config, ConfigError, home_path, load, parse
+    from .config import Config, ConfigError, CoreSection, RouterSection, Scheduler, home_path, load, parse
     from .kernel import Kernel
     from .process import Principal, Process
     from .syscall import State, Syscall
@@ -18,10 +18,13 @@ if TYPE_CHECKING:
 _PLACES = {
     "Config": "config",
     "ConfigError": "config",
+    "CoreSection": "config",
     "Kernel": "kernel",
     "Principal": "process",
     "Process": "process",
+    "RouterSection": "config",
     "Row": "trace",
+    "Scheduler": "config",
     "State": "syscall",
     "Syscall": "syscall",
     "home_path": "config",
@@ -32,10 +35,13 @@ _PLACES = {
 __all__ = [
     "Config",
     "ConfigError",
+    "CoreSection",
     "Kernel",
     "Principal",
     "Process",
+    "RouterSection",
     "Row",
+    "Scheduler",
     "State",
     "Syscall",
     "home_path",
