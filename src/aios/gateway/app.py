@@ -24,7 +24,7 @@ from aios.abi.errors import AiosError, BadRequest, Denied, KernelFault, NotFound
 if TYPE_CHECKING:
     from aios.kernel import Kernel
 
-from . import events, metrics, native, openai, openapi
+from . import events, native, openai, openapi
 from .errors import error_body, refuse
 from .exchange import JSON, Exchange, Receive, Scope, Send, encode
 
@@ -49,7 +49,7 @@ def _routes() -> list[Route]:
     table: list[tuple[str, str, Callable[..., Awaitable[None]]]] = [
         ("GET", "/healthz", healthz),
         ("GET", "/readyz", readyz),
-        ("GET", "/metrics", metrics.show_metrics),
+        ("GET", "/metrics", metrics),
         ("GET", "/openapi.json", openapi.show_openapi),
         ("GET", "/v1/models", openai.list_models),
         ("GET", "/v1/models/{model:path}", openai.get_model),
@@ -85,6 +85,12 @@ async def readyz(exchange: Exchange) -> None:
     """The kernel takes calls."""
     is_ready = exchange.kernel.is_ready
     await exchange.reply(200 if is_ready else 503, encode({"status": "ready" if is_ready else "stopping"}), JSON)
+
+
+async def metrics(exchange: Exchange) -> None:
+    from .metrics import show_metrics  # Prometheus' client is slow to load, and few kernels are ever asked
+
+    await show_metrics(exchange)
 
 
 class Gate:

@@ -287,8 +287,13 @@ async def _spawn(kernel: Measured, size: int) -> list[str]:
 async def at_rest() -> dict[str, float]:
     """A kernel with its own small model loaded, and nothing to do."""
     async with kernel_up("") as kernel:
+        cpu = kernel.cpu()
         await asyncio.sleep(1.0)
-        return {"start_s": round(kernel.started_s, 2), "rss_mib": round(kernel.rss() / (1 << 20), 1)}
+        return {
+            "start_s": round(kernel.started_s, 2),
+            "start_cpu_s": round(cpu, 2),
+            "rss_mib": round(kernel.rss() / (1 << 20), 1),
+        }
 
 
 # ── for people ──
@@ -307,7 +312,7 @@ def table(figures: dict[str, Any]) -> str:
             f" {each['rss_kib_per_agent']} KiB an agent"
             for size, each in figures["agents"].items()
         ]
-        lines.append(f"{'idle':<24} {idle['rss_mib']:>8} MiB, up in {idle['start_s']} s")
+        lines.append(f"{'idle':<24} {idle['rss_mib']:>8} MiB, up in {idle['start_s']} s (CPU {idle['start_cpu_s']} s)")
     return "\n".join(lines)
 
 
