@@ -48,6 +48,7 @@ async def test_the_role_comes_first_the_usage_with_the_finish_and_done_last() ->
         assert said[4]["usage"]["completion_tokens"] == 3
         assert said[5:] == ["[DONE]"]
         assert len({e["id"] for e in said[:-1]}) == 1
+        assert {e["model"] for e in said[:-1]} == {(await at.chat())[1]["model"]}
 
 
 async def test_while_a_call_waits_comments_keep_the_connection_alive(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from aios.abi.errors import AiosError, BadRequest, Denied, NotFound
 from aios.abi.messages import Chunk
 
 if TYPE_CHECKING:
-    pass
+    from aios.kernel import Syscall
 
 from .errors import native_error
 from .exchange import JSON, Exchange, encode
@@ -55,8 +55,8 @@ class _Piece(Struct, omit_defaults=True):
 class NativeStream:
     """Chunks of an answer as `chunk` events, then `result` or `error`."""
 
-    def begin(self, call_id: str) -> None:
-        """The call's id goes out in a header."""
+    def begin(self, call: Syscall) -> None:
+        """Its id goes out in a header."""
 
     def chunk(self, chunk: Chunk) -> bytes:
         if not (chunk.text or chunk.tool_calls):

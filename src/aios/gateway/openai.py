@@ -15,7 +15,7 @@ from aios.abi.errors import AiosError, BadRequest, NotFound
 from aios.abi.messages import Chunk, FunctionDelta, Generation, TokenLogprob, ToolCall, ToolCallDelta, Usage
 
 if TYPE_CHECKING:
-    pass
+    from aios.kernel import Kernel, Syscall
 
 from .errors import openai_error
 from .exchange import JSON, Exchange, encode
@@ -131,7 +131,7 @@ def _completion(call_id: str, created: int, generation: Generation) -> Completio
 
 
 async def _streamed(exchange: Exchange, args: LLMGenerate, wants_usage: bool) -> None:
-    encoder = ChatStream(args.model or "", int(exchange.kernel.clock.wall()), wants_usage)
+    encoder = ChatStream(exchange.kernel, wants_usage)
     await stream_call(exchange, "llm_generate", args, encoder)
 
 
@@ -142,17 +142,18 @@ class ChatStream:
     the first delta, the usage on the finishing one too (some clients look nowhere else), `[DONE]` at the end.
     """
 
-    def __init__(self, model: str, created: int, wants_usage: bool) -> None:
+    def __init__(self, kernel: Kernel, wants_usage: bool) -> None:
+        self._kernel = kernel
         self._wants_usage = wants_usage
-        self._created = created
-        self._model = model
-        self._id = "chatcmpl-0"
+        self._created = int(kernel.clock.wall())
+        self._model = ""
         self._has_begun = False
         self._is_finished = False
         self._has_usage = False
 
-    def begin(self, call_id: str) -> None:
-        self._id = f"chatcmpl-{call_id}"
+    def begin(self, call: Syscall) -> None:
+        self._call = call
+        self._id = f"chatcmpl-{call.id}"
 
     def chunk(self, chunk: Chunk) -> bytes:
         """The events for `chunk`; empty when there is nothing to say yet."""
@@ -183,7 +184,6 @@ class ChatStream:
 
     def tail(self, generation: Generation) -> bytes:
         """What ends the stream well. An answer that was never streamed is said here in one piece."""
-        self._model = self._model or generation.model
         events = b""
         if not self._has_begun:
             events = self._unsaid(generation)
@@ -205,6 +205,10 @@ class ChatStream:
         if self._has_begun:
             return b""
         self._has_begun = True
+        if self._call.core is not None:
+            self._model = self._kernel.llm.core(self._call.core).model
+        elif self._call.result is not None:
+            self._model = self._call.result.model  # a recorded answer
         return self._event({"role": "assistant", "content": content}, None)
 
     def _event(

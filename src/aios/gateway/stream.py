@@ -116,7 +116,7 @@ class EventStream:
 class Encoder(Protocol):
     """A surface's way to write down a call's answer as it comes."""
 
-    def begin(self, call_id: str) -> None: ...
+    def begin(self, call: Syscall) -> None: ...
 
     def chunk(self, chunk: Chunk) -> bytes:
         """The events for a piece; empty when there is nothing to say yet."""
@@ -151,7 +151,7 @@ async def stream_call(exchange: Exchange, name: str, args: Args, encoder: Encode
     key, timeout = exchange.idempotency_key(), exchange.timeout()
     call = kernel.submit(exchange.principal, name, args, key=key, on_chunk=on_chunk, timeout=timeout)
     stream.headers = [(b"x-aios-call-id", call.id.encode())]
-    encoder.begin(call.id)
+    encoder.begin(call)
     for chunk in early:
         stream.put(encoder.chunk(chunk))
     assert call.future is not None
