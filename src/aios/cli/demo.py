@@ -120,8 +120,8 @@ def _sum_up(runs: list[Run], figures: dict[str, Any]) -> None:
         f"{figure(figures['tokens'])} tokens in {span(figures['wall_s'])} ({figures['tokens_per_s']:.0f}/s)"
     )
     print(
-        f"{figures['context_switches']} context switches · a call waited {span(figures['mean_wait_s'])} on average, "
-        f"nine of ten no more than {span(figures['p90_wait_s'])}"
+        f"{figures['context_switches']} context switches · a generation waited "
+        f"{span(figures['mean_wait_s'])} in the mean, {span(figures['p90_wait_s'])} at p90"
     )
 
 
