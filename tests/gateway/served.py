@@ -23,6 +23,7 @@ class Served:
     url: str
     key: str
     session: aiohttp.ClientSession
+    serving: asyncio.Task[None]
 
     def key_of(self, agent: str, *, is_admin: bool = False) -> str:
         _, text = self.kernel.access.mint(owner="test", agent=agent, is_admin=is_admin)
@@ -86,7 +87,7 @@ async def served(core: Any = None, **more: Any) -> AsyncIterator[Served]:
         await ready.wait()
         try:
             async with aiohttp.ClientSession(headers={"authorization": f"Bearer {key}"}) as session:
-                yield Served(kernel, core, url, key, session)
+                yield Served(kernel, core, url, key, session, serving)
         finally:
             if isinstance(core, ScriptedCore):
                 core.gate.set()

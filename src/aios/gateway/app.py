@@ -21,12 +21,12 @@ from starlette.types import ASGIApp
 
 from aios.abi.errors import AiosError, BadRequest, Denied, KernelFault, NotFound
 
-if TYPE_CHECKING:
-    from aios.kernel import Kernel
-
 from . import events, native, openai, openapi
 from .errors import error_body, refuse
 from .exchange import JSON, Exchange, Receive, Scope, Send, encode
+
+if TYPE_CHECKING:
+    from aios.kernel import Kernel
 
 log = logging.getLogger("aios.gateway")
 

@@ -8,11 +8,11 @@ from msgspec import Struct
 
 from aios.abi.errors import AiosError, BadRequest
 
-if TYPE_CHECKING:
-    from aios.kernel import Kernel, Principal, Row
-
 from .exchange import Exchange, encode
 from .stream import EventStream
+
+if TYPE_CHECKING:
+    from aios.kernel import Kernel, Principal, Row
 
 MAX_TAIL = 10_000
 

@@ -9,10 +9,10 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from .exchange import Exchange
+
 if TYPE_CHECKING:
     from aios.kernel import Kernel
-
-from .exchange import Exchange
 
 KIND = b"text/plain; version=0.0.4; charset=utf-8"
 

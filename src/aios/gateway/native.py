@@ -11,12 +11,12 @@ from aios.abi.calls import CALLS, Args, CallSpec, ProcList, ProcSignal, convert_
 from aios.abi.errors import AiosError, BadRequest, Denied, NotFound
 from aios.abi.messages import Chunk
 
-if TYPE_CHECKING:
-    from aios.kernel import Syscall
-
 from .errors import native_error
 from .exchange import JSON, Exchange, encode
 from .stream import stream_call
+
+if TYPE_CHECKING:
+    from aios.kernel import Syscall
 
 A = TypeVar("A", bound=Args)
 

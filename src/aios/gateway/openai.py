@@ -1,6 +1,7 @@
 """OpenAI's surface: `/v1/models` and `/v1/chat/completions`, whole and streamed. Knows the wire; asks the kernel.
 
-What clients really send, and what they expect back, is told in docs/wire.md.
+Written for what clients were seen to send and to need: unknown parameters, roles and parts of all kinds, a role in the
+first delta, the usage on the finishing event.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from aios.abi.calls import CALLS, LLMGenerate, decode_args, nearest
 from aios.abi.errors import AiosError, BadRequest, NotFound
 from aios.abi.messages import Chunk, FunctionDelta, Generation, TokenLogprob, ToolCall, ToolCallDelta, Usage
 
-if TYPE_CHECKING:
-    from aios.kernel import Kernel, Syscall
-
 from .errors import openai_error
 from .exchange import JSON, Exchange, encode
 from .stream import stream_call
+
+if TYPE_CHECKING:
+    from aios.kernel import Kernel, Syscall
 
 
 class StreamOptions(Struct):

@@ -21,12 +21,12 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from aios.abi.errors import AiosError, BadRequest, Conflict, Full, TooLarge
 
-if TYPE_CHECKING:
-    from aios.kernel import Kernel
-
 from .app import create_app
 from .errors import error_body
 from .exchange import WRITE_NOW
+
+if TYPE_CHECKING:
+    from aios.kernel import Kernel
 
 HEAD_BYTES = 64 << 10
 HEAD_SECONDS = 10.0
@@ -34,7 +34,7 @@ REQUEST_SECONDS = 60.0
 UNREAD_SECONDS = 30.0
 KEEP_ALIVE = 75
 BACKLOG = 2048
-HEAD = b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+HEAD = b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n"
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -133,7 +133,8 @@ class Connection(HttpToolsProtocol):
             return
         if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
             body = error_body(self.url.decode("latin-1"), error)
-            self.transport.write(HEAD % (status, HTTPStatus(status).phrase.encode(), len(body)) + body)
+            head = HEAD % (status, HTTPStatus(status).phrase.encode(), len(body))
+            self.transport.write(head + (b"retry-after: 1\r\n\r\n" if status == 429 else b"\r\n") + body)
         self.transport.close()
 
     def send_400_response(self, msg: str) -> None:

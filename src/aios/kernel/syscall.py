@@ -28,6 +28,8 @@ class State(Enum):
     FAILED = "failed"
     CANCELLED = "cancelled"
 
+    __hash__ = object.__hash__  # Enum's own is a call into Python, and each move looks up two states
+
 
 TERMINAL = frozenset({State.DONE, State.FAILED, State.CANCELLED})
 
