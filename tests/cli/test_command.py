@@ -190,3 +190,11 @@ def test_without_a_kernel_every_verb_says_how_to_start_one(tmp_path: Path) -> No
         done = aios(*words, env=env)
         assert done.returncode == 3
         assert "start one with 'aios up'" in done.stderr or "nothing to stop" in done.stderr
+
+
+def test_a_plain_program_on_openais_sdk_runs_unchanged(served: Served) -> None:
+    example = Path(__file__).parent.parent.parent / "examples" / "openai_agent.py"
+    done = apart("run", "--agent", "plain", "--", sys.executable, str(example), "say something", env=served.env())
+    assert (done.returncode, done.stdout) == (0, "four words are said\n"), done.stderr
+    assert served.core.seen[-1].tools is not None
+    assert "plain" in [process["agent"] for process in listed(served, "--all")]
