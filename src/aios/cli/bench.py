@@ -1,4 +1,4 @@
-"""`aios bench`: what the kernel costs. Each benchmark is a module of `aios.eval.bench` with options of its own."""
+"""`aios bench`: what the kernel costs. Each benchmark is a module of `aios.eval.bench`; knows how to start it only."""
 
 from __future__ import annotations
 
@@ -11,25 +11,33 @@ import typer
 from aios.abi.calls import nearest
 from aios.abi.errors import BadRequest
 
-BENCHMARKS = ("kernel", "nano")
+from .console import print_json
 
-SETTINGS = {"ignore_unknown_options": True, "allow_extra_args": True}
+BENCHMARKS = ("kernel", "nano")
 
 
 def command(
-    context: typer.Context,
-    what: Annotated[str, typer.Argument(help="kernel or nano; its own options follow, --json among them.")],
+    what: Annotated[str, typer.Argument(help="kernel or nano.")],
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds: figures are rougher.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="All figures, as JSON.")] = False,
 ) -> None:
     """Measure. 'kernel': CPU of a call in process and through HTTP, memory, many agents. 'nano': tokens per CPU-second
     of the packaged model, bare and under the kernel.
 
     \b
     Examples:
-      aios bench nano --json
       aios bench kernel
+      aios bench nano --quick --json
     """
     if what not in BENCHMARKS:
-        hint = nearest(what, BENCHMARKS) or f"; there are {', '.join(BENCHMARKS)}"
+        hint = nearest(what, BENCHMARKS) or f"; there are {' and '.join(BENCHMARKS)}"
         raise BadRequest(f"there is no benchmark '{what}'{hint}")
-    sys.argv = [f"aios bench {what}", *context.args]
-    importlib.import_module(f"aios.eval.bench.{what}").main()
+    module = importlib.import_module(f"aios.eval.bench.{what}")
+    if what == "kernel":
+        figures = module.main(as_json, quick)
+        if as_json:
+            print_json(figures)
+        return
+    sys.argv = [f"aios bench {what}", *(["--json"] if as_json else [])]
+    sys.argv += ["--rounds", "2", "--tokens", "32"] if quick else []
+    module.main()
