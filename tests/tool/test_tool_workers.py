@@ -22,6 +22,7 @@ from tool_world import World, until
 from aios.abi.errors import BadRequest, Cancelled, ModuleFault, NotFound, TimedOut
 from aios.kernel.config import ConfigError, ToolSection
 from aios.kernel.process import Process
+from aios.kernel.tool.base import Caller
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the checks look into /proc")
 
@@ -229,6 +230,21 @@ def test_a_tool_that_never_ends_is_killed_at_its_deadline(tmp_path: Path, name: 
             assert isinstance(call.error, TimedOut)
             assert (await world.run("add", a=1)).content == "2"
             await until(lambda: len(alive(str(tmp_path / "tools.py"))) <= 3)
+
+    go(story())
+
+
+def test_a_caller_that_leaves_while_a_worker_starts_keeps_nobody_from_the_tool(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with world_of(tmp_path, GOOD, max_instances=1) as world:
+            world.tools._modules[0]._idle.pop().kill()
+            leaving = asyncio.create_task(world.tools.registry.get("add").run(Caller("o", "a", 1), {"a": 1}))
+            await asyncio.sleep(0)
+            leaving.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await leaving
+            assert world.tools._modules[0].error is None
+            assert (await world.run("add", a=2)).content == "3"
 
     go(story())
 

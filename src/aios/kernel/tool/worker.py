@@ -136,6 +136,9 @@ class Module:
         try:
             async with deadline(self._clock, START_LIMIT, f"{self.path.name} did not load in {START_LIMIT:g} s"):
                 hello = await worker.start(self._python, self.path)
+        except asyncio.CancelledError:
+            worker.kill()  # whoever asked has gone; that says nothing of the file
+            raise
         except BaseException as error:
             worker.kill()
             self._failed(str(error))
