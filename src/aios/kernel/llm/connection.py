@@ -207,6 +207,8 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError:
             self._fail(self._error or Broken("its server does not speak HTTP/1.1"))
             return
+        if self._parts and self._response.is_streamed:
+            self._hand_on()
         if self._error is not None:
             self._fail(self._error)
         elif not self._has_head:
@@ -248,15 +250,17 @@ class Connection(asyncio.Protocol):
         )
 
     def on_body(self, data: bytes) -> None:
+        self._parts.append(data)
         if self._response.is_streamed:
-            self._hand_on(data)
             return
         self._size += len(data)
-        self._parts.append(data)
         if self._size > MAX_WHOLE:
             self._fail(Broken(f"its server answered with more than {MAX_WHOLE} bytes"))
 
-    def _hand_on(self, data: bytes) -> None:
+    def _hand_on(self) -> None:
+        """Give the listener what came in one read, in one piece."""
+        data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        self._parts.clear()
         if self._on_data is None or self._error is not None:
             return
         try:
@@ -270,6 +274,8 @@ class Connection(asyncio.Protocol):
         if self._response.status < 200:
             self._response = Response()
             return
+        if self._parts and self._response.is_streamed:
+            self._hand_on()
         self._keeps_alive = self._parser.should_keep_alive()
         self._is_complete = True
         if self._waiter is not None:

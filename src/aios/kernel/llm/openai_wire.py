@@ -294,7 +294,7 @@ class Events:
             self.is_done = True
             return
         body = _read(self._core, payload)
-        if body.usage is not None or body.model is not self.answer.model:
+        if body.usage is not None or self.answer.model is None:
             self.answer.note(body)
         if not body.choices:
             self._take_usage(event, body)
@@ -311,7 +311,7 @@ class Events:
             self._logprobs += choice.logprobs.content
 
     def _take_delta(self, delta: _Message) -> None:
-        if delta.content.__class__ is str and delta.tool_calls is None and delta.reasoning_content is None:
+        if delta.content.__class__ is str and not (delta.tool_calls or delta.reasoning_content or delta.refusal):
             if delta.content:
                 self._text.append(delta.content)
                 self._tokens += 1
