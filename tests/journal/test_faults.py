@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import apsw
@@ -173,6 +175,50 @@ async def test_refused_ends_keep_their_order_and_are_written_with_the_next_group
         await recorded(journal, call_of())
         stored = database.read(lambda c: rows(c, "SELECT key, state FROM calls ORDER BY key"))
         assert stored == [("k0", "done"), ("k1", "done"), ("k2", "done")]
+
+
+async def test_a_job_without_memory_costs_its_group_and_not_the_store(tmp_path: Path) -> None:
+    def greedy(_: apsw.Connection) -> None:
+        raise MemoryError
+
+    with opened(tmp_path) as database:
+        with pytest.raises(Stopping, match="no memory left"):
+            await database.run(greedy)
+        assert await database.run(lambda c: rows(c, "SELECT 1")) == [(1,)]
+
+
+class Unforeseen(Exception):
+    """Of a kind that no list of faults names."""
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_a_writer_that_ends_answers_its_group_what_waits_and_what_comes(tmp_path: Path) -> None:
+    is_running, may_go_on = threading.Event(), threading.Event()
+
+    def unforeseen(_: apsw.Connection) -> None:
+        is_running.set()
+        may_go_on.wait(60)
+        raise Unforeseen("a bug")
+
+    with opened(tmp_path) as database:
+        first = asyncio.create_task(database.run(unforeseen))
+        await asyncio.to_thread(is_running.wait, 60)
+        waiting = asyncio.create_task(database.run(lambda c: None))
+        await asyncio.sleep(0)
+        may_go_on.set()
+        for each in (first, waiting, database.run(lambda c: None)):
+            with pytest.raises(Stopping, match=r"Unforeseen: a bug.*nothing more is accepted until the kernel is rest"):
+                await asyncio.wait_for(each, 60)
+        assert database.statistics()["is_poisoned"]
+
+
+def test_a_listener_on_the_writers_thread_that_raises_ends_nothing(tmp_path: Path) -> None:
+    def broken(_: object, __: object) -> None:
+        raise MemoryError
+
+    with opened(tmp_path) as database:
+        database.submit(lambda c: None, broken)
+        assert database.run_now(lambda c: rows(c, "SELECT 1")) == [(1,)]
 
 
 def test_killed_at_any_instant_the_journal_has_all_that_was_acknowledged(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import asyncio
 import fcntl
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -266,20 +267,38 @@ class Database:
     # ── the writer's thread ──
 
     def _write(self) -> None:
-        stop = False
-        while not stop:
-            group: list[_Item] = []
+        """Until `close`. However it ends, nobody is left without an answer."""
+        group: list[_Item] = []
+        is_last = False
+        try:
+            while not is_last:
+                group, is_last = self._next_group()
+                outcomes = self._commit(group) if group else []
+                told, group = group, []
+                self._tell(told, outcomes)
+        finally:
+            if (error := sys.exc_info()[1]) is not None:
+                log.critical("the writer of %s ended", self.path, exc_info=True)
+                self._poison = f"the writer of the kernel's store ended ({type(error).__name__}: {error})"
+                self._refuse(group, is_last)
+
+    def _next_group(self) -> tuple[list[_Item], bool]:
+        """Waits for an item; it and what else waits. True when the store was closed after them."""
+        group: list[_Item] = []
+        while not group or (len(group) < MAX_GROUP and self._queue.qsize()):
             item = self._queue.get()
-            while True:
-                if item is None:
-                    stop = True
-                    break
-                group.append(item)
-                if len(group) >= MAX_GROUP or not self._queue.qsize():
-                    break
-                item = self._queue.get()
-            if group:
-                self._tell(group, self._commit(group))
+            if item is None:
+                return group, True
+            group.append(item)
+        return group, False
+
+    def _refuse(self, group: list[_Item], is_last: bool) -> None:
+        """Answer `group`, and all that comes until `close`, with what poisoned the store."""
+        while True:
+            self._tell(group, [(None, self._poisoned())] * len(group))
+            if is_last:
+                return
+            group, is_last = self._next_group()
 
     def _commit(self, group: list[_Item]) -> list[tuple[Any, AiosError | None]]:
         if self._poison is not None:
@@ -288,6 +307,14 @@ class Database:
             outcomes = self._transaction(group)
         except _SPOILS_GROUP as error:
             refusal = self._refusal(error)
+            return [(None, refusal)] * len(group)
+        except MemoryError:
+            log.exception("no memory to write %s", self.path)
+            refusal = Stopping(
+                "the kernel has no memory left to record this: nothing was recorded; try again with less",
+                code="storage_failed",
+                retry_after=5.0,
+            )
             return [(None, refusal)] * len(group)
         self._is_full = False
         self.num_groups += 1
@@ -352,7 +379,7 @@ class Database:
     def _refusal(self, error: apsw.Error) -> AiosError:
         if _is_failed_sync(error) and self.is_durable:
             # What the disk holds is unknown from now on: a second fsync may report success for pages it dropped.
-            self._poison = str(error)
+            self._poison = _failed_sync(error)
             log.critical("an fsync of %s failed: nothing more is acknowledged", self.path)
             return self._poisoned()
         if isinstance(error, apsw.FullError | apsw.IOError):
@@ -369,8 +396,7 @@ class Database:
 
     def _poisoned(self) -> AiosError:
         return Stopping(
-            f"an fsync of the kernel's store failed ({self._poison}): nothing more is accepted until the kernel is "
-            "restarted on a disk that works",
+            f"{self._poison}: nothing more is accepted until the kernel is restarted on a disk that works",
             code="storage_failed",
         )
 
@@ -398,7 +424,7 @@ class Database:
             # The log keeps what could not be folded; writers notice a full disk by themselves.
             log.error("the log of %s could not be folded: %s", self.path, error)
             if _is_failed_sync(error) and self.is_durable:
-                self._poison = str(error)
+                self._poison = _failed_sync(error)
 
 
 _Answer = tuple[Then | None, Any, AiosError | None]
@@ -406,7 +432,8 @@ _Answer = tuple[Then | None, Any, AiosError | None]
 
 def _answer(loop: asyncio.AbstractEventLoop | None, answers: list[_Answer]) -> None:
     if loop is None:
-        _deliver(loop, answers)
+        for answer in answers:
+            _deliver_here(*answer)
         return
     try:
         loop.call_soon_threadsafe(_deliver, loop, answers)
@@ -414,7 +441,16 @@ def _answer(loop: asyncio.AbstractEventLoop | None, answers: list[_Answer]) -> N
         log.debug("the event loop was closed before %d answers came", len(answers))
 
 
-def _deliver(loop: asyncio.AbstractEventLoop | None, answers: list[_Answer]) -> None:
+def _deliver_here(then: Then | None, value: Any, error: AiosError | None) -> None:
+    """On the writer's thread, which must outlive whatever a listener raises."""
+    try:
+        if then is not None:
+            then(value, error)
+    except (AiosError, MemoryError, *_BUGS):
+        log.exception("a listener of the store failed")
+
+
+def _deliver(loop: asyncio.AbstractEventLoop, answers: list[_Answer]) -> None:
     for n, (then, value, error) in enumerate(answers):
         is_told = False
         try:
@@ -423,7 +459,7 @@ def _deliver(loop: asyncio.AbstractEventLoop | None, answers: list[_Answer]) -> 
             is_told = True
         finally:
             # One listener's bug must not keep the others of its group waiting.
-            if not is_told and loop is not None:
+            if not is_told:
                 loop.call_soon(_deliver, loop, answers[n + 1 :])
 
 
@@ -433,6 +469,10 @@ def _closed() -> AiosError:
 
 def _is_failed_sync(error: apsw.Error) -> bool:
     return getattr(error, "extendedresult", 0) in (apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_DIR_FSYNC)
+
+
+def _failed_sync(error: apsw.Error) -> str:
+    return f"an fsync of the kernel's store failed ({error})"
 
 
 def rows(connection: apsw.Connection, sql: str, bindings: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
