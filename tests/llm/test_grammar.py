@@ -192,6 +192,39 @@ def test_the_same_schema_is_compiled_once(grammars: Grammars, monkeypatch: pytes
     assert second.consume_token(ord("{"))
 
 
+def test_a_call_is_not_compiled_again_though_other_schemas_took_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    grammars = Grammars(vocabulary())
+    schema = call_schema([("add", ADD, True)])
+    assert schema is not None
+    guide = Guide(grammars, call=schema, may_call=True)
+    monkeypatch.setattr(grammars, "_compile", lambda schema: pytest.fail("compiled in the middle"))
+    grammars._compiled.clear()
+    guide.accept(CALL)
+    assert accepts(guide, '{"name":"add","arguments":{"a":1,"b":2}}')
+    assert guide.is_complete
+
+
+def test_a_schema_in_use_is_never_seen_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    grammars = Grammars(vocabulary())
+    schema = response_schema({"type": "json_object"})
+    assert schema is not None
+    grammars.prepared(schema)
+    seen: list[bool] = []
+
+    class Watched:
+        """A lock that notes what the next holder would find."""
+
+        def __enter__(self) -> None: ...
+
+        def __exit__(self, *_: object) -> None:
+            seen.append(schema in grammars._compiled)
+
+    monkeypatch.setattr(grammars, "_lock", Watched())
+    grammars.prepared(schema)
+    assert seen
+    assert all(seen)
+
+
 def test_a_guide_replays_to_the_same_state(grammars: Grammars) -> None:
     schema = call_schema([("add", ADD, True)])
     said = [CALL, *TOKENIZER.encode('{"name":"add","arguments":{"a":1')]

@@ -233,10 +233,11 @@ class NanoCore:
         assert self._translator is not None
         spec = self._translator.spec(request.args)
         try:
-            for schema in (spec.answer, spec.call):
-                if schema is not None and not engine.grammars.is_ready(schema):
-                    await asyncio.to_thread(engine.grammars.prepared, schema)  # may take a while
-            return engine.new(request.id, spec)
+            if all(map(engine.grammars.is_ready, (spec.answer, spec.call))):
+                sequence = Sequence(request.id, spec, engine.grammars)
+            else:  # a schema is to be compiled, which may take a while
+                sequence = await asyncio.to_thread(Sequence, request.id, spec, engine.grammars)
+            return engine.admit(sequence)
         except GrammarError as error:
             raise _bad_schema(error, spec.answer is not None) from None
 

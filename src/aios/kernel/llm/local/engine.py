@@ -57,8 +57,11 @@ class Engine:
         """
         if spec.longest > self.context:
             raise ValueError(f"{spec.longest} tokens do not fit a window of {self.context}")
-        sequence = Sequence(id, spec, self.grammars)
-        sequence.kv = self.pool.open(spec.longest, now=len(spec.prompt) + 1)
+        return self.admit(Sequence(id, spec, self.grammars))
+
+    def admit(self, sequence: Sequence) -> Sequence:
+        """Give a sequence that has not begun its memory. MemoryError if there is no room."""
+        sequence.kv = self.pool.open(sequence.spec.longest, now=len(sequence.spec.prompt) + 1)
         return sequence
 
     def restored(self, data: bytes) -> Sequence:

@@ -82,13 +82,17 @@ class Grammars:
 
     def is_ready(self, schema: str | None) -> bool:
         """Whether nothing is to be compiled for `schema`."""
-        return schema is None or schema in self._compiled
+        with self._lock:
+            return schema is None or schema in self._compiled
 
     def prepared(self, schema: str) -> Any:
-        """Compile what will be asked for; takes up to a second for the largest schemas. Raises GrammarError."""
+        """What `schema` compiles to, to be copied; takes up to a second for the largest ones. Raises GrammarError."""
         with self._lock:
             matcher = self._compiled.pop(schema, None)
-        matcher = matcher or self._compile(schema)
+            if matcher is not None:
+                self._compiled[schema] = matcher
+                return matcher
+        matcher = self._compile(schema)  # without the lock: nobody waits for another's schema
         with self._lock:
             self._compiled[schema] = matcher
             if len(self._compiled) > MAX_COMPILED:
@@ -116,6 +120,7 @@ class Guide:
     """Follows one sequence and says which tokens may come next.
 
     `answer` constrains the text, `call` the JSON after the call token; both are schemas or None for free text.
+    All that is to be compiled is compiled here, none of it in the middle of a sequence.
     """
 
     def __init__(
@@ -124,8 +129,7 @@ class Guide:
     ) -> None:  # fmt: skip
         self._vocabulary = grammars.vocabulary
         self._matcher = grammars.matcher(answer) if answer is not None else None
-        self._grammars = grammars
-        self._call = call
+        self._call = grammars.prepared(call) if call is not None else None
         self._may_call = may_call or must_call
         self._must_call = must_call
         self._is_first = True
@@ -156,7 +160,7 @@ class Guide:
         self._is_first = False
         if token == vocabulary.call and not self.in_call:
             self.in_call = True
-            self._matcher = self._grammars.matcher(self._call) if self._call is not None else None
+            self._matcher = self._call.deep_copy() if self._call is not None else None
         elif self._matcher is not None and token != vocabulary.end:
             self._matcher.consume_token(token)
             self._check()
