@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from journal_world import opened
 
 from aios.abi.errors import AiosError, KernelFault, NotFound, Stopping
-from aios.kernel.database import MIGRATIONS, Database, HomeError, exactly_once, rows, value
+from aios.kernel.database import MIGRATIONS, NUM_SLOW_READERS, Database, HomeError, exactly_once, rows, value
 
 pytestmark = pytest.mark.anyio
 
@@ -93,6 +94,34 @@ async def test_a_listener_that_raises_does_not_silence_the_others(tmp_path: Path
         database.submit(insert("b"), lambda *_: heard.set_result("heard"))
         assert await heard == "heard"
         assert [str(error) for error in complaints] == ["a bug"]
+
+
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+
+
+async def test_a_read_that_takes_long_holds_up_no_other_and_is_interrupted_when_nobody_waits(tmp_path: Path) -> None:
+    ended = threading.Event()
+    begun = threading.Semaphore(0)
+
+    def endless(connection: apsw.Connection) -> Any:
+        begun.release()
+        try:
+            return value(connection, ENDLESS)
+        finally:
+            ended.set()
+
+    with opened(tmp_path) as database:
+        slow = [asyncio.create_task(database.read_async(endless)) for _ in range(NUM_SLOW_READERS - 1)]
+        for _ in slow:
+            await asyncio.to_thread(begun.acquire)
+        assert await asyncio.wait_for(database.read_async(lambda c: value(c, "SELECT 1")), 60) == 1
+        slow[0].cancel()
+        assert await asyncio.to_thread(ended.wait, 60)
+        assert await asyncio.wait_for(database.read_async(lambda c: value(c, "SELECT 2")), 60) == 2
+    with pytest.raises(Stopping):
+        await slow[1]
+    with pytest.raises(Stopping):
+        await database.read_async(lambda c: value(c, "SELECT 3"))
 
 
 async def test_close_commits_what_waits_and_refuses_what_comes_later(tmp_path: Path) -> None:

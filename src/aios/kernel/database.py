@@ -16,9 +16,10 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import apsw
 import msgspec
@@ -34,6 +35,8 @@ nothing else; never commits, never waits."""
 Then = Callable[[Any, AiosError | None], None]
 
 MAX_GROUP = 4096
+NUM_SLOW_READERS = 3
+"""Reads that take long at the same time; one that scans must not hold up all others."""
 CHECKPOINT_PAGES = 4_000
 """Pages in the log before it is folded into the file (16 MiB)."""
 TRUNCATE_PAGES = 32_000
@@ -47,7 +50,7 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE TABLE calls(
         id TEXT PRIMARY KEY, owner TEXT NOT NULL, agent TEXT NOT NULL, key TEXT NOT NULL, name TEXT NOT NULL,
         pid INTEGER NOT NULL, nice INTEGER NOT NULL, opened REAL NOT NULL, is_begun INTEGER NOT NULL DEFAULT 0,
-        state TEXT, ended REAL, size INTEGER NOT NULL, body_hash BLOB NOT NULL, seed INTEGER, tip BLOB,
+        state TEXT, ended REAL, size INTEGER NOT NULL, body_hash BLOB NOT NULL, tip BLOB,
         args BLOB NOT NULL, result BLOB, error BLOB) WITHOUT ROWID;
     CREATE UNIQUE INDEX calls_by_key ON calls(owner, agent, key);
     CREATE INDEX calls_by_age ON calls(ended, size);
@@ -122,7 +125,7 @@ class Database:
         self._is_full = False
         self._is_closed = False
         self._wal_pages = 0
-        self._slow_lock = threading.Lock()
+        self._slow_reads = _SlowReads(lambda: self._connection("OFF", writes=False))
         self._fold = threading.Event()
         self._threads: list[threading.Thread] = []
 
@@ -155,7 +158,6 @@ class Database:
         self._writer.set_wal_hook(self._on_commit)
         self._folder = self._connection("FULL" if self.is_durable else "NORMAL")
         self._reader = self._connection("OFF", writes=False)
-        self._slow_reader = self._connection("OFF", writes=False)
         for target in (self._write, self._fold_log):
             thread = threading.Thread(target=target, name=f"aios{target.__name__}", daemon=True)
             thread.start()
@@ -218,17 +220,14 @@ class Database:
         return self._read(self._reader, job)
 
     async def read_async(self, job: Job[T]) -> T:
-        """As `read`, in a thread of its own. For reads that may take longer than a millisecond."""
-        return await asyncio.to_thread(self._read_slowly, job)
-
-    def _read_slowly(self, job: Job[T]) -> T:
-        with self._slow_lock:
-            return self._read(self._slow_reader, job)
+        """As `read`, in one of a few threads. For reads that may take longer than a millisecond. When the wait is
+        cancelled, what SQLite is doing for it is interrupted."""
+        return await self._slow_reads.run(lambda connection: self._read(connection, job))
 
     def _read(self, connection: apsw.Connection, job: Job[T]) -> T:
         try:
             return job(connection)
-        except apsw.ConnectionClosedError:
+        except (apsw.ConnectionClosedError, apsw.InterruptError):
             raise _closed() from None
         except _SPOILS_GROUP as error:
             raise self._refusal(error) from None
@@ -242,9 +241,9 @@ class Database:
         self._threads[0].join()
         self._fold.set()
         self._threads[1].join()
-        with self._slow_lock:
-            for connection in (self._slow_reader, self._reader, self._folder, self._writer):
-                connection.close()
+        self._slow_reads.close()
+        for connection in (self._reader, self._folder, self._writer):
+            connection.close()
         self._lock.free()
 
     def check_integrity(self) -> None:
@@ -425,6 +424,79 @@ class Database:
             log.error("the log of %s could not be folded: %s", self.path, error)
             if _is_failed_sync(error) and self.is_durable:
                 self._poison = _failed_sync(error)
+
+
+class _SlowReads:
+    """Threads that do nothing else, each with a connection of its own that is opened when first needed."""
+
+    def __init__(self, connect: Callable[[], apsw.Connection]) -> None:
+        self._connect = connect
+        self._own = threading.local()
+        self._opened: list[apsw.Connection] = []
+        self._running: set[_SlowRead[Any]] = set()
+        self._is_closed = False
+        self._threads = ThreadPoolExecutor(NUM_SLOW_READERS, "aios_read")
+
+    async def run(self, job: Job[T]) -> T:
+        read = _SlowRead(job)
+        try:
+            future = asyncio.get_running_loop().run_in_executor(self._threads, self._run, read)
+        except RuntimeError:  # its threads have ended
+            raise _closed() from None
+        try:
+            return await future
+        except asyncio.CancelledError:
+            read.give_up()
+            raise
+
+    def _run(self, read: _SlowRead[T]) -> T:
+        connection = getattr(self._own, "connection", None)
+        if connection is None:
+            connection = self._own.connection = self._connect()
+            self._opened.append(connection)
+        self._running.add(read)
+        try:
+            if self._is_closed:
+                raise _closed()
+            return read.run(connection)
+        finally:
+            self._running.discard(read)
+
+    def close(self) -> None:
+        """Interrupt what runs, refuse what waits, end the threads."""
+        self._is_closed = True
+        for read in list(self._running):
+            read.give_up()
+        self._threads.shutdown()
+        for connection in self._opened:
+            connection.close()
+
+
+class _SlowRead(Generic[T]):
+    """A read under way. `give_up` interrupts it, and never another that has its connection by then."""
+
+    def __init__(self, job: Job[T]) -> None:
+        self._job = job
+        self._lock = threading.Lock()
+        self._connection: apsw.Connection | None = None
+        self._is_given_up = False
+
+    def run(self, connection: apsw.Connection) -> T:
+        with self._lock:
+            self._connection = connection
+        # SQLite forgets an interrupt that comes between two statements: the second one asks.
+        connection.set_progress_handler(lambda: self._is_given_up, 5000)
+        try:
+            return self._job(connection)
+        finally:
+            with self._lock:
+                self._connection = None
+
+    def give_up(self) -> None:
+        self._is_given_up = True
+        with self._lock:
+            if self._connection is not None:
+                self._connection.interrupt()
 
 
 _Answer = tuple[Then | None, Any, AiosError | None]
