@@ -12,7 +12,7 @@ import pytest
 from aios.abi.calls import CALLS, Args, Entry, MemClear, MemId, MemList, MemSearch, MemWrite
 from aios.abi.errors import BadRequest, NotFound, TooLarge
 from aios.kernel.database import Database, value
-from aios.kernel.memory import MemoryManager
+from aios.kernel.memory import MemoryManager, manager
 from aios.kernel.process import Process
 from aios.kernel.syscall import Syscall
 from aios.testing import MockClock
@@ -154,6 +154,17 @@ async def test_what_others_write_changes_no_score(world: World) -> None:
         await world.write("rare rare rare", "b")
     assert await world.search("common rare") == before
     assert before[0].content.endswith("rare one")
+
+
+@pytest.mark.parametrize(("bound", "limit"), [("MAX_SCAN", 3), ("MAX_SCAN_BYTES", 12)])
+async def test_what_is_no_word_is_looked_for_in_the_newest_entries_only(
+    world: World, monkeypatch: pytest.MonkeyPatch, bound: str, limit: int
+) -> None:
+    for n in range(4):
+        await world.write(f"{n}#!/%")
+    monkeypatch.setattr(manager, bound, limit)
+    assert [entry.content[0] for entry in await world.search("#!/")] == ["3", "2", "1"]
+    assert [entry.content[0] for entry in await world.search("#!/", k=2)] == ["3", "2"]
 
 
 async def test_no_more_than_k_are_found(world: World) -> None:

@@ -22,6 +22,10 @@ from .base import MAX_METADATA, Place, bm25, terms_of
 
 MAX_CANDIDATES = 2000
 """Entries that a search weighs, when more hold a word of the query."""
+MAX_SCAN = 2000
+"""The newest entries that are looked through as they stand, when none holds a word of the query."""
+MAX_SCAN_BYTES = 32 << 20
+"""Bytes of theirs after which the looking ends; an entry may be a megabyte."""
 _ENTRY = "id, content, kind, metadata, created"
 
 
@@ -143,13 +147,24 @@ def _search(connection: apsw.Connection, place: Place, query: str, k: int) -> li
         sql = f"SELECT {_ENTRY} FROM entries WHERE row = ? AND owner = ? AND agent = ?"
         found = [(row(connection, sql, (n, *place)), score) for n, score in best[:k]]
         return [_entry(entry, score) for entry, score in found if entry is not None]
-    if not query.strip():
-        return []
+    return [_entry(entry, 0.0) for entry in _scan(connection, place, query.strip(), k)] if query.strip() else []
+
+
+def _scan(connection: apsw.Connection, place: Place, text: str, k: int) -> list[tuple[Any, ...]]:
+    """The first `k` of the newest entries that hold `text`, upper or lower case."""
     sql = (
-        f"SELECT {_ENTRY} FROM entries WHERE owner = ? AND agent = ? AND instr(lower(content), lower(?))"
-        " ORDER BY id DESC LIMIT ?"
+        "SELECT row, octet_length(content), instr(lower(content), lower(?)) FROM entries"
+        " WHERE owner = ? AND agent = ? ORDER BY id DESC LIMIT ?"
     )
-    return [_entry(entry, 0.0) for entry in rows(connection, sql, (*place, query.strip(), k))]
+    found: list[tuple[Any, ...]] = []
+    num_bytes = 0
+    for n, size, at in connection.execute(sql, (text, *place, MAX_SCAN)):
+        if at:
+            found += rows(connection, f"SELECT {_ENTRY} FROM entries WHERE row = ?", (n,))
+        num_bytes += size
+        if len(found) >= k or num_bytes >= MAX_SCAN_BYTES:
+            break
+    return found
 
 
 def _ranked(connection: apsw.Connection, place: Place, terms: list[str]) -> list[tuple[int, float]]:
