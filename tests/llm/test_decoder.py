@@ -184,6 +184,16 @@ def test_memory_grows_with_the_sequence_and_keeps_what_it_holds() -> None:
     assert pool.statistics()["held_bytes"] == SMALL.bytes(400)
 
 
+def test_what_was_exported_stays_when_the_memory_is_used_again() -> None:
+    pool = KVPool(SMALL, 1 << 20)
+    kv = pool.open(128)
+    kv.views(1)[0].both[:] = 3
+    saved = kv.export(128)
+    kv.free()
+    pool.open(128).views(1)[0].both[:] = 4
+    assert (saved == 3).all()
+
+
 def test_memory_given_back_is_used_again() -> None:
     pool = KVPool(SMALL, 1 << 20)
     first = pool.open(100)

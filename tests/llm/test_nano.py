@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 import tiny_model
 
-from aios.abi.calls import LLMGenerate
+from aios.abi.calls import LLMGenerate, ProcSignal, ProcSpawn
 from aios.abi.errors import BadRequest, ContextLengthExceeded, ModuleFault
 from aios.abi.messages import Chunk, FunctionSpec, Generation, Message, ToolSpec
 from aios.eval.bench import nano
 from aios.kernel.llm.base import Request
 from aios.kernel.llm.nano import NanoCore
-from aios.kernel.syscall import Suspended
+from aios.kernel.syscall import State, Suspended
 from aios.testing import booted, principal
 
 pytestmark = pytest.mark.anyio
@@ -171,20 +171,90 @@ async def test_a_dropped_snapshot_frees_its_memory_and_is_not_resumed(core: Nano
         await core.run(Request("c", ask(), Listener(), outcome.snapshot), 3)
 
 
-async def test_no_new_call_is_taken_when_memory_is_short_but_suspended_ones_go_on(folder: Path) -> None:
-    core = NanoCore(folder=folder, slots=1, kv_bytes=400_000)
+async def test_suspended_calls_make_room_for_new_ones_and_go_on_with_the_same_bytes(folder: Path) -> None:
+    """The pool holds one sequence; three are interrupted again and again, so two are always moved aside."""
+    core = NanoCore(folder=folder, slots=1, kv_bytes=340_000)
     await core.open()
     assert core.slots == 1
-    assert core.can_take(None)
-    args = ask(max_tokens=300, min_tokens=300)
-    outcome = await core.run(Request("c", args, Listener()), 3)
-    assert isinstance(outcome, Suspended)
+    wanted = [ask("a" * 30 * (2 + n), seed=n, temperature=0.8, max_tokens=220, min_tokens=220) for n in range(3)]
+    alone = [(await finish(core, args))[0] for args in wanted]
+    snapshots: list[Any] = [None] * 3
+    answers: dict[int, Generation] = {}
+    while len(answers) < 3:
+        for n, args in enumerate(wanted):
+            assert core.can_take(snapshots[n])
+            outcome = await core.run(Request(str(n), args, Listener(), snapshots[n]), 37)
+            if isinstance(outcome, Suspended):
+                snapshots[n] = outcome.snapshot
+            else:
+                answers[n] = outcome
+        if not answers:
+            assert core.statistics()["kv_aside_sequences"] == 2
+            assert core.statistics()["kv_reserved_bytes"] <= 340_000
+    assert [answers[n] for n in range(3)] == alone
+    assert core.statistics()["kv_aside_bytes"] == core.statistics()["kv_reserved_bytes"] == 0
+    await core.close()
+
+
+async def test_new_calls_wait_when_suspended_ones_fill_the_pool_and_as_many_bytes_again(folder: Path) -> None:
+    core = NanoCore(folder=folder, slots=1, kv_bytes=400_000)
+    await core.open()
+    args = ask(max_tokens=300, min_tokens=300)  # 196608 bytes each; a sequence of full length takes 262144
+    snapshots = []
+    for n in range(3):
+        assert core.can_take(None)
+        outcome = await core.run(Request(str(n), args, Listener()), 3)
+        assert isinstance(outcome, Suspended)
+        snapshots.append(outcome.snapshot)
     assert not core.can_take(None)
-    assert core.can_take(outcome.snapshot)
-    answer = await core.run(Request("c", args, Listener(), outcome.snapshot), None)
+    assert all(map(core.can_take, snapshots))
+    answer = await core.run(Request("0", args, Listener(), snapshots[0]), None)
     assert isinstance(answer, Generation)
     assert core.can_take(None)
+    assert not core.can_take(None, active=1), "a call with a slot that has not begun may need as much"
+    for snapshot in snapshots[1:]:
+        core.drop(snapshot)
+    assert core.can_take(None, active=1)
+    assert core.statistics()["kv_aside_sequences"] == core.statistics()["kv_sequences"] == 0
     await core.close()
+
+
+async def test_a_generation_moved_aside_can_be_dropped_and_saved(folder: Path) -> None:
+    core = NanoCore(folder=folder, slots=1, kv_bytes=300_000)
+    await core.open()
+    args = ask(max_tokens=300, min_tokens=300)
+    first, second = [await core.run(Request(id, args, Listener()), 3) for id in "ab"]
+    assert isinstance(first, Suspended)
+    assert isinstance(second, Suspended)
+    assert core.statistics()["kv_aside_sequences"] == 1
+    saved = core.to_bytes(first.snapshot)
+    core.drop(first.snapshot)
+    with pytest.raises(ModuleFault, match="dropped"):
+        await core.run(Request("a", args, Listener(), first.snapshot), 3)
+    core.drop(second.snapshot)
+    answer = await core.run(Request("a", args, Listener(), core.from_bytes(saved)), None)
+    assert isinstance(answer, Generation)
+    assert answer.message == (await finish(core, args))[0].message
+    await core.close()
+
+
+async def test_a_paused_process_holds_no_core(folder: Path) -> None:
+    core = NanoCore(folder=folder, slots=8, kv_bytes=300_000)
+    args = ask(temperature=0.8, max_tokens=250, min_tokens=250)
+    async with booted(cores={"nano": core}, policy="rr", quantum=4) as kernel:
+        assert core.slots == 1
+        admin = principal(kernel, "admin", is_admin=True)
+        alone = await kernel.call(admin, "llm_generate", args)
+        spawned = await kernel.call(admin, "proc_spawn", ProcSpawn(agent="ann"))
+        listener = Listener()
+        paused = kernel.submit(kernel.authenticate(spawned.key), "llm_generate", args, on_chunk=listener)
+        await listener.heard.wait()
+        await kernel.call(admin, "proc_signal", ProcSignal(pid=spawned.pid, signal="stop"))
+        async with asyncio.timeout(60):  # a core that is held would let this wait for ever
+            assert await kernel.call(admin, "llm_generate", args) == alone
+        assert paused.state is State.BLOCKED
+        await kernel.call(admin, "proc_signal", ProcSignal(pid=spawned.pid, signal="cont"))
+        assert await kernel.wait(paused) == alone
 
 
 async def test_there_are_no_more_slots_than_memory_can_fill(folder: Path) -> None:

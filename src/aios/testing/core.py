@@ -95,7 +95,7 @@ class ScriptedCore:
         if self.context_length is not None and (size := count(args)) >= self.context_length:
             raise ContextLengthExceeded(f"{size} tokens do not fit a window of {self.context_length}", param="messages")
 
-    def can_take(self, snapshot: Any) -> bool:
+    def can_take(self, snapshot: Any, active: int = 0) -> bool:
         return True
 
     async def run(self, request: Request, quantum: int | None) -> Generation | Suspended:

@@ -65,8 +65,11 @@ class Core(Protocol):
     def check(self, args: LLMGenerate) -> None:
         """Raise BadRequest for what this core can never do. Cheap: called before queueing."""
 
-    def can_take(self, snapshot: Any) -> bool:
-        """Whether there is room, now, to go on from `snapshot`, or (None) to begin something new."""
+    def can_take(self, snapshot: Any, active: int = 0) -> bool:
+        """Whether there is room, now, to go on from `snapshot`, or (None) to begin something new.
+
+        `active` is how many calls have a slot here; some of them may not have reached `run` yet.
+        """
 
     async def run(self, request: Request, quantum: int | None) -> Generation | Suspended:
         """Generate up to `quantum` tokens (None: to the end).

@@ -32,11 +32,12 @@ class LLMManager:
 
     def fits(self, call: Syscall, slot: str) -> bool:
         core = self._cores[slot]
-        if self._active[slot] >= core.slots:
+        active = self._active[slot]
+        if active >= core.slots:
             return False
         if call.snapshot is not None:
-            return call.core == slot and core.can_take(call.snapshot)
-        return core in self._router.cores_for(call.args.model) and core.can_take(None)
+            return call.core == slot and core.can_take(call.snapshot, active)
+        return core in self._router.cores_for(call.args.model) and core.can_take(None, active)
 
     def take(self, call: Syscall, slot: str) -> None:
         self._active[slot] += 1

@@ -31,6 +31,7 @@ from .local.engine import Engine
 from .local.grammar import GrammarError, Vocabulary
 from .local.request import Translator
 from .local.sequence import Sequence
+from .local.shelf import Shelf
 from .local.tokenizer import Tokenizer
 
 SWITCH_INTERVAL = 0.0005
@@ -100,8 +101,9 @@ class _Inbox:
 class NanoCore:
     """A `Core`. `folder` holds config.json, model.safetensors and tokenizer.json; None means the packaged model.
 
-    `kv_bytes` bounds the memory of all sequences, running or suspended. There are never more slots than can each hold
-    a sequence of full length in it.
+    `kv_bytes` bounds the memory of the sequences that run, and there are never more slots than can each hold a sequence
+    of full length in it. Suspended ones are moved out of it when others need it, to as many bytes again; past those,
+    new calls wait.
     """
 
     kind = "nano"
@@ -124,6 +126,7 @@ class NanoCore:
         self._kv_bytes = kv_bytes
         self._engine: Engine | None = None
         self._translator: Translator | None = None
+        self._shelf: Shelf | None = None
         self._inbox = _Inbox()
         self._jobs: dict[str, _Job] = {}
         self._thread: threading.Thread | None = None
@@ -136,6 +139,7 @@ class NanoCore:
         self._loop = asyncio.get_running_loop()
         engine, self._translator = await asyncio.to_thread(self._load)
         self._engine = engine
+        self._shelf = Shelf(engine.pool, aside=self._kv_bytes)
         self.context_length = engine.context
         self.slots = min(self.slots, self._kv_bytes // engine.pool.shape.bytes(engine.context))
         self._inbox, self._has_stopped = _Inbox(), False
@@ -171,18 +175,20 @@ class NanoCore:
         if self._translator is not None:
             self._translator.check(args)
 
-    def can_take(self, snapshot: Any) -> bool:
-        if self._engine is None:
+    def can_take(self, snapshot: Any, active: int = 0) -> bool:
+        if self._engine is None or self._shelf is None:
             return False
         if snapshot is not None:
             return True
-        # Room for a sequence of full length in every slot: calls that were given slots but have not begun need it too.
-        pool = self._engine.pool
-        return pool.room >= (self.slots - len(self._jobs)) * pool.shape.bytes(self._engine.context)
+        # Nobody has counted this call's tokens yet, nor those of calls that have a slot and have not begun: any may
+        # turn out to need the whole window.
+        promised = max(0, active - len(self._jobs))
+        return self._shelf.room >= (promised + 1) * self._engine.pool.shape.bytes(self._engine.context)
 
     async def run(self, request: Request, quantum: int | None) -> Generation | Suspended:
         sequence: Sequence = request.snapshot or await self._begin(self._opened(), request)
-        engine = self._opened()
+        engine, shelf = self._opened(), self._shelved()
+        shelf.take(sequence)
         if sequence.kv is None:
             raise ModuleFault("this generation was dropped and cannot be resumed")
         before = len(sequence.output)
@@ -200,16 +206,22 @@ class NanoCore:
                 engine.release(sequence)
             del self._jobs[sequence.id]
         if sequence.finish is None:
+            shelf.put(sequence)
             return Suspended(sequence, len(sequence.output) - before)
         answer = teller.whole(model=self.model, core=self.name, seed=request.args.seed, fingerprint=engine.fingerprint)
         request.emit(teller.last(*job.take(), answer))
         return answer
 
     def drop(self, snapshot: Any) -> None:
+        if self._shelf is not None:
+            self._shelf.forget(snapshot)
         Engine.release(snapshot)
 
     def statistics(self) -> dict[str, Any]:
-        return self._engine.statistics() if self._engine is not None else {}
+        if self._engine is None:
+            return {}
+        aside = {f"kv_{name}": number for name, number in self._shelved().statistics().items()}
+        return self._engine.statistics() | aside
 
     # ── snapshots that outlive the process ──
 
@@ -220,7 +232,9 @@ class NanoCore:
 
     def from_bytes(self, data: bytes) -> Any:
         """The snapshot that `to_bytes` saved. Raises SnapshotError, or MemoryError when there is no room."""
-        return self._opened().restored(data)
+        sequence = self._opened().restored(data)
+        self._shelved().put(sequence)
+        return sequence
 
     # ── on the event loop ──
 
@@ -228,6 +242,10 @@ class NanoCore:
         if self._engine is None or self._has_stopped:
             raise ModuleFault(f"core '{self.name}' is not running; restart the kernel")
         return self._engine
+
+    def _shelved(self) -> Shelf:
+        assert self._shelf is not None
+        return self._shelf
 
     async def _begin(self, engine: Engine, request: Request) -> Sequence:
         assert self._translator is not None
@@ -237,6 +255,7 @@ class NanoCore:
                 sequence = Sequence(request.id, spec, engine.grammars)
             else:  # a schema is to be compiled, which may take a while
                 sequence = await asyncio.to_thread(Sequence, request.id, spec, engine.grammars)
+            self._shelved().make_room(spec.longest)
             return engine.admit(sequence)
         except GrammarError as error:
             raise _bad_schema(error, spec.answer is not None) from None

@@ -63,7 +63,7 @@ class OpenAICore:
     def check(self, args: LLMGenerate) -> None:
         """The server behind knows what it can do; its refusals come back as they are."""
 
-    def can_take(self, snapshot: Any) -> bool:
+    def can_take(self, snapshot: Any, active: int = 0) -> bool:
         return True
 
     def drop(self, snapshot: Any) -> None:

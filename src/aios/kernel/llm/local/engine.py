@@ -79,9 +79,8 @@ class Engine:
     @staticmethod
     def release(sequence: Sequence) -> None:
         """Free the KV of a sequence that is not in the engine and will not be resumed."""
-        if sequence.kv is not None:
-            sequence.kv.free()
-            sequence.kv = None
+        sequence.release()
+        sequence.aside = None
 
     def step(self) -> list[Sequence]:
         """One token for each sequence that speaks, and some prefill for those that are new.

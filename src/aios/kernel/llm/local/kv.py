@@ -10,8 +10,6 @@ import threading
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-
 from .linear import F32, aligned
 
 STEP = 16
@@ -98,7 +96,7 @@ class KV:
 
     def export(self, tokens: int) -> F32:
         """A copy of the first `tokens` positions."""
-        return np.ascontiguousarray(self._data[:, :, :tokens])
+        return self._data[:, :, :tokens].copy()
 
     def load(self, saved: F32) -> None:
         """Put back what `export` gave."""
@@ -130,6 +128,10 @@ class KVPool:
         self._open = 0
         self._free: dict[int, list[F32]] = {}
         self._lock = threading.Lock()
+
+    @property
+    def reserved(self) -> int:
+        return self._reserved
 
     @property
     def room(self) -> int:

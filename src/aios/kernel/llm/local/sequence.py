@@ -49,7 +49,7 @@ class Spec:
 
 
 class Sequence:
-    """`kv` is None until the engine admits it, and after its end."""
+    """`kv` is None until the engine admits it, while it is moved aside, and after its end."""
 
     def __init__(self, id: str, spec: Spec, grammars: Grammars) -> None:
         vocabulary = grammars.vocabulary
@@ -60,6 +60,8 @@ class Sequence:
         self.computed = 0
         """Positions whose keys and values are in `kv`."""
         self.kv: KV | None = None
+        self.aside: F32 | None = None
+        """What `kv` held, while it is moved aside."""
         self.sampler = Sampler(spec.sampling, len(vocabulary.tokens), vocabulary.banned(may_call=may_call))
         self.guide = Guide(
             grammars, answer=spec.answer, call=spec.call, may_call=spec.may_call, must_call=spec.must_call
@@ -124,13 +126,37 @@ class Sequence:
         if self.finish is not None:
             self._fresh.append(self.text.finish())
 
-    # ── to bytes and back ──
+    # ── out of the pool, to bytes, and back ──
+
+    def move_aside(self) -> int | None:
+        """Take the keys and values out of their pool; returns the bytes that were reserved there, None without any."""
+        if self.kv is None:
+            return None
+        reserved, self.aside = self.kv.reserved, self.kv.export(self.computed)
+        self.release()
+        return reserved
+
+    def move_back(self, pool: KVPool) -> None:
+        """Undo `move_aside`. Raises MemoryError when `pool` is full."""
+        if self.aside is not None:
+            self._load(pool, self.aside)
+            self.aside = None
+
+    def release(self) -> None:
+        """Give the KV back to its pool."""
+        if self.kv is not None:
+            self.kv.free()
+            self.kv = None
+
+    def _load(self, pool: KVPool, keys: F32) -> None:
+        self.kv = pool.open(self.spec.longest, now=self.computed + 1)
+        self.kv.load(keys)
 
     def to_bytes(self, fingerprint: str) -> bytes:
         """All of an unfinished sequence. `fingerprint` is the engine's."""
-        if self.kv is None:
+        keys = self.kv.export(self.computed) if self.kv is not None else self.aside
+        if keys is None:
             raise SnapshotError("a sequence without KV has nothing to save: it has not begun, or it is over")
-        keys = self.kv.export(self.computed)
         header = {
             "fingerprint": fingerprint,
             "id": self.id,
@@ -161,8 +187,7 @@ class Sequence:
         sequence.sampler.restore(header["sampler"], sequence.output)
         sequence.logprobs = [Logprob(t, p, tuple(map(tuple, top))) for t, p, top in header["logprobs"]]
         sequence.computed = header["computed"]
-        sequence.kv = pool.open(sequence.spec.longest, now=sequence.computed + 1)
-        sequence.kv.load(keys)
+        sequence._load(pool, keys)
         return sequence
 
 
