@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from aios.abi.calls import CALLS, CallSpec, Effect, Empty, ProcNice, ProcPid, ProcSignal, ProcSpawn, ProcWait
+from aios.abi.calls import CALLS, CallSpec, Effect, Empty, ProcNice, ProcSignal, ProcSpawn, ProcWait
 from aios.abi.errors import AiosError, Denied, NotFound, Unauthorized
 from aios.kernel.access import RULES, AccessManager
 from aios.kernel.database import Database, HomeError, value
@@ -192,7 +192,7 @@ def allows(access: AccessManager, principal: Principal, name: str, args: Any) ->
 
 def test_a_process_that_is_not_there_is_not_found(access: AccessManager) -> None:
     with pytest.raises(NotFound):
-        access.check(Principal("o", "a"), CALLS["proc_wait"], ProcPid(pid=99), World().table)
+        access.check(Principal("o", "a"), CALLS["proc_wait"], ProcWait(pid=99), World().table)
 
 
 @pytest.mark.parametrize(
@@ -225,9 +225,9 @@ def test_only_an_admin_lowers_a_nice_value(access: AccessManager) -> None:
 
 def test_every_call_of_the_table_has_a_rule_and_a_call_without_one_is_denied(access: AccessManager) -> None:
     assert set(RULES) == set(CALLS)
-    unknown = CallSpec("proc_format_disk", "kernel", ProcPid, Empty, Effect.IRREVERSIBLE, "")
+    unknown = CallSpec("proc_format_disk", "kernel", ProcWait, Empty, Effect.IRREVERSIBLE, "")
     with pytest.raises(Denied, match="no rule"):
-        access.check(Principal("admin", "admin", None, True), unknown, ProcPid(pid=1), World().table)
+        access.check(Principal("admin", "admin", None, True), unknown, ProcWait(pid=1), World().table)
 
 
 def test_a_table_that_breaks_lets_nobody_through(access: AccessManager) -> None:

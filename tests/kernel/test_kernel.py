@@ -25,6 +25,7 @@ from aios.abi.errors import (
 from aios.abi.messages import Chunk, Message
 from aios.kernel import Config, Kernel, State
 from aios.kernel.config import Scheduler
+from aios.kernel.control import MAX_CHILDREN
 from aios.kernel.process import ProcessState
 from aios.testing import MockClock, ScriptedCore, booted, principal
 
@@ -271,6 +272,90 @@ async def test_two_agents_never_see_each_others_memory_and_files() -> None:
         for name, args in (("mem_read", abi.MemId(id=written.id)), ("sto_read", abi.StoRead(path="notes/a.txt"))):
             with pytest.raises(NotFound):
                 await kernel.call(bob, name, args)
+
+
+async def test_an_agent_sees_and_ends_the_children_it_spawned_through_its_key_and_theirs() -> None:
+    async with booted() as kernel:
+        ann = principal(kernel, "ann")
+        child = await kernel.call(ann, "proc_spawn", abi.ProcSpawn(agent="ann/child"))
+        grandchild = await kernel.call(
+            kernel.authenticate(child.key), "proc_spawn", abi.ProcSpawn(agent="ann/child/grandchild")
+        )
+        seen = {p.pid for p in (await kernel.call(ann, "proc_list", abi.ProcList())).processes}
+        assert {child.pid, grandchild.pid} <= seen
+        await kernel.call(ann, "proc_signal", abi.ProcSignal(pid=child.pid, signal="kill"))
+        assert kernel.info(kernel.processes.get(grandchild.pid)).state == "ended"
+
+
+async def test_one_agents_task_has_a_bounded_number_of_processes_and_of_open_calls() -> None:
+    core = ScriptedCore()
+    core.gate.clear()
+    async with booted(cores={"one": core}, config=Config(scheduler=Scheduler(max_open=4))) as kernel:
+        ann = principal(kernel, "ann")
+        keys = []
+        with pytest.raises(Full, match="processes already"):
+            for _ in range(1000):
+                keys.append((await kernel.call(ann, "proc_spawn", abi.ProcSpawn(agent="ann/child"))).key)
+        assert len(keys) == MAX_CHILDREN
+        with pytest.raises(Full, match="4 calls open"):
+            for key in keys[:5]:
+                kernel.submit(kernel.authenticate(key), "llm_generate", ask())
+
+
+async def test_a_seed_is_part_of_the_body_that_a_key_stands_for() -> None:
+    async with booted() as kernel:
+        who = principal(kernel)
+        await kernel.call(who, "llm_generate", ask(), key="k")
+        await kernel.call(who, "llm_generate", ask(), key="k")
+        with pytest.raises(Conflict):
+            kernel.submit(who, "llm_generate", ask(seed=1), key="k")
+
+
+async def test_a_listener_that_left_is_told_nothing_more_and_listeners_are_bounded() -> None:
+    core = ScriptedCore("one two three")
+    core.gate.clear()
+    async with booted(cores={"one": core}) as kernel:
+        who, heard = principal(kernel), list[Chunk]()
+        call = kernel.submit(who, "llm_generate", ask(), key="k", on_chunk=heard.append)
+        with pytest.raises(Full, match="listen to this call"):
+            for _ in range(1000):
+                kernel.submit(who, "llm_generate", ask(), key="k", on_chunk=lambda chunk: None)
+        call.unlisten(heard.append)
+        core.gate.set()
+        await kernel.wait(call)
+        assert heard == []
+
+
+async def test_stopping_while_an_answer_is_being_recorded_closes_every_room() -> None:
+    async with booted() as kernel:
+        call = kernel.submit(principal(kernel), "llm_generate", ask(), key="k")
+        await until(lambda: call.state is State.DONE)
+        await kernel.stop(drain=0.0)
+        assert (await kernel.wait(call)).message.content == "ok"
+
+
+async def test_a_hurried_stop_does_not_wait_for_its_drain() -> None:
+    core = ScriptedCore()
+    core.gate.clear()
+    async with booted(cores={"one": core}) as kernel:
+        call = kernel.submit(principal(kernel), "llm_generate", ask())
+        await core.entered(1)
+        stopping = asyncio.create_task(kernel.stop(drain=3600))
+        await settle()
+        kernel.hurry()
+        await asyncio.wait_for(stopping, 20)
+        assert call.state is State.CANCELLED
+
+
+async def test_who_waits_for_a_process_holds_up_no_stop_and_is_told_to_come_back() -> None:
+    async with booted() as kernel:
+        admin = principal(kernel, "admin", is_admin=True)
+        pid = (await kernel.call(admin, "proc_spawn", abi.ProcSpawn(agent="ann"))).pid
+        wait = kernel.submit(admin, "proc_wait", abi.ProcWait(pid=pid, timeout=3000))
+        await settle()
+        await asyncio.wait_for(kernel.stop(drain=3600), 20)
+        with pytest.raises(Stopping):
+            await kernel.wait(wait)
 
 
 async def test_a_stopping_kernel_lets_open_calls_finish_and_takes_no_more() -> None:

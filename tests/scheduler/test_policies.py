@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aios.abi.calls import CALLS, MemId
-from aios.kernel.process import Process
+from aios.kernel.process import Process, ProcessTable
 from aios.kernel.scheduler import POLICIES, Fifo, Policy, RoundRobin
 from aios.kernel.syscall import Syscall
 
@@ -71,7 +71,7 @@ ops = st.lists(st.tuples(st.sampled_from(["push", "push", "next", "remove", "ski
 @every_policy
 @settings(max_examples=150, deadline=None)
 @given(script=ops)
-def test_no_call_is_lost_or_doubled_and_positions_tell_the_true_order(make: Make, script: list[Op]) -> None:
+def test_no_call_is_lost_or_doubled(make: Make, script: list[Op]) -> None:
     policy = make(8)
     processes = [Process(pid, "a", "o") for pid in range(5)]
     waiting: dict[str, Syscall] = {}
@@ -84,17 +84,32 @@ def test_no_call_is_lost_or_doubled_and_positions_tell_the_true_order(make: Make
             call = waiting.pop(sorted(waiting)[n % len(waiting)])
             assert policy.remove(call)
         else:
+            if op == "skip":
+                policy.charge(call_of(processes[n]), 8 * n)  # owing may delay a call, never lose it
             odd = (lambda c: c.process.pid % 2 == 1) if op == "skip" else anything
             got = policy.next(odd)
             assert (got is None) == (not any(odd(c) for c in waiting.values()))
             if got is not None:
                 waiting.pop(got.id)
         assert len(policy) == len(waiting)
-    places = sorted((policy.position(c) or 0, c.id) for c in waiting.values())
-    assert [p for p, _ in places] == list(range(1, len(waiting) + 1))
-    for _, id in places:
+    while waiting:
         assert (got := policy.next(anything)) is not None
-        assert got.id == id
+        waiting.pop(got.id)
+    assert policy.next(anything) is None
+
+
+@every_policy
+@settings(max_examples=100, deadline=None)
+@given(pids=st.lists(st.integers(0, 4), max_size=30))
+def test_positions_tell_the_true_order(make: Make, pids: list[int]) -> None:
+    policy = make(8)
+    processes = [Process(pid, "a", "o") for pid in range(5)]
+    calls = [call_of(processes[pid]) for pid in pids]
+    for call in calls:
+        policy.push(call)
+    places = sorted((policy.position(call) or 0, call.id) for call in calls)
+    assert [place for place, _ in places] == list(range(1, len(calls) + 1))
+    assert [policy.next(anything).id for _ in calls] == [id for _, id in places]  # type: ignore[union-attr]
 
 
 def test_fifo_lets_a_call_run_to_its_end() -> None:
@@ -139,6 +154,45 @@ def test_round_robin_never_preempts_a_process_for_its_own_calls() -> None:
     assert not policy.should_yield(call_of(process), anything)
     policy.push(call_of(Process(2, "b", "o")))
     assert policy.should_yield(call_of(process), anything)
+
+
+def test_children_share_the_turn_of_the_task_they_belong_to() -> None:
+    policy, table = RoundRobin(8), ProcessTable()
+    parent, other = (table.spawn(name, "o", wall=0.0) for name in ("parent", "other"))
+    family = [parent, *(table.spawn("child", "o", wall=0.0, parent=parent.pid) for _ in range(4))]
+    for process in family:
+        policy.push(call_of(process))
+    for _ in range(3):
+        policy.push(call_of(other))
+    turns = [policy.next(anything).process.root.agent for _ in range(6)]  # type: ignore[union-attr]
+    assert turns == ["parent", "other"] * 3
+
+
+def test_a_turn_that_took_four_quanta_while_others_waited_is_paid_for_by_sitting_out_three() -> None:
+    policy, long, short = RoundRobin(8), Process(1, "long", "o"), Process(2, "short", "o")
+    first = call_of(long)
+    for _ in range(6):
+        policy.push(call_of(short))
+    policy.charge(first, 32)
+    policy.push(call_of(long))
+    turns = [policy.next(anything).process.agent for _ in range(5)]  # type: ignore[union-attr]
+    assert turns == ["short", "short", "short", "short", "long"]
+
+
+def test_nobody_owes_for_what_it_used_while_nobody_waited() -> None:
+    policy, long, short = RoundRobin(8), Process(1, "long", "o"), Process(2, "short", "o")
+    policy.charge(call_of(long), 800)
+    policy.push(call_of(long))
+    policy.push(call_of(short))
+    assert policy.next(anything).process is long  # type: ignore[union-attr]
+
+
+def test_a_debtor_that_is_alone_is_served_at_once() -> None:
+    policy, long, short = RoundRobin(8), Process(1, "long", "o"), Process(2, "short", "o")
+    policy.push(call_of(short))
+    policy.charge(call_of(long), 800)
+    policy.push(call_of(long))
+    assert policy.next(lambda c: c.process is long).process is long  # type: ignore[union-attr]
 
 
 def test_nice_makes_turns_longer_or_shorter() -> None:

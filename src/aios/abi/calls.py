@@ -7,6 +7,7 @@ Argument structs refuse unknown fields. Sizes are bytes, times are seconds, unle
 from __future__ import annotations
 
 import difflib
+import itertools
 from enum import Enum
 from typing import Annotated, Any, Literal
 
@@ -127,10 +128,6 @@ class StoCreate(Args, frozen=True):
     kind: Literal["file", "folder"] = "file"
 
 
-class StoPath(Args, frozen=True):
-    path: Path
-
-
 class StoWrite(Args, frozen=True):
     path: Path
     content: Annotated[str, Meta(max_length=16 << 20)]
@@ -232,10 +229,6 @@ class ProcSpawn(Args, frozen=True):
     command: str | None = None
 
 
-class ProcPid(Args, frozen=True):
-    pid: Pid
-
-
 class ProcList(Args, frozen=True):
     is_all: bool = field(default=False, name="all")
 
@@ -315,6 +308,7 @@ class CallSpec(Struct, frozen=True):
     """A row. `module` names the queue; "kernel" calls are answered at once, without one.
 
     `is_repeatable`: after a crash the kernel may run it again, since a second run changes nothing more.
+    `is_wait`: it only waits for what others do, so it has no time-out of the kernel's and holds up no stop.
     """
 
     name: str
@@ -325,6 +319,7 @@ class CallSpec(Struct, frozen=True):
     doc: str
     is_repeatable: bool = True
     is_streamed: bool = False
+    is_wait: bool = False
 
 
 R, W, P = Effect.READ, Effect.WRITE, Effect.PURE
@@ -364,17 +359,25 @@ _ROWS = [
     CallSpec("proc_list", "kernel", ProcList, Processes, R, "List processes the caller may see."),
     CallSpec("proc_signal", "kernel", ProcSignal, Empty, W, "Stop, continue, kill or end a process."),
     CallSpec("proc_nice", "kernel", ProcNice, Empty, W, "Change a process's share of the cores."),
-    CallSpec("proc_wait", "kernel", ProcWait, ProcessInfo, R, "Wait until a process has ended, or for the timeout."),
+    CallSpec(
+        "proc_wait",
+        "kernel",
+        ProcWait,
+        ProcessInfo,
+        R,
+        "Wait until a process has ended, or for the timeout.",
+        is_wait=True,
+    ),
 ]
 
 CALLS: dict[str, CallSpec] = {row.name: row for row in _ROWS}
-MODULES: tuple[str, ...] = ("llm", "memory", "storage", "tool")
-"""Modules with a queue of their own."""
 
 
 def nearest(word: str, known: Any) -> str:
     """`"; did you mean 'x'?"` for the known word nearest to `word`, or ""."""
-    found = difflib.get_close_matches(word, [str(k) for k in known], n=1, cutoff=0.6)
+    # Comparing costs the product of both lengths: nobody's word may cost more than a glance.
+    names = [name for name in itertools.islice(map(str, known), 500) if len(name) <= 100]
+    found = difflib.get_close_matches(word[:100], names, n=1, cutoff=0.6)
     return f"; did you mean '{found[0]}'?" if found else ""
 
 
@@ -410,8 +413,8 @@ def explain(error: msgspec.ValidationError, kind: type[Struct]) -> str:
     text = str(error)
     if "unknown field `" in text:
         word = text.split("unknown field `", 1)[1].split("`", 1)[0]
-        return text + nearest(word, kind.__struct_encode_fields__)
-    return text
+        return f"Object contains unknown field `{word[:100]}`" + nearest(word, kind.__struct_encode_fields__)
+    return text[:500]
 
 
 def _path(error: msgspec.ValidationError) -> str | None:

@@ -159,6 +159,7 @@ async def stream_call(exchange: Exchange, name: str, args: Args, encoder: Encode
     try:
         await stream.run()
     finally:
+        call.unlisten(on_chunk)
         if not call.future.done():
             kernel.cancel(call)
     if not stream.is_cut:

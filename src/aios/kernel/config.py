@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
+from urllib.parse import urlsplit
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -143,6 +144,24 @@ def parse(text: str, where: str = "aios.toml") -> Config:
     return config
 
 
+def check_url(core: CoreSection) -> None:
+    """Raise ConfigError when `base_url` is no address that can be posted to."""
+    url = core.base_url or ""
+    why = ""
+    try:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            why = "it has no http:// or https:// and host" if url else "it has none"
+        elif parts.port == 0:
+            why = "port 0 cannot be connected to"
+    except ValueError as error:  # a port or a bracketed address that is none
+        why = str(error)
+    if not url.isascii() or any(c.isspace() or not c.isprintable() for c in url):
+        why = "it may hold no blanks and only ASCII"
+    if why:
+        raise ConfigError(f"core '{core.name}' needs base_url = \"http://…/v1\", and {url!r:.200} is none: {why}")
+
+
 def _explain(text: str) -> str:
     if "unknown field `" not in text:
         return text
@@ -173,5 +192,8 @@ def _check(config: Config, where: str) -> None:
     if default is not None and default not in names:
         raise ConfigError(f"{where}: [router] default names no core: '{default}'{nearest(default, names)}")
     for core in config.core:
-        if core.kind == "openai" and not (core.base_url or "").startswith(("http://", "https://")):
-            raise ConfigError(f"{where}: core '{core.name}' needs base_url = \"http://…/v1\"")
+        if core.kind == "openai":
+            try:
+                check_url(core)
+            except ConfigError as error:
+                raise ConfigError(f"{where}: {error}") from None

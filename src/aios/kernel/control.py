@@ -8,12 +8,15 @@ from typing import Any, Protocol
 
 from aios.abi import calls as abi
 from aios.abi.calls import CallSpec, convert_args, spec_of
-from aios.abi.errors import AiosError, BadRequest, Cancelled, Denied
+from aios.abi.errors import AiosError, BadRequest, Cancelled, Denied, Full
 
 from .clock import Clock
 from .process import Principal, Process, ProcessState, ProcessTable
 from .scheduler import Queue
 from .syscall import State, Syscall
+
+MAX_CHILDREN = 64
+"""Live processes that one agent's task may have: each costs a turn of nobody else's, but memory of everybody's."""
 
 
 class Access(Protocol):
@@ -43,9 +46,13 @@ class Control:
         self._abort = abort
         self._waiters: dict[int, list[asyncio.Future[None]]] = {}
 
-    async def run(self, principal: Principal, call: Syscall) -> Any:
+    def check(self, call: Syscall) -> None:
+        if call.key is not None:
+            raise BadRequest(f"{call.spec.name} is answered at once and takes no Idempotency-Key", code="no_key_here")
+
+    async def run(self, call: Syscall) -> Any:
         handler = getattr(self, call.spec.name)
-        return await handler(principal, call.process, call.args)
+        return await handler(call.principal, call.process, call.args)
 
     async def acc_check(self, principal: Principal, process: Process, args: abi.AccCheck) -> abi.Verdict:
         try:
@@ -56,11 +63,17 @@ class Control:
         return abi.Verdict(allowed=True, why="its own data and nothing else")
 
     async def proc_spawn(self, principal: Principal, process: Process, args: abi.ProcSpawn) -> abi.Spawned:
+        if not principal.is_admin and process.root.num_live > MAX_CHILDREN:
+            raise Full(
+                f"the task of process {process.root.pid} has {MAX_CHILDREN} processes already; end some of them",
+                code="too_many_processes",
+                retry_after=5,
+            )
         child = self._processes.spawn(
             args.agent,
             principal.owner,
             wall=self._clock.wall(),
-            parent=None if process.is_implicit else process.pid,
+            parent=None if principal.is_admin else process.pid,
             nice=args.nice,
             command=args.command,
         )
@@ -80,7 +93,7 @@ class Control:
         elif args.signal == "exit":
             self.end(target, args.code, Cancelled("its process ended", code="process_ended"), detached=False)
         else:
-            for child in [p for p in self._processes.list() if p.parent == target.pid]:
+            for child in self._processes.below(target):
                 self.end(child, None, Cancelled("its parent process was killed", code="killed"))
             self.end(target, args.code, Cancelled("its process was killed", code="killed"))
         return abi.Empty()

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 
 from aios.abi.calls import Args, CallSpec
-from aios.abi.errors import Conflict
+from aios.abi.errors import Conflict, Full
 from aios.abi.messages import Chunk, FunctionDelta, Generation, ToolCallDelta
 
 from .journal import Journal, Recorded, body_hash
@@ -17,6 +17,8 @@ from .process import Process
 from .syscall import Syscall
 
 OnChunk = Callable[[Chunk], None]
+
+MAX_LISTENERS = 64
 
 
 class Repeats:
@@ -27,13 +29,17 @@ class Repeats:
         self._live: dict[tuple[str, str, str], tuple[bytes, Syscall]] = {}
 
     def add(self, call: Syscall) -> None:
-        self._live[_scope(call)] = (body_hash(call), call)
+        call.body = call.body or body_hash(call)
+        self._live[_scope(call)] = (call.body, call)
 
     def discard(self, call: Syscall) -> None:
         self._live.pop(_scope(call), None)
 
-    def find(self, spec: CallSpec, args: Args, process: Process, key: str, on_chunk: OnChunk | None) -> Syscall | None:
-        """The earlier call with this key, under way or as it ended; None for a new key. Raises Conflict."""
+    def find(self, spec: CallSpec, args: Args, process: Process, key: str, on_chunk: OnChunk | None) -> Syscall | bytes:
+        """The earlier call with this key, under way or as it ended; for a new key the hash of its body.
+
+        Raises Conflict, or Full when too many listen to one answer already.
+        """
         probe = Syscall("", spec, args, process, 0.0, key)
         body = body_hash(probe)
         if (live := self._live.get(_scope(probe))) is not None:
@@ -43,7 +49,7 @@ class Repeats:
             return call
         record = self._journal.find(process.owner, process.agent, key)
         if record is None:
-            return None
+            return body
         _same(record.body_hash, body, key)
         return _replay(probe, record, on_chunk)
 
@@ -77,19 +83,14 @@ def _same(known: bytes, body: bytes, key: str) -> None:
 
 
 def _listen(call: Syscall, on_chunk: OnChunk | None) -> None:
-    """Let a second listener hear the answer from its start."""
+    """Let one more listener hear the answer from its start."""
     if on_chunk is None:
         return
+    if len(call.listeners) >= MAX_LISTENERS:
+        raise Full(f"{MAX_LISTENERS} clients listen to this call already; ask again when it is done", retry_after=1)
     for chunk in call.chunks or ():
         on_chunk(chunk)
-    first = call.on_chunk
-
-    def both(chunk: Chunk) -> None:
-        if first is not None:
-            first(chunk)
-        on_chunk(chunk)
-
-    call.on_chunk = both
+    call.listeners.append(on_chunk)
 
 
 def _whole(generation: Generation) -> Chunk:

@@ -78,7 +78,6 @@ class OpenRecord:
     agent: str = ""
     nice: int = 0
     key: str | None = None
-    seed: int | None = None
     body_hash: bytes = b""
     args: Args | None = None
 
@@ -88,12 +87,9 @@ class OpenRecord:
 
 
 def body_hash(call: Syscall) -> bytes:
-    """What tells two bodies under one key apart: the call's name and arguments, but for a seed."""
-    args = call.args
-    if getattr(args, "seed", None) is not None:
-        args = msgspec.structs.replace(args, seed=None)
+    """What tells two bodies under one key apart: the call's name and its arguments as they came."""
     try:
-        return hashlib.sha256(call.spec.name.encode() + _canonical(args)).digest()
+        return hashlib.sha256(call.spec.name.encode() + _canonical(call.args)).digest()
     except UnicodeEncodeError as error:
         raise BadRequest(f"the arguments hold text that is not valid Unicode: {error}", code="bad_arguments") from None
 
@@ -156,11 +152,11 @@ class Journal:
 
     # ── the life of a call ──
 
-    def open(self, call: Syscall, then: Then, *, body: bytes | None = None, seed: int | None = None) -> None:
+    def open(self, call: Syscall, then: Then) -> None:
         """Record that `call` is acknowledged, then `then(None)`; `then(error)` when it could not be recorded.
 
-        `body` is `body_hash` of the arguments as they came (taken from `call.args` if not given); `seed` is one that
-        the kernel drew: it is not part of the body, and a call taken up after a crash has it again.
+        `call.body` is the hash of the arguments as they came; a seed that the kernel drew since is recorded with the
+        arguments, so that a call taken up after a crash has it again.
         """
         process = call.process
         wall = self._clock.wall()
@@ -169,7 +165,7 @@ class Journal:
             self.started(process)
         keyed = None
         if call.key is not None:
-            keyed = self._opening(call, wall, body or body_hash(call), seed)
+            keyed = self._opening(call, wall, call.body or body_hash(call))
         self._add(_Event(_OPEN, (call.id, call.spec.name, process.pid, wall, False), then, keyed))
 
     def begin(self, call: Syscall, then: Then) -> None:
@@ -211,13 +207,13 @@ class Journal:
             return state.value, _encode(result), None
         return state.value, None, _encode({**error.to_dict(), "status": error.status})
 
-    def _opening(self, call: Syscall, wall: float, body: bytes, seed: int | None) -> _Keyed:
+    def _opening(self, call: Syscall, wall: float, body: bytes) -> _Keyed:
         place = _place(call)
         assert place is not None
         tip, args, nodes = _split(call.args)
         self._fresh[place] = Recorded(call.id, call.spec.name, body)
         process, size = call.process, len(args) + 200
-        opening = (call.id, *place, call.spec.name, process.pid, process.nice, wall, size, body, seed, tip, args)
+        opening = (call.id, *place, call.spec.name, process.pid, process.nice, wall, size, body, tip, args)
         return _Keyed(place, opening, tuple(nodes))
 
     # ── processes ──
@@ -424,14 +420,14 @@ class Journal:
 
 
 _INSERT_CALL = (
-    "INSERT OR REPLACE INTO calls(id, owner, agent, key, name, pid, nice, opened, size, body_hash, seed, tip, args)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT OR REPLACE INTO calls(id, owner, agent, key, name, pid, nice, opened, size, body_hash, tip, args)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _END_CALL = "UPDATE calls SET state = ?, ended = ?, size = size + ?, result = ?, error = ? WHERE id = ?"
 
 
 _OPEN_CALLS = (
-    "SELECT id, name, pid, opened, is_begun, owner, agent, nice, key, seed, body_hash, tip, args"
+    "SELECT id, name, pid, opened, is_begun, owner, agent, nice, key, body_hash, tip, args"
     " FROM calls WHERE state IS NULL"
 )
 
@@ -496,7 +492,7 @@ _CHAIN = """
     SELECT body, parent FROM chain ORDER BY depth DESC"""
 
 
-def _join(connection: apsw.Connection, name: str, tip: bytes | None, rest: bytes, seed: int | None) -> Args | None:
+def _join(connection: apsw.Connection, name: str, tip: bytes | None, rest: bytes) -> Args | None:
     """What `_split` took apart; None when a piece is gone or this kernel has no such call any more."""
     spec = CALLS.get(name)
     parts = msgspec.json.decode(rest)
@@ -511,8 +507,6 @@ def _join(connection: apsw.Connection, name: str, tip: bytes | None, rest: bytes
         if not chain or chain[0][1] is not None:
             return None
         found["messages"] = [msgspec.json.decode(body) for body, _ in chain]
-    if seed is not None:
-        found["seed"] = seed
     try:
         return convert_args(spec, found) if spec else None
     except BadRequest as error:
@@ -522,9 +516,9 @@ def _join(connection: apsw.Connection, name: str, tip: bytes | None, rest: bytes
 
 def _open_keyed(connection: apsw.Connection) -> list[OpenRecord]:
     found = []
-    for id, name, pid, opened, begun, owner, agent, nice, key, seed, body, tip, rest in rows(connection, _OPEN_CALLS):
-        args = _join(connection, name, tip, rest, seed)
-        found.append(OpenRecord(id, name, pid, opened, bool(begun), owner, agent, nice, key, seed, body, args))
+    for id, name, pid, opened, begun, owner, agent, nice, key, body, tip, rest in rows(connection, _OPEN_CALLS):
+        args = _join(connection, name, tip, rest)
+        found.append(OpenRecord(id, name, pid, opened, bool(begun), owner, agent, nice, key, body, args))
     return found
 
 

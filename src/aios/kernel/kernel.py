@@ -15,7 +15,6 @@ import msgspec
 from aios.abi.calls import CALLS, Args, CallSpec, Effect, LLMGenerate, ProcessInfo, spec_of
 from aios.abi.errors import (
     AiosError,
-    BadRequest,
     Cancelled,
     Denied,
     Full,
@@ -40,12 +39,14 @@ from .memory import MemoryManager
 from .process import Principal, Process, ProcessState, ProcessTable
 from .scheduler import POLICIES, Pool, Queue, Runner
 from .storage import StorageManager
-from .syscall import State, Syscall, move
+from .syscall import TERMINAL, State, Syscall, move
 from .tool import ToolManager
 from .trace import Trace
 
 OnChunk = Callable[[Chunk], None]
 
+MAX_ANSWERS = 4096
+"""Calls of the kernel itself at once: they take no time, but for those that wait for a process to end."""
 HOUSE_SECONDS = 300.0
 
 
@@ -134,10 +135,11 @@ class Kernel:
         self._make_queue("storage", Pool("storage", self.storage))
         self._make_queue("tool", _Marked(self.tools, self.journal))
         self.control = Control(self.processes, self.access, self.queues, clock, self._abort)
+        self._make_queue("kernel", Pool("kernel", self.control, MAX_ANSWERS))
 
     def _default_core(self, cores: Mapping[str, Core]) -> str | None:
         default = self.config.router.default
-        return default if default in cores else next(iter(cores), None) if len(cores) == 1 else None
+        return default if default in cores else None
 
     def _make_queue(self, name: str, runner: Runner) -> None:
         settings = self.config.scheduler
@@ -149,6 +151,7 @@ class Kernel:
             trace=self.trace,
             on_end=self._ended,
             max_waiting=settings.max_waiting,
+            is_held=name != "kernel",
         )
 
     # ── submit ──
@@ -177,18 +180,24 @@ class Kernel:
         spec = spec_of(name)
         process = self._process_of(principal)
         self.access.check(principal, spec, args, self.processes)
-        if key is not None and (earlier := self.repeats.find(spec, args, process, key, on_chunk)) is not None:
-            return earlier
-        call = self._make(spec.name, args, process, key)
-        call.on_chunk = on_chunk
+        body = None
+        if key is not None:
+            earlier = self.repeats.find(spec, args, process, key, on_chunk)
+            if isinstance(earlier, Syscall):
+                return earlier
+            body = earlier
+        call = self._make(spec, args, process, principal, key)
+        call.body = body
+        if on_chunk is not None:
+            call.listeners.append(on_chunk)
         self._check_room(call)
         self._register(call, timeout)
-        if spec.module == "kernel":
-            call.task = asyncio.get_running_loop().create_task(self._answer(principal, call))
-        elif key is None and spec.effect is Effect.READ:
-            self._admit(call, None)  # leaves nothing behind, so there is nothing to remember
-        else:
+        queue = self.queues[spec.module]
+        if _is_journalled(call):
+            queue.num_expected += 1
             self.journal.open(call, lambda error: self._admit(call, error))
+        else:
+            queue.push(call)
         return call
 
     async def call(
@@ -233,31 +242,25 @@ class Kernel:
             raise Denied(f"process {process.pid} has ended", code="process_ended")
         return process
 
-    def _make(self, name: str, args: Args, process: Process, key: str | None) -> Syscall:
-        spec = spec_of(name)
+    def _make(self, spec: CallSpec, args: Args, process: Process, principal: Principal, key: str | None) -> Syscall:
         call_id = self._id_prefix + str(next(self._ids))
         if isinstance(args, LLMGenerate) and args.seed is None:
             args = msgspec.structs.replace(args, seed=secrets.randbits(62))
-        call = Syscall(call_id, spec, args, process, self.clock.now(), key)
+        call = Syscall(call_id, spec, args, process, self.clock.now(), key, principal)
         if key is not None and spec.is_streamed:
             call.chunks = []
         return call
 
     def _check_room(self, call: Syscall) -> None:
-        queue = self.queues.get(call.spec.module)
+        queue = self.queues[call.spec.module]
         limit = self.config.scheduler.max_open
-        if len(call.process.open_calls) >= limit:
+        root = call.process.root
+        if root.num_open >= limit and not call.spec.is_wait:
             raise Full(
-                f"process {call.process.pid} has {limit} calls open already; wait for some of them",
+                f"process {root.pid} and its children have {limit} calls open already; wait for some of them",
                 code="too_many_open_calls",
                 retry_after=1,
             )
-        if queue is None:
-            if call.key is not None:
-                raise BadRequest(
-                    f"{call.spec.name} is answered at once and takes no Idempotency-Key", code="no_key_here"
-                )
-            return
         queue.check_room()
         queue.runner.check(call)
 
@@ -265,16 +268,18 @@ class Kernel:
         call.future = asyncio.get_running_loop().create_future()
         call.process.open_calls[call.id] = call
         call.process.num_calls += 1
+        call.process.root.num_open += not call.spec.is_wait
         self._open[call.id] = call
         self._idle.clear()
         if call.key is not None:
             self.repeats.add(call)
         limit = min(timeout or self.config.scheduler.timeout, self.config.scheduler.timeout)
-        if call.spec.name != "proc_wait":
+        if not call.spec.is_wait:
             call.timer = self.clock.call_later(limit, lambda: self._expire(call, limit))
 
     def _admit(self, call: Syscall, error: AiosError | None) -> None:
         """The journal has the call, or could not take it."""
+        self.queues[call.spec.module].num_expected -= 1
         if call.state is not State.NEW:
             return
         if error is not None:
@@ -286,28 +291,14 @@ class Kernel:
         self._abort(call, TimedOut(f"{call.spec.name} was not done after {limit:g} s (it was {call.state.value})"))
 
     def _abort(self, call: Syscall, fate: AiosError) -> None:
-        if call.id not in self._open:
+        if call.id not in self._open or call.state in TERMINAL:
             return
-        if call.state is State.NEW or call.spec.module == "kernel":
-            if call.task is not None:
-                call.task.cancel()
+        if call.state is State.NEW:
             self._end_unqueued(call, fate)
         else:
             self.queues[call.spec.module].abort(call, fate)
 
     # ── the end of a call ──
-
-    async def _answer(self, principal: Principal, call: Syscall) -> None:
-        """Calls of the kernel itself: no queue, no slot."""
-        move(call, State.RUNNING, self.clock.now(), self.trace)
-        try:
-            call.result = await self.control.run(principal, call)
-        except AiosError as error:
-            self._end_unqueued(call, error)
-        else:
-            if call.state is State.RUNNING:  # else it killed its own process, and itself with it
-                move(call, State.DONE, self.clock.now(), self.trace)
-                self._ended(call)
 
     def _end_unqueued(self, call: Syscall, fate: AiosError) -> None:
         call.error = fate
@@ -325,7 +316,8 @@ class Kernel:
         process.tokens_in += call.tokens_in
         process.tokens_out += call.tokens_out
         process.num_failed += call.state is not State.DONE
-        if call.spec.module == "kernel" or (call.key is None and call.spec.effect is Effect.READ):
+        process.root.num_open -= not call.spec.is_wait
+        if not _is_journalled(call):
             self._give(call, None)
         elif self._is_stopping and isinstance(call.error, Stopping):
             self._give(call, None)  # stays open in the journal: the next boot takes it up
@@ -377,10 +369,11 @@ class Kernel:
         known = self.journal.process(record.pid)
         process = self._revive(known, Principal(record.owner, record.agent, record.pid))
         call = Syscall(record.call_id, spec, args, process, self.clock.now(), record.key)
+        call.body = record.body_hash
         if spec.is_streamed:
             call.chunks = []
         self._register(call, None)
-        self._admit(call, None)
+        self.queues[spec.module].push(call)
 
     def _revive(self, known: Process | None, principal: Principal) -> Process:
         """A process that an earlier kernel started, as the journal has it, else as far as its key says."""
@@ -441,18 +434,31 @@ class Kernel:
         self._is_stopping, self.is_ready = True, False
         self._house.cancel()
         limit = self.config.server.drain if drain is None else drain
+        why = "the kernel stopped before this was done"
+        for call in [call for call in self._open.values() if call.spec.is_wait]:
+            self._abort(call, Stopping(why, retry_after=5))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), limit)
+        if self._open:
+            self._idle.clear()
         for call in list(self._open.values()):
-            why = "the kernel stopped before this was done"
             self._abort(call, Stopping(why) if call.is_detached else Cancelled(why, code="stopping"))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), 5.0)
         await self._purging
         await self._close_rooms()
 
+    def hurry(self) -> None:
+        """End a drain that is under way: what is open is cut short now."""
+        self._idle.set()
+
     async def _close_rooms(self) -> None:
         await self._closers.aclose()
+
+
+def _is_journalled(call: Syscall) -> bool:
+    """Whether a crash would leave anything of the call to tell: not of a mere look, nor of the process table."""
+    return call.spec.module != "kernel" and (call.key is not None or call.spec.effect is not Effect.READ)
 
 
 class _Marked:

@@ -51,6 +51,12 @@ class Process:
     started_wall: float = 0.0
     ended_wall: float | None = None
     exit_code: int | None = None
+    root: Process = field(init=False, repr=False)
+    """The top of the tree it was spawned in: a root and all below it are one task, and share one turn."""
+    num_open: int = 0
+    """Open calls of the whole task; kept at its root."""
+    num_live: int = 1
+    """Live processes of the whole task; kept at its root."""
     is_implicit: bool = False
     """Made for a key that has no process of its own; lives as long as the key is used."""
     is_revived: bool = False
@@ -65,6 +71,9 @@ class Process:
     wait_s: float = 0.0
     run_s: float = 0.0
     open_calls: dict[str, Syscall] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.root = self
 
     @property
     def weight(self) -> float:
@@ -99,6 +108,9 @@ class ProcessTable:
     ) -> Process:
         process = Process(self._next, agent, owner, parent, nice, command, started_wall=wall)
         self._next += 1
+        if parent is not None:
+            process.root = self.get(parent).root
+            process.root.num_live += 1
         self._live[process.pid] = process
         return process
 
@@ -132,10 +144,19 @@ class ProcessTable:
     def end(self, process: Process, wall: float, code: int | None = None) -> None:
         process.move(ProcessState.ENDED)
         process.ended_wall, process.exit_code = wall, code
+        process.root.num_live -= 1
         self._live.pop(process.pid)
         self._ended[process.pid] = process
         while len(self._ended) > self._keep:
             self._ended.popitem(last=False)
+
+    def below(self, process: Process) -> list[Process]:
+        """Live processes that `process` spawned, and those that they spawned, parents first."""
+        found = {process.pid}
+        for each in self._live.values():  # pids only grow, so a parent comes before its children
+            if each.parent in found:
+                found.add(each.pid)
+        return [each for each in self._live.values() if each.pid in found and each is not process]
 
     def list(self, *, ended: bool = False) -> list[Process]:
         """Live processes by pid; with `ended`, the remembered ended ones before them."""

@@ -12,7 +12,7 @@ from aios.abi.calls import Args, CallSpec
 from aios.abi.errors import AiosError, KernelFault
 from aios.abi.messages import Chunk
 
-from .process import Process
+from .process import Principal, Process
 from .trace import Row, Trace
 
 
@@ -66,6 +66,7 @@ class Syscall:
 
     __slots__ = (
         "args",
+        "body",
         "chunks",
         "core",
         "created",
@@ -75,9 +76,10 @@ class Syscall:
         "id",
         "is_detached",
         "key",
+        "listeners",
         "num_slices",
         "num_switches",
-        "on_chunk",
+        "principal",
         "process",
         "result",
         "run_s",
@@ -87,6 +89,7 @@ class Syscall:
         "state",
         "task",
         "timer",
+        "tokens_charged",
         "tokens_in",
         "tokens_out",
         "wait_s",
@@ -94,18 +97,29 @@ class Syscall:
     )
 
     def __init__(
-        self, id: str, spec: CallSpec, args: Args, process: Process, now: float, key: str | None = None
+        self,
+        id: str,
+        spec: CallSpec,
+        args: Args,
+        process: Process,
+        now: float,
+        key: str | None = None,
+        principal: Principal | None = None,
     ) -> None:
         self.id = id
         self.spec = spec
         self.args: Any = args
         self.process = process
+        self.principal = principal
+        """Who asks; None when an older kernel was asked."""
         self.key = key
+        self.body: bytes | None = None
+        """What tells this call's body from another one's (calls with a key only)."""
         self.state = State.NEW
         self.created = self.since = now
         self.wait_s = self.run_s = 0.0
         self.num_slices = self.num_switches = 0
-        self.tokens_in = self.tokens_out = 0
+        self.tokens_in = self.tokens_out = self.tokens_charged = 0
         self.core: str | None = None
         self.why: str | None = None
         self.snapshot: Any = None
@@ -118,7 +132,7 @@ class Syscall:
         self.timer: Any = None
         self.chunks: list[Chunk] | None = None
         """The answer so far, kept for a second listener (calls with a key only)."""
-        self.on_chunk: Callable[[Chunk], None] | None = None
+        self.listeners: list[Callable[[Chunk], None]] = []
         self.is_detached = key is not None
         """A detached call outlives the connection that made it."""
 
@@ -127,8 +141,13 @@ class Syscall:
         self.tokens_out += chunk.tokens
         if self.chunks is not None:
             self.chunks.append(chunk)
-        if self.on_chunk is not None:
-            self.on_chunk(chunk)
+        for listener in self.listeners:
+            listener(chunk)
+
+    def unlisten(self, listener: Callable[[Chunk], None]) -> None:
+        """`listener` wants to hear no more."""
+        if listener in self.listeners:
+            self.listeners.remove(listener)
 
     def __repr__(self) -> str:
         return f"<{self.spec.name} {self.id} of pid {self.process.pid}: {self.state.value}>"

@@ -47,7 +47,7 @@ class LLMManager:
         self._active[slot] -= 1
 
     async def run(self, call: Syscall, slot: str, quantum: int | None) -> Generation | Suspended:
-        streamed = call.on_chunk is not None or call.chunks is not None
+        streamed = bool(call.listeners) or call.chunks is not None
         request = Request(call.id, call.args, call.emit, call.snapshot, streamed)
         outcome = await self._cores[slot].run(request, quantum)
         if isinstance(outcome, Generation):

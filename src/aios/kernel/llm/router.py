@@ -26,6 +26,8 @@ class Router:
                 return found
         if self._default is not None:
             return [self._cores[self._default]]
+        if not model and len(self._cores) == 1:
+            return list(self._cores.values())
         if not self._cores:
             raise NotFound(
                 "this kernel has no LLM core; add a [[core]] to aios.toml",

@@ -62,33 +62,38 @@ class Queue:
         trace: Trace,
         on_end: Callable[[Syscall], None],
         max_waiting: int = 1000,
+        is_held: bool = True,
     ) -> None:
+        """`is_held`: calls of a stopped process wait; a queue without it is for calls that start it again."""
         self.name = name
         self.policy = policy
         self.runner = runner
         self.max_waiting = max_waiting
+        self._is_held = is_held
         self.running: dict[str, tuple[Syscall, Slot]] = {}
         self._blocked: dict[str, Syscall] = {}
         self._clock = clock
         self._trace = trace
         self._on_end = on_end
         self._pumping = False
+        self.num_expected = 0
+        """Calls that will be pushed once the journal has them."""
         self._mean_run_s = 0.0
 
     # ── from the kernel ──
 
     def check_room(self) -> None:
         """Raises Full when the queue is at its bound; says when to come back."""
-        if len(self.policy) + len(self._blocked) >= self.max_waiting:
-            after = round(max(1.0, self.estimate(self.max_waiting)), 1)
+        if len(self.policy) + len(self._blocked) + self.num_expected >= self.max_waiting:
+            after = min(round(max(1.0, self.estimate(self.max_waiting)), 1), 60.0)
             raise Full(
                 f"the {self.name} queue is full ({self.max_waiting} calls wait); try again in {after:g} s",
-                retry_after=min(after, 60.0),
+                retry_after=after,
             )
 
     def push(self, call: Syscall) -> None:
         """A NEW or SUSPENDED call joins the queue, or waits outside while its process is stopped."""
-        if call.process.state is ProcessState.STOPPED:
+        if self._is_held and call.process.state is ProcessState.STOPPED:
             self._move(call, State.BLOCKED, "process stopped")
             self._blocked[call.id] = call
             return
@@ -172,6 +177,7 @@ class Queue:
                 return outcome
             call.snapshot = outcome.snapshot
             self.policy.charge(call, outcome.tokens)
+            call.tokens_charged += outcome.tokens
             if call.process.state is ProcessState.STOPPED or self._must_yield(call, slot):
                 return outcome
 
@@ -197,6 +203,7 @@ class Queue:
             self.push(call)
         else:
             call.result = result
+            self.policy.charge(call, call.tokens_out - call.tokens_charged)
             self._move(call, State.DONE)
             self._mean_run_s += 0.1 * (call.run_s - self._mean_run_s)
             self._on_end(call)
