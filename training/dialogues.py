@@ -6,31 +6,33 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-from aios.eval.workload import Task, check
-from aios.eval.workload.families import BUILTINS
-from aios.eval.workload.generate import one_task
-from aios.eval.workload.split import numbers_fit
-from aios.kernel.llm.local.chat import ChatTemplate
 from extras import Item, builtin, copy_item, invented, invented_item, reading_item, system_prompt, talk_item
 from gold import Desk, play
 from wordings import WideDraw
 
+from aios.eval.workload import Task, check
+from aios.eval.workload.families import BUILTINS, MISSING
+from aios.eval.workload.generate import one_task
+from aios.eval.workload.split import numbers_fit
+from aios.kernel.llm.local.chat import ChatTemplate
+
 # How often each family and drill is drawn.
 WEIGHTS = {
-    "arithmetic": 11,
+    "arithmetic": 9,
     "conversion": 9,
     "date": 8,
-    "lookup": 13,
-    "memory": 10,
+    "lookup": 14,
+    "memory": 9,
     "two_step": 17,
     "error": 12,
-    "no_tool": 9,
-    "invented": 9,
-    "copy": 2,
-    "reading": 4,
+    "no_tool": 10,
+    "invented": 8,
+    "copy": 1,
+    "reading": 3,
     "talk": 1,
 }
 DRILLS = {"invented": invented_item, "copy": copy_item, "reading": reading_item, "talk": talk_item}
+SOURCES = ("search_notes", "read_file", "recall")
 Dialogue = tuple[list[dict[str, Any]], list[dict[str, Any]]]
 
 
@@ -61,6 +63,27 @@ def _dialogue(rng: random.Random, most: int) -> Dialogue | None:
     system = system_prompt(rng)
     opening = [{"role": "system", "content": system}] if system else []
     return opening + messages, listed
+
+
+def twin(rng: random.Random, made: Dialogue) -> Dialogue | None:
+    """The same single prompt without the tool that it needs, so that the list alone makes the difference."""
+    messages, tools = made
+    asked = [index for index, message in enumerate(messages) if message["role"] == "user"]
+    reply = messages[asked[0] + 1]
+    if len(asked) != 1 or not reply.get("tool_calls"):
+        return None
+    needed = reply["tool_calls"][0]["function"]["name"]
+    banned = {needed} | (set(SOURCES) if needed in SOURCES else set())
+    left = [tool for tool in tools if _name(tool) not in banned]
+    if needed in BUILTINS and rng.random() < 0.7:
+        spare = sorted(set(BUILTINS) - banned - {_name(tool) for tool in left})
+        left += [builtin(rng, name) for name in rng.sample(spare, min(1, len(spare)))]
+    rng.shuffle(left)
+    opening = messages[: asked[0] + 1]
+    if rng.random() < 0.3:  # it called all the same (which is not to be learned) and is told so
+        hint = f"; did you mean '{_name(left[0])}'?" if left and rng.random() < 0.15 else ""
+        opening += [{**reply, "skip": True}, {"role": "tool", "content": f"error: there is no tool '{needed}'{hint}"}]
+    return [*opening, {"role": "assistant", "content": MISSING}], left
 
 
 def _name(tool: dict[str, Any]) -> str:
@@ -130,6 +153,8 @@ def tokens(template: ChatTemplate, made: Dialogue) -> tuple[list[int], list[bool
     ids: list[int] = []
     learn: list[bool] = []
     special = template.tokenizer.special
+    skipped = [bool(message.get("skip")) for message in messages if message["role"] == "assistant"]
+    turn = -1
     for index, token in enumerate(template.render(messages, tools, add_generation_prompt=False)):
         ids.append(token)
         if token == special["<|assistant|>"] and index:
@@ -137,6 +162,11 @@ def tokens(template: ChatTemplate, made: Dialogue) -> tuple[list[int], list[bool
             continue
         speaking = bool(learn) and (learn[-1] or ids[-2] == special["<|assistant|>"]) and ids[-2] != special["<|end|>"]
         learn.append(speaking)
+    turn = -1
+    for index, token in enumerate(ids):
+        turn += token == special["<|assistant|>"]
+        if turn >= 0 and skipped[turn]:
+            learn[index] = False
     return ids, learn
 
 

@@ -1,6 +1,6 @@
 """Writes a checkpoint as shipped files: f16 safetensors with Hugging Face Llama names, and config.json.
 
-    python export.py --run runs/nano        (or --random: untrained weights of the same shape)
+python export.py --run runs/nano        (or --random: untrained weights of the same shape)
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from make_tokenizer import WEIGHTS_DIR
+from model import Decoder, Shape
 from safetensors.numpy import save_file
 
 from aios.kernel.llm.local.tokenizer import Tokenizer
-from make_tokenizer import WEIGHTS_DIR
-from model import Decoder, Shape
 
 NAMES = {
     "q.weight": "self_attn.q_proj.weight",

@@ -7,10 +7,11 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
+from gold import call
+
 from aios.eval.workload import entities
 from aios.eval.workload.families import FAILED, MISSING, Draw
 from aios.kernel.tool.builtins import BUILTIN_TOOLS
-from gold import call
 
 
 def _words(text: str) -> list[str]:
@@ -32,8 +33,7 @@ SYSTEMS = _parts(
     "model.|Use only the listed tools."
 )
 VERBS = _words(
-    "get find fetch check show look_up query read list measure count track order book send open close "
-    "start stop"
+    "get find fetch check show look_up query read list measure count track order book send open close start stop"
 )
 NOUNS = _words(
     "weather forecast humidity traffic stock_price exchange_rate news score schedule menu recipe address "
@@ -42,9 +42,7 @@ NOUNS = _words(
     "movie book article document page photo report sensor device light alarm door heater backup log job "
     "task event meeting calendar contact message"
 )
-PARAMETERS = _words(
-    "city name id code place person item topic title user date key word product country title symbol"
-)
+PARAMETERS = _words("city name id code place person item topic title user date key word product country title symbol")
 ASK = _parts(
     "{V} the {n} of {x}.|{V} the {n} for {x}, please.|What is the {n} of {x}?|I need the {n} of {x}.|Tell"
     " me the {n} of {x}.|Give me the {n} for {x}.|Use {t} for {x}.|Call {t} with {x}.|Please {v} the {n} "

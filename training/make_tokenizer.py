@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import re
@@ -10,11 +11,12 @@ from collections import Counter
 from pathlib import Path
 
 import extras
+from dialogues import dialogue
+
 from aios.eval.workload import families, phrasings
 from aios.kernel.llm.local.chat import call_json, tool_line
 from aios.kernel.llm.local.tokenizer import GLUE, SPECIALS, pieces
 from aios.kernel.tool.builtins import BUILTIN_TOOLS
-from dialogues import dialogue
 
 WEIGHTS_DIR = Path(__file__).parent.parent / "src/aios/kernel/llm/local/weights"
 
@@ -38,12 +40,15 @@ def corpus(count: int, seed: int) -> Counter[str]:
 def template_words() -> set[str]:
     """Words of wordings, tools, answers and system prompts: names are not among them."""
     texts = [row for table in phrasings.TABLES.values() for rows in table.values() for row in rows]
-    texts += [*phrasings.OPENERS, *phrasings.CLOSERS, *(each for rows in phrasings.SOURCES.values() for each in rows)]
+    texts += [*phrasings.OPENERS, *phrasings.CLOSERS]
+    texts += [each for rows in phrasings.SOURCES.values() for each in rows]
     texts += [extras.REACT, *extras.SYSTEMS, *extras.ASK, *extras.FAULTS, *extras._OTHER_WORDS.values()]
     texts += [str(value) for name, value in vars(families).items() if name.isupper() and isinstance(value, str)]
     texts += [f"{tool.name} {tool.description} {tool.parameters}" for tool in BUILTIN_TOOLS]
     texts += [text for talk in extras.TALK for text in talk]
-    texts += ["no file called nearest unknown unit nothing found for remembered about error Tools division by zero is has"]
+    texts += [
+        "no file called nearest unknown unit nothing found for remembered about error Tools division by zero is has"
+    ]
     texts += [unit for kind in families.oracle.UNITS.values() for unit in kind]
     return {word for text in texts for word in re.findall(r"[A-Z]?[a-z]+", text) if len(word) > 1}
 
@@ -72,7 +77,7 @@ def merge_pairs(words: Counter[str], room: int, taken: set[str]) -> list[tuple[s
     while new < room:
         pairs: Counter[tuple[str, str]] = Counter()
         for word, parts in split.items():
-            for pair in zip(parts, parts[1:], strict=False):
+            for pair in itertools.pairwise(parts):
                 pairs[pair] += words[word]
         best = max(pairs, key=lambda pair: (pairs[pair], pair))
         merges.append(best)

@@ -1,6 +1,6 @@
 """Judges a checkpoint: batched greedy ReAct over held-out tasks with the real pure tools, by family and phrasing.
 
-    python quick_eval.py --run runs/nano --count 400
+python quick_eval.py --run runs/nano --count 400
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from extras import _BUILTIN, REACT
+from gold import Desk, call
+from make_tokenizer import WEIGHTS_DIR
+from model import Decoder, Shape, rms_norm, rope, rotate
 from torch import Tensor
 
 from aios.eval.workload import FAMILIES, Task, check, generate
 from aios.kernel.llm.local.chat import ChatTemplate
 from aios.kernel.llm.local.tokenizer import Tokenizer
-from extras import _BUILTIN, REACT
-from gold import Desk, call
-from make_tokenizer import WEIGHTS_DIR
-from model import Decoder, Shape, rms_norm, rope, rotate
 
 MAX_NEW = 72
 MAX_CALLS = 5
@@ -118,7 +118,7 @@ class Run:
         try:
             wanted = json.loads(called)
             name, arguments = wanted["name"], wanted["arguments"]
-            said = self.desk.run(name, arguments) if name in self.task.tools else f"error: no tool called '{name}'"
+            said = self.desk.run(name, arguments) if name in self.task.tools else f"error: there is no tool '{name}'"
         except (ValueError, KeyError, TypeError, AttributeError):
             name, arguments, said = "broken", {}, "error: the call is not valid JSON"
         self.trace.append(name)

@@ -18,23 +18,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import muon
 import torch
 import torch.multiprocessing as mp
 import torch.nn.functional as F
-from torch import Tensor
-
-import muon
-from aios.kernel.llm.local.chat import ChatTemplate
-from aios.kernel.llm.local.tokenizer import Tokenizer
-from dialogues import dialogue, tokens
+from dialogues import dialogue, tokens, twin
 from make_tokenizer import WEIGHTS_DIR
 from model import Decoder, Shape, rope
+from torch import Tensor
+
+from aios.kernel.llm.local.chat import ChatTemplate
+from aios.kernel.llm.local.tokenizer import Tokenizer
 
 WORKERS = 2
 BATCH_TOKENS = 2048  # of one worker
 WIDTH = 32  # lengths are padded to multiples of this
 LONGEST = 2048
 SHORT_FIRST = 250  # batches of single short tasks
+TWINS = 0.5  # share of the single tasks that are followed by their twin without the tool
+DECIDING, NAMING = 4.0, 2.0  # weights in the loss of an answer's first token, and of a tool's name
 Rows = list[tuple[list[int], list[bool]]]
 
 
@@ -45,14 +47,19 @@ def batches(seed: int, rank: int, skip: int) -> Iterator[tuple[int, Rows]]:
     buckets: dict[int, Rows] = defaultdict(list)
     made = skip
     while True:
-        ids, learn = tokens(template, dialogue(rng, _most(rng, made)))
-        length = -(-len(ids) // WIDTH) * WIDTH
-        if len(ids) > LONGEST or (made < SHORT_FIRST and length > 192):
-            continue
-        buckets[length].append((ids, learn))
-        if (len(buckets[length]) + 1) * length > BATCH_TOKENS:
-            yield length, buckets.pop(length)
-            made += 1
+        first = dialogue(rng, _most(rng, made))
+        second = twin(rng, first) if rng.random() < TWINS else None
+        for each in (first, second):
+            if each is None:
+                continue
+            ids, learn = tokens(template, each)
+            length = -(-len(ids) // WIDTH) * WIDTH
+            if len(ids) > LONGEST or (made < SHORT_FIRST and length > 192):
+                continue
+            buckets[length].append((ids, learn))
+            if (len(buckets[length]) + 1) * length > BATCH_TOKENS:
+                yield length, buckets.pop(length)
+                made += 1
 
 
 def _most(rng: random.Random, made: int) -> int:
@@ -101,7 +108,8 @@ class Worker:
         self.rank, self.shared, self.barrier, self.options = rank, shared, barrier, options
         torch.manual_seed(options.seed)
         tokenizer = Tokenizer.load(WEIGHTS_DIR / "tokenizer.json")
-        self.pad = tokenizer.special["<|pad|>"]
+        self.pad, self.assistant = tokenizer.special["<|pad|>"], tokenizer.special["<|assistant|>"]
+        self.name = tokenizer.encode('{"name":"')[0]
         self.model = Decoder(Shape(vocab_size=tokenizer.vocab_size))
         self.table = rope(self.model.shape, LONGEST, torch.bfloat16)
         self.places: dict[str, slice] = {}
@@ -117,7 +125,8 @@ class Worker:
         matrices = [name for name, p in self.model.named_parameters() if p.ndim == 2 and name != "embed.weight"]
         self.mine = self._by_shape(sorted(matrices, key=lambda n: (self._p(n).shape, n))[rank::WORKERS])
         self.others = [name for name in self.places if name not in matrices] if rank == 0 else []
-        self.adam = torch.optim.AdamW([self._p(n) for n in self.others], options.adam, (0.9, 0.98), weight_decay=0.0) if self.others else None
+        rest = [self._p(name) for name in self.others]
+        self.adam = torch.optim.AdamW(rest, options.adam, (0.9, 0.98), weight_decay=0.0) if rest else None
         self.step, self.spent = 0, 0.0
         self.path: Path = options.run / "last.pt"
         if self.path.exists():
@@ -157,7 +166,9 @@ class Worker:
         with torch.autocast("cpu", torch.bfloat16):
             hidden = self.model(ids, cos, sin).reshape(-1, self.model.shape.hidden_size)
             scores = self.model.logits(hidden[index])
-        loss = F.cross_entropy(scores, targets)
+        before = ids.reshape(-1)[index]
+        weights = 1 + (DECIDING - 1) * (before == self.assistant) + (NAMING - 1) * (before == self.name)
+        loss = (F.cross_entropy(scores, targets, reduction="none") * weights).sum() / weights.sum()
         loss.backward()
         hits = (scores.argmax(-1) == targets).float().mean()
         self.shared.counts[self.rank] += torch.tensor([sum(len(row) for row, _ in rows), loss.item(), hits.item()])

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from aios.eval.workload import FAMILIES, Expected, Task, check, generate
-from aios.eval.workload.phrasings import TABLES, wordings
+from aios.eval.workload.phrasings import TABLES, expand, wordings
 from aios.eval.workload.split import long_numbers
 
 MANY = 3_000
@@ -45,14 +45,19 @@ def test_no_name_of_the_test_split_occurs_in_training(train: list[Task], test_sp
     assert not trained & tested
 
 
-def test_no_unseen_phrasing_occurs_in_training_and_they_are_about_a_fifth(train: list[Task]) -> None:
+def test_no_unseen_phrasing_occurs_in_training(train: list[Task]) -> None:
     for table in TABLES:
         seen = {each.text for each in wordings(table, "seen")}
-        unseen = {each.text for each in wordings(table, "unseen")}
-        assert not seen & unseen
-        assert 0.1 < len(unseen) / len(seen | unseen) < 0.4
+        assert not seen & {each.text for each in wordings(table, "unseen")}
     held_out = {each.text for table in TABLES for each in wordings(table, "unseen")}
     assert not {task.phrasing for task in train} & held_out
+
+
+def test_of_five_rows_of_the_grammar_one_is_held_out_with_all_it_expands_to() -> None:
+    for table, kinds in TABLES.items():
+        unseen = {each.text for each in wordings(table, "unseen")}
+        for rows in (rows for rows in kinds.values() if len(rows) >= 5):
+            assert sum(set(expand(row)) <= unseen for row in rows) == len(rows) // 5
 
 
 def test_every_family_has_dozens_of_phrasings(test_split: list[Task]) -> None:
@@ -109,10 +114,12 @@ def test_a_value_must_be_there_and_those_of_its_neighbours_must_not() -> None:
     assert not judged(expected, "The door.")
 
 
-def test_a_missing_tool_must_not_be_called() -> None:
+def test_for_a_missing_tool_another_must_not_be_used_and_the_answer_says_so() -> None:
     expected = Expected(contains=("no tool",))
     assert judged(expected, "I have no tool for that.", "no_tool")
-    assert not judged(expected, "I have no tool for that.", "no_tool", ("calculator",))
+    assert judged(expected, "I have no tool for that.", "no_tool", ("calculator",))  # refused: it was not offered
+    assert not judged(expected, "I have no tool for that.", "no_tool", ("recall",))
+    assert not judged(expected, "It is 12.", "no_tool", ("calculator",))
 
 
 def test_an_agent_that_did_not_answer_every_prompt_has_not_succeeded() -> None:

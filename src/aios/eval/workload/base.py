@@ -61,12 +61,16 @@ class Task:
 
 
 def check(task: Task, answers: Sequence[str], trace: Sequence[str] = ()) -> bool:
-    """Is the last answer right? `trace` names the tools called: for a missing tool nothing may have been called."""
+    """Is the last answer right? `trace` names the tools that were called.
+
+    An agent may ask for a tool that was not offered, is told that there is none, and has to say so: that is right. It
+    is wrong to answer anything else, and wrong to have used another tool for a task that needs the missing one.
+    """
     if len(answers) < len(task.prompts):
         return False
     answer = " ".join(answers[-1].split()).casefold()
     want = task.expected
-    if task.family == "no_tool" and any(name not in task.tools for name in trace):
+    if task.family == "no_tool" and any(name in task.tools for name in trace):
         return False
     if any(" ".join(part.split()).casefold() not in answer for part in want.contains):
         return False

@@ -21,15 +21,9 @@ def _parts(text: str) -> list[str]:
     return text.split("|")
 
 
-_ONSETS: Final = _words(
-    "b br c ch cl d dr f fl g gr h j k kl l m n p pr qu r s sh sk st t th tr v w y z"
-)
-_VOWELS: Final = _words(
-    "a e i o u ai ea ie oo ou"
-)
-_CODAS: Final = _words(
-    "d k l lm ld m n nd ng nt r rn rd rt s sk st t th v x"
-)
+_ONSETS: Final = _words("b br c ch cl d dr f fl g gr h j k kl l m n p pr qu r s sh sk st t th tr v w y z")
+_VOWELS: Final = _words("a e i o u ai ea ie oo ou")
+_CODAS: Final = _words("d k l lm ld m n nd ng nt r rn rd rt s sk st t th v x")
 _ADJECTIVES: Final = _words(
     "copper silver golden wooden iron glass paper velvet crystal marble amber scarlet crimson green blue "
     "yellow purple orange black white grey pink broken folded hidden silent lonely bright dark heavy "
@@ -47,12 +41,8 @@ _NOUNS: Final = _words(
     "garage workshop studio office warehouse cellar attic kitchen statue fountain rocket satellite "
     "turbine battery magnet crane truck tractor bicycle scooter drone robot sensor cable"
 )
-_PLACE_ENDS: Final = _words(
-    "ville port ton ham field ford dale mouth stead burg shire wick"
-)
-_FILE_ENDS: Final = _words(
-    ".txt .txt .txt .md .md .log .csv .json .cfg"
-)
+_PLACE_ENDS: Final = _words("ville port ton ham field ford dale mouth stead burg shire wick")
+_FILE_ENDS: Final = _words(".txt .txt .txt .md .md .log .csv .json .cfg")
 _FILE_WORDS: Final = _words(
     "notes report plan budget list summary minutes draft orders stock fees events contacts log index "
     "letter schedule inventory recipes tasks rates results journal memo agenda members invoices prices "
@@ -87,9 +77,7 @@ DATED: Final = _parts(
     "day|exam date|delivery date|inspection date|release date|founding date|expiry "
     "date|visit|anniversary|renewal date"
 )
-_COLORS: Final = _words(
-    "red blue green violet teal ochre ivory maroon navy olive coral indigo beige lilac"
-)
+_COLORS: Final = _words("red blue green violet teal ochre ivory maroon navy olive coral indigo beige lilac")
 
 
 def _held(make: Callable[[random.Random], str], rng: random.Random, split: Split) -> str:

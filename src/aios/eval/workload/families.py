@@ -1,4 +1,4 @@
-"""The families of tasks: each builder draws values and a wording and says what the right answer is. Knows no tool's code.
+"""The families of tasks: each builder draws values and a wording and says what the right answer is. Knows no tool.
 
 A builder returns a `Draft`; `generate` adds the offered tools and keeps drafts whose every long number is of its split.
 """
@@ -262,9 +262,7 @@ def lookup(draw: Draw) -> Draft:
         step = Step("search_notes", {"query": query_of(key)})
     turn = Turn((step,), FOUND.format(fact.value))
     rivals = ("recall",) if table == "neutral" else ()
-    return Draft(
-        [wording.text.format(k=key, f=path)], [turn], _fits_answer(fact, others), wording.text, files, rivals
-    )
+    return Draft([wording.text.format(k=key, f=path)], [turn], _fits_answer(fact, others), wording.text, files, rivals)
 
 
 def _remembering(draw: Draw, fact: Fact) -> tuple[str, Turn, str]:

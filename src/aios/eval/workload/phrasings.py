@@ -108,7 +108,8 @@ ARITHMETIC: Final[dict[str, list[str]]] = {
     "div": [
         "[What is|Calculate|Compute|Work out] {a} divided by {b}[?|.]",
         "[Divide|Please divide|Split] {a} by {b}.",
-        "[Split|Share|Distribute] {a} [coins|cards|apples] evenly among {b} [people|friends|boxes]. How many does each get?",
+        "[Split|Share|Distribute] {a} [coins|cards|apples] evenly among {b} [people|friends|boxes]."
+        " How many does each get?",
         "[What is|Find|Give me] the quotient of {a} and {b}.",
         "[How many times does|How often does] {b} go into {a}?",
         "{b} [tickets|chairs|lamps] cost {a} coins. What does one cost?",
@@ -341,8 +342,17 @@ THEN: Final[dict[str, list[str]]] = {
 }
 
 # What may stand before and after any task, seen and unseen alike.
-OPENERS: Final = ["Hi. ", "Hello. ", "Hi there! ", "Quick question: ", "One more thing: ", "I have a question. ", "Help me with this: ", "A small task: ", "Next: ", "Okay. ", "Good morning. ", "Hey, ", "So, ", "Task: ", "Question: ", "Please help. ", "Now this: "]
-CLOSERS: Final = [" Thanks.", " Thank you.", " Please.", " Be brief.", " I am in a hurry.", " Answer shortly.", " Thanks a lot!", " It is important.", " Thank you very much."]
+_OPENERS: Final = (
+    "Hi. |Hello. |Hi there! |Quick question: |One more thing: |I have a question. |Help me with "
+    "this: |A small task: |Next: |Okay. |Good morning. |Hey, |So, |Task: |Question: |Please help. "
+    "|Now this: "
+)
+_CLOSERS: Final = (
+    " Thanks.| Thank you.| Please.| Be brief.| I am in a hurry.| Answer shortly.| Thanks a lot!| It "
+    "is important.| Thank you very much."
+)
+OPENERS: Final = tuple(_OPENERS.split("|"))
+CLOSERS: Final = tuple(_CLOSERS.split("|"))
 
 TABLES: Final[dict[str, dict[str, list[str]]]] = {
     "arithmetic": ARITHMETIC,
