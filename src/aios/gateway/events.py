@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from aios.abi.errors import AiosError, BadRequest
+from aios.abi.errors import AiosError, BadRequest, Full
 
 from .exchange import Exchange, encode
 from .stream import EventStream
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from aios.kernel import Kernel, Principal, Row
 
 MAX_TAIL = 10_000
+MAX_STREAMS = 64
+"""Every row is shown to every listener while the kernel waits: more would slow all calls."""
+MAX_KNOWN = 10_000
 
 
 class TraceEvent(Struct, omit_defaults=True):
@@ -50,6 +53,8 @@ class View:
 
     def _agent(self, pid: int) -> str | None:
         if pid not in self._agents:
+            if len(self._agents) >= MAX_KNOWN:
+                self._agents.clear()
             seen = {p.pid: p.agent for p in self._kernel.visible(self._principal, ended=True)}
             self._agents[pid] = seen.get(pid)
         return self._agents[pid]
@@ -63,6 +68,8 @@ async def stream_events(exchange: Exchange) -> None:
         await exchange.start_events()
         await exchange.end()
         return
+    if kernel.trace.num_listeners >= MAX_STREAMS:
+        raise Full(f"{MAX_STREAMS} clients listen to events already; try again later", retry_after=5)
     view = View(kernel, exchange.principal)
     stream = EventStream(exchange, lambda: None, lambda: _keep_on(exchange, stream))
     stream.put(b": events\n\n")
@@ -89,7 +96,7 @@ def _tail(exchange: Exchange) -> int:
 
 
 def _keep_on(exchange: Exchange, stream: EventStream) -> bytes:
-    """In silence: a comment, as long as the key is still good and the kernel runs."""
+    """Every few seconds: a comment, as long as the key is still good and the kernel runs."""
     try:
         exchange.kernel.authenticate(exchange.key())
     except AiosError:

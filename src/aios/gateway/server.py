@@ -14,6 +14,7 @@ import socket
 from collections.abc import Callable, Iterator
 from functools import partial
 from http import HTTPStatus
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -172,6 +173,11 @@ class Server(uvicorn.Server):
         )
         self._kernel = kernel
         self._on_ready = on_ready
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.should_exit:
+            self._kernel.hurry()
+        super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

@@ -108,8 +108,9 @@ class EventStream:
 
     def _tick(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(PING, self._tick)
+        comment = self._comment()  # asked for in any case: whoever makes it may see that the stream is to end
         if self._was_silent and not self._parts:
-            self.put(self._comment())
+            self.put(comment)
         self._was_silent = True
 
 

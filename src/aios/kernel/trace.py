@@ -44,6 +44,10 @@ class Trace:
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
+    @property
+    def num_listeners(self) -> int:
+        return len(self._listeners)
+
     def story(self, call_id: str) -> Iterator[Row]:
         """The rows of one call that are still in the ring, oldest first."""
         return (row for row in self.rows if row.call_id == call_id)
