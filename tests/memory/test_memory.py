@@ -58,6 +58,9 @@ class World:
     async def search(self, query: str, k: int = 5, agent: str = "a") -> list[Entry]:
         return list((await self.call(MemSearch(query=query, k=k), agent)).entries)
 
+    async def lines(self, agent: str = "a") -> tuple[list[str], bool]:
+        return await self.memory.over_lines("o", agent, lambda lines, is_all: (list(lines), is_all))
+
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
@@ -215,11 +218,21 @@ async def test_a_write_run_twice_under_a_key_writes_once(world: World) -> None:
 async def test_other_rooms_remember_and_read_the_lines(world: World) -> None:
     id = await world.memory.remember("o", "a", "first")
     await world.memory.remember("o", "a", "second")
-    assert world.memory.lines("o", "a") == ["first", "second"]
-    assert world.memory.lines("o", "b") == []
+    assert await world.lines() == (["first", "second"], True)
+    assert await world.lines("b") == ([], True)
     assert (await world.call(MemId(id=id))).kind == "fact"
     with pytest.raises(TooLarge):
         await world.memory.remember("o", "a", "x" * ((1 << 20) + 1))
+
+
+@pytest.mark.parametrize(("bound", "limit"), [("MAX_LINES", 2), ("MAX_READ", 9)])
+async def test_tools_read_the_newest_entries_and_are_told_that_these_are_not_all(
+    world: World, monkeypatch: pytest.MonkeyPatch, bound: str, limit: int
+) -> None:
+    for content in ("one", "two", "three"):
+        await world.write(content)
+    monkeypatch.setattr(manager, bound, limit)
+    assert await world.lines() == (["two", "three"], False)
 
 
 @pytest.mark.parametrize("seed", range(3))

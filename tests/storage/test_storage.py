@@ -64,6 +64,9 @@ class World:
     async def names(self, path: str = "", agent: str = "a") -> list[str]:
         return [entry.path for entry in (await self.call(StoList(path=path), agent)).entries]
 
+    async def texts(self, owner: str = "o", agent: str = "a") -> tuple[dict[str, str], bool]:
+        return await self.storage.over_texts(owner, agent, lambda texts, is_all: (dict(texts), is_all))
+
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
@@ -80,8 +83,8 @@ async def test_a_file_is_read_as_it_was_written_even_after_a_restart(world: Worl
     assert await world.write("notes/a.txt", content) == 1
     world.restart()
     assert await world.read("notes/a.txt") == content
-    assert world.storage.read_text("o", "a", "notes/a.txt") == content
-    assert world.storage.texts("o", "a") == {"notes/a.txt": content}
+    assert await world.storage.read_text("o", "a", "notes/a.txt") == content
+    assert await world.texts() == ({"notes/a.txt": content}, True)
 
 
 async def test_every_write_is_a_version_and_the_older_ones_stay(world: World) -> None:
@@ -185,6 +188,31 @@ async def test_what_is_no_text_or_too_much_is_refused(world: World, monkeypatch:
         await world.write("third", "x")
 
 
+async def test_tools_read_the_newest_files_that_fit_and_are_told_that_these_are_not_all(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n, content in enumerate(("old", "older than the next", LARGE, "new")):
+        await world.write(f"{n}", content)
+    monkeypatch.setattr(manager, "MAX_READ", 8)
+    assert await world.texts() == ({"0": "old", "3": "new"}, False)
+    monkeypatch.setattr(manager, "MAX_READ", 1 << 20)
+    texts, is_all = await world.texts()
+    assert (list(texts), is_all) == (["3", "2", "1", "0"], True)
+    monkeypatch.setattr(manager, "MAX_READ_FILES", 3)
+    texts, is_all = await world.texts()
+    assert (list(texts), is_all) == (["3", "2", "1"], False)
+
+
+async def test_paths_are_those_of_the_newest_files_and_no_content_is_read(world: World) -> None:
+    for path in ("c", "folder/a", "b"):
+        await world.write(path, LARGE)
+    for blob in (world.home / "blobs").rglob("*"):
+        blob.is_file() and blob.unlink()
+    assert await world.storage.paths("o", "a", 10) == ["b", "c", "folder/a"]
+    assert await world.storage.paths("o", "a", 2) == ["b", "folder/a"]
+    assert await world.storage.paths("o", "b", 2) == []
+
+
 async def test_a_write_run_twice_under_a_key_is_one_version(world: World) -> None:
     for args in (StoWrite(path="a", content="x"), StoCreate(path="f", kind="folder"), StoClear(path="a")):
         first = await world.call(args, key="k", id=f"call_{args!r}")
@@ -200,7 +228,7 @@ async def test_paths_that_lead_out_are_refused_by_every_call(world: World) -> No
             with pytest.raises(BadRequest):
                 await world.call(args)
         with pytest.raises(BadRequest):
-            world.storage.read_text("o", "a", path)
+            await world.storage.read_text("o", "a", path)
     assert {path.name for path in world.home.iterdir()} <= {"aios.db", "aios.db-wal", "aios.db-shm", "kernel.lock"}
 
 
@@ -233,4 +261,4 @@ async def test_agents_see_their_own_files_and_nothing_of_the_others(world: World
             assert path not in mine
             assert "secret" not in message
     for (owner, agent), mine in model.items():
-        assert world.storage.texts(owner, agent) == {path: versions[-1] for path, versions in mine.items()}
+        assert await world.texts(owner, agent) == ({path: versions[-1] for path, versions in mine.items()}, True)

@@ -13,6 +13,7 @@ from aios.abi.calls import Effect
 from aios.abi.errors import Cancelled, Conflict, ModuleFault, NotFound, TimedOut
 from aios.abi.tools import ToolManifest
 from aios.kernel.process import Process
+from aios.kernel.tool import trusted
 from aios.kernel.tool.base import MAX_RESULT, Caller
 
 
@@ -61,6 +62,30 @@ def test_built_in_tools_work_on_the_callers_own_data() -> None:
         world.check()
 
     go(story())
+
+
+def test_a_search_in_more_than_it_reads_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        world = World()
+        world.files.is_all = False
+        assert (await world.run("search_notes", query="Po")).content == f"the Po is short\n{trusted.NOT_ALL}"
+        nothing = await world.run("search_notes", query="Don")
+        assert nothing.content == f"error: nothing found for 'Don' {trusted.NOT_ALL}"
+        world.files.is_all = True
+        monkeypatch.setattr(trusted, "MAX_LINES", 1)
+        assert (await world.run("search_notes", query="river long")).content == f"the Ob is long\n{trusted.NOT_ALL}"
+        for fact in ("old key", "new key"):
+            await world.run("remember", content=fact)
+        assert (await world.run("recall", query="key")).content == f"new key\n{trusted.NOT_ALL}"
+
+    go(story())
+
+
+def test_a_missing_file_is_compared_with_no_more_names_than_a_moment_allows() -> None:
+    known = ["a" * 1000, *("b" * 100 for _ in range(1000))]
+    near = trusted._comparable("c" * 100, known)
+    assert near == ["b" * 100] * (trusted.MAX_STEPS // 10_000)
+    assert trusted._comparable("notes.txt", ["a.txt", "b.txt"]) == ["a.txt", "b.txt"]
 
 
 def test_what_a_tool_could_not_do_is_told_to_the_model_and_the_call_is_done() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 
 from aios.abi.calls import ToolList, ToolRun, spec_of
 from aios.abi.errors import AiosError, NotFound
@@ -18,17 +18,23 @@ from aios.kernel.tool.manager import ToolManager
 from aios.kernel.trace import Trace
 from aios.testing.clock import MockClock
 
+T = TypeVar("T")
+
 
 class DictFiles:
     def __init__(self, files: dict[tuple[str, str], dict[str, str]]) -> None:
         self.files = files
+        self.is_all = True
 
-    def texts(self, owner: str, agent: str) -> Mapping[str, str]:
-        return self.files.get((owner, agent), {})
+    async def paths(self, owner: str, agent: str, limit: int) -> list[str]:
+        return sorted(self.files.get((owner, agent), {}))[:limit]
 
-    def read_text(self, owner: str, agent: str, path: str) -> str:
+    async def over_texts(self, owner: str, agent: str, use: Callable[[Mapping[str, str], bool], T]) -> T:
+        return await asyncio.to_thread(use, self.files.get((owner, agent), {}), self.is_all)
+
+    async def read_text(self, owner: str, agent: str, path: str) -> str:
         try:
-            return self.texts(owner, agent)[path]
+            return self.files.get((owner, agent), {})[path]
         except KeyError:
             raise NotFound(f"no file '{path}'") from None
 
@@ -42,8 +48,8 @@ class ListNotes:
         self.kept.setdefault((owner, agent), []).append(content)
         return "1"
 
-    def lines(self, owner: str, agent: str) -> list[str]:
-        return self.kept.get((owner, agent), [])
+    async def over_lines(self, owner: str, agent: str, use: Callable[[Sequence[str], bool], T]) -> T:
+        return await asyncio.to_thread(use, self.kept.get((owner, agent), []), True)
 
 
 class World:

@@ -5,9 +5,9 @@ Every statement is bounded by the owner and agent of the calling process, which 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Sequence
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeVar
 
 import apsw
 import msgspec
@@ -26,6 +26,10 @@ MAX_SCAN = 2000
 """The newest entries that are looked through as they stand, when none holds a word of the query."""
 MAX_SCAN_BYTES = 32 << 20
 """Bytes of theirs after which the looking ends; an entry may be a megabyte."""
+MAX_LINES = 1000
+MAX_READ = 4 << 20
+"""Bytes of an agent's entries that are read for a tool which looks through all of them."""
+T = TypeVar("T")
 _ENTRY = "id, content, kind, metadata, created"
 
 
@@ -56,7 +60,7 @@ class MemoryManager:
             case MemSearch(query=query, k=k):
                 return await self._database.read_async(lambda c: Entries(entries=_search(c, place, query, k)))
             case MemList(limit=limit, after=after):
-                return self._database.read(lambda c: Entries(entries=_list(c, place, limit, after)))
+                return await self._database.read_async(lambda c: Entries(entries=_list(c, place, limit, after)))
             case MemClear(id=one):
                 return await self._database.run(exactly_once(once, lambda c: _clear(c, place, one), Count))
         raise BadRequest(f"memory has no call {call.spec.name}")
@@ -73,10 +77,11 @@ class MemoryManager:
 
         return write()
 
-    def lines(self, owner: str, agent: str) -> list[str]:
-        """Content of the agent's entries, oldest first; the newest thousand of them."""
-        newest = self._database.read(lambda c: _list(c, Place(owner, agent), 1000, None))
-        return [entry.content for entry in reversed(newest)]
+    async def over_lines(self, owner: str, agent: str, use: Callable[[Sequence[str], bool], T]) -> T:
+        """What `use` makes, in a thread, of the entries' content, oldest first, and of whether these are all: the
+        newest `MAX_LINES` are read, and of these no more than fit into `MAX_READ` bytes."""
+        place = Place(owner, agent)
+        return await self._database.read_async(lambda c: use(*_lines(c, place)))
 
     async def _write(self, place: Place, args: MemWrite, once: str | None) -> Written:
         created = self._clock.wall()
@@ -139,6 +144,20 @@ def _read(connection: apsw.Connection, place: Place, id: str) -> Entry:
 def _list(connection: apsw.Connection, place: Place, limit: int, after: str | None) -> list[Entry]:
     sql = f"SELECT {_ENTRY} FROM entries WHERE owner = ? AND agent = ? AND id < ? ORDER BY id DESC LIMIT ?"
     return [_entry(found) for found in rows(connection, sql, (*place, after or "n", limit))]
+
+
+def _lines(connection: apsw.Connection, place: Place) -> tuple[list[str], bool]:
+    """Content of the newest entries, oldest first; whether it is that of all."""
+    sql = "SELECT row, octet_length(content) FROM entries WHERE owner = ? AND agent = ? ORDER BY id DESC LIMIT ?"
+    found = rows(connection, sql, (*place, MAX_LINES + 1))
+    newest: list[str] = []
+    left = MAX_READ
+    for n, size in found[:MAX_LINES]:
+        left -= size
+        if left < 0:
+            break
+        newest.append(value(connection, "SELECT content FROM entries WHERE row = ?", (n,)))
+    return newest[::-1], len(newest) == len(found)
 
 
 def _search(connection: apsw.Connection, place: Place, query: str, k: int) -> list[Entry]:

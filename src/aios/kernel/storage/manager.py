@@ -6,8 +6,9 @@ Every statement is bounded by the owner and agent of the calling process, which 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import apsw
 
@@ -36,6 +37,10 @@ MAX_FILE = 16 << 20
 """Bytes of one file that a call may write."""
 MAX_ENTRIES = 100_000
 """Files and folders of one agent."""
+MAX_READ = 4 << 20
+"""Bytes of an agent's files that are read for a tool which looks through all of them."""
+MAX_READ_FILES = 10_000
+T = TypeVar("T")
 _MINE = "owner = ? AND agent = ? AND trashed IS NULL"
 _STAT = "path, kind, size, version, modified"
 
@@ -75,23 +80,37 @@ class StorageManager:
 
     # ── for other rooms ──
 
-    def texts(self, owner: str, agent: str) -> dict[str, str]:
-        """The agent's files by path, newest versions. Blocks: for small storages, or from a thread."""
-        found = self._database.read(
-            lambda c: rows(
-                c,
-                "SELECT path, hash FROM files JOIN versions ON file = id AND versions.version = files.version"
-                f" WHERE {_MINE} AND kind = 'file' ORDER BY path",
-                (owner, agent),
-            )
-        )
-        return {path: self._body(bytes(hash)).decode() for path, hash in found}
+    async def paths(self, owner: str, agent: str, limit: int) -> list[str]:
+        """Of the newest `limit` files, in order."""
+        sql = f"SELECT path FROM files WHERE {_MINE} AND kind = 'file' ORDER BY modified DESC, id DESC LIMIT ?"
+        found = await self._database.read_async(lambda c: rows(c, sql, (owner, agent, limit)))
+        return sorted(path for (path,) in found)
 
-    def read_text(self, owner: str, agent: str, path: str) -> str:
-        """The newest version of one file. Raises NotFound, BadRequest. Blocks as `texts` does."""
-        place, path = Place(owner, agent), clean_path(path)
-        hash, _ = self._database.read(lambda c: _find_version(c, place, path, None))
-        return self._body(hash).decode()
+    async def over_texts(self, owner: str, agent: str, use: Callable[[Mapping[str, str], bool], T]) -> T:
+        """What `use` makes, in a thread, of the files' newest versions by path, the newest file first, and of whether
+        these are all: at most `MAX_READ_FILES` are read, and of these as many as fit into `MAX_READ` bytes."""
+        place = Place(owner, agent)
+        return await self._database.read_async(lambda c: use(*self._texts(c, place)))
+
+    def _texts(self, connection: apsw.Connection, place: Place) -> tuple[dict[str, str], bool]:
+        sql = (
+            "SELECT path, hash, versions.size FROM files"
+            " JOIN versions ON file = id AND versions.version = files.version"
+            f" WHERE {_MINE} AND kind = 'file' ORDER BY files.modified DESC, id DESC LIMIT ?"
+        )
+        found = rows(connection, sql, (*place, MAX_READ_FILES + 1))
+        texts: dict[str, str] = {}
+        left = MAX_READ
+        for path, hash, size in found[:MAX_READ_FILES]:
+            if size <= left:
+                body = body_of(connection, hash)
+                texts[path] = (self._blobs.get(hash) if body is None else body).decode()
+                left -= size
+        return texts, len(texts) == len(found)
+
+    async def read_text(self, owner: str, agent: str, path: str) -> str:
+        """The newest version of one file. Raises NotFound, BadRequest."""
+        return (await self._read(Place(owner, agent), clean_path(path), None)).content
 
     # ── calls ──
 
@@ -130,10 +149,6 @@ class StorageManager:
         if body is None:
             body = await asyncio.to_thread(self._blobs.get, hash)
         return File(path=path, content=body.decode(), version=number)
-
-    def _body(self, hash: bytes) -> bytes:
-        body = self._database.read(lambda c: body_of(c, hash))
-        return self._blobs.get(hash) if body is None else body
 
 
 def _encode(content: str) -> bytes:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -15,6 +15,8 @@ from aios.abi.errors import TimedOut
 from aios.abi.tools import ToolManifest
 
 from ..clock import Clock, Timer
+
+T = TypeVar("T")
 
 MAX_RESULT = 1 << 20
 """Characters of a result that an agent gets."""
@@ -46,10 +48,14 @@ class Tool(Protocol):
 class Files(Protocol):
     """An agent's files, as the file tools need them. Text files only."""
 
-    def texts(self, owner: str, agent: str) -> Mapping[str, str]:
-        """Content by path."""
+    async def paths(self, owner: str, agent: str, limit: int) -> list[str]:
+        """Of the newest `limit` files, in order."""
 
-    def read_text(self, owner: str, agent: str, path: str) -> str:
+    async def over_texts(self, owner: str, agent: str, use: Callable[[Mapping[str, str], bool], T]) -> T:
+        """What `use`, called in a thread, makes of contents by path, the newest file first. It is told whether that
+        is all: some megabytes are, and no more."""
+
+    async def read_text(self, owner: str, agent: str, path: str) -> str:
         """Raises NotFound."""
 
 
@@ -59,8 +65,9 @@ class Notes(Protocol):
     def remember(self, owner: str, agent: str, content: str) -> Awaitable[str]:
         """Keep `content`; its id."""
 
-    def lines(self, owner: str, agent: str) -> list[str]:
-        """What was kept, oldest first."""
+    async def over_lines(self, owner: str, agent: str, use: Callable[[Sequence[str], bool], T]) -> T:
+        """What `use`, called in a thread, makes of what was kept, oldest first. It is told whether that is all: the
+        newest of it is, some megabytes and no more."""
 
 
 def result_of(value: Any) -> ToolResult:

@@ -6,8 +6,10 @@ workers, of which nothing is known here.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from aios.abi.calls import Effect, ToolResult
@@ -21,6 +23,13 @@ from .builtins import ToolFault
 
 Handler = Callable[[Caller, Mapping[str, Any]], Any]
 """Takes who asks and checked arguments; gives a value, or an awaitable of one."""
+
+MAX_LINES = 20_000
+"""Lines that a search weighs: what that takes goes by their number."""
+MAX_NAMES = 500
+MAX_NAME = 200
+MAX_STEPS = 500_000
+NOT_ALL = "[there is more than one search reads: only the newest was searched]"
 
 _EXCUSES = (ToolFault, ValueError, ArithmeticError, LookupError, OSError)
 """What a function raises to say that it could not do what it was asked. Anything else is a bug in it."""
@@ -66,22 +75,23 @@ def builtin_tools(files: Files, notes: Notes, clock: Clock) -> list[TrustedTool]
 
 
 def _handlers(files: Files, notes: Notes) -> dict[str, Handler]:
-    def read_file(caller: Caller, arguments: Mapping[str, Any]) -> str:
+    async def read_file(caller: Caller, arguments: Mapping[str, Any]) -> str:
         path = arguments["path"]
         try:
-            return files.read_text(caller.owner, caller.agent, path)
+            return await files.read_text(caller.owner, caller.agent, path)
         except NotFound:
-            raise ToolFault(builtins.missing_file(path, files.texts(caller.owner, caller.agent))) from None
+            known = _comparable(path, await files.paths(caller.owner, caller.agent, MAX_NAMES))
+            raise ToolFault(await asyncio.to_thread(builtins.missing_file, path, known)) from None
 
-    def search_notes(caller: Caller, arguments: Mapping[str, Any]) -> str:
-        return builtins.search_lines(files.texts(caller.owner, caller.agent), arguments["query"])
+    async def search_notes(caller: Caller, arguments: Mapping[str, Any]) -> str:
+        return await files.over_texts(caller.owner, caller.agent, partial(_search, arguments["query"]))
 
     async def remember(caller: Caller, arguments: Mapping[str, Any]) -> str:
         await notes.remember(caller.owner, caller.agent, arguments["content"])
         return builtins.REMEMBERED
 
-    def recall(caller: Caller, arguments: Mapping[str, Any]) -> str:
-        return builtins.recall_lines(notes.lines(caller.owner, caller.agent), arguments["query"])
+    async def recall(caller: Caller, arguments: Mapping[str, Any]) -> str:
+        return await notes.over_lines(caller.owner, caller.agent, partial(_recall, arguments["query"]))
 
     return {
         "calculator": lambda _, a: builtins.calculator(a["expression"]),
@@ -92,3 +102,47 @@ def _handlers(files: Files, notes: Notes) -> dict[str, Handler]:
         "remember": remember,
         "recall": recall,
     }
+
+
+# ── searches in what one agent keeps: called in a thread ──
+
+
+def _search(query: str, texts: Mapping[str, str], is_all: bool) -> str:
+    cut = dict(zip(texts, _first_lines(texts.values()), strict=True))
+    return _told(lambda: builtins.search_lines(cut, query), is_all and cut == texts)
+
+
+def _recall(query: str, facts: Sequence[str], is_all: bool) -> str:
+    cut = _first_lines(reversed(facts))[::-1]
+    return _told(lambda: builtins.recall_lines(cut, query), is_all and cut == facts)
+
+
+def _first_lines(texts: Iterable[str]) -> list[str]:
+    """The texts, cut where they have `MAX_LINES` together."""
+    cut, left = [], MAX_LINES
+    for text in texts:
+        lines = text.splitlines()
+        cut.append(text if len(lines) <= left else "\n".join(lines[:left]))
+        left = max(0, left - len(lines))
+    return cut
+
+
+def _told(search: Callable[[], str], is_all: bool) -> str:
+    """What was found, with a word about it if that was not looked for everywhere."""
+    if is_all:
+        return search()
+    try:
+        return f"{search()}\n{NOT_ALL}"
+    except ToolFault as fault:
+        raise ToolFault(f"{fault} {NOT_ALL}") from None
+
+
+def _comparable(path: str, known: Iterable[str]) -> list[str]:
+    """The paths that `path` may be compared with in a moment: a comparison takes a step for each pair of characters."""
+    fitting, left = [], MAX_STEPS
+    for each in known:
+        steps = len(path) * len(each)
+        if len(each) <= MAX_NAME and steps <= left:
+            fitting.append(each)
+            left -= steps
+    return fitting
