@@ -15,6 +15,9 @@ def test_an_empty_configuration_is_the_packaged_model_on_loopback() -> None:
     assert (config.server.host, config.server.port, config.router.default) == ("127.0.0.1", 8420, "nano")
 
 
+CORE_AT = '[[core]]\nname = "x"\nkind = "openai"\nbase_url = "{}"'
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -26,6 +29,11 @@ def test_an_empty_configuration_is_the_packaged_model_on_loopback() -> None:
         ("[server", "not valid TOML"),
         ('[router]\ndefault = "nanu"\n[[core]]\nname = "nano"\nkind = "nano"', "did you mean 'nano'"),
         ('[[core]]\nname = "x"\nkind = "openai"', "needs base_url"),
+        (CORE_AT.format("http://h:80800/v1"), "core 'x' needs base_url"),
+        (CORE_AT.format("http://h:http/v1"), "core 'x' needs base_url"),
+        (CORE_AT.format("http://[::1/v1"), "core 'x' needs base_url"),
+        (CORE_AT.format("http:///v1"), "core 'x' needs base_url"),
+        (CORE_AT.format("http://h/v 1"), "no blanks"),
         (
             '[[core]]\nname = "x"\nkind = "nano"\n[[core]]\nname = "x"\nkind = "nano"',
             "two cores are called 'x'",

@@ -12,8 +12,10 @@ from upstream import DONE, HEAD, LAST, USAGE, Upstream, chat, event, framed, ups
 from aios.abi.calls import LLMGenerate
 from aios.abi.errors import AiosError, BadRequest, ContextLengthExceeded, TimedOut, TooLarge, UpstreamFault
 from aios.abi.messages import Chunk, Generation, Message
-from aios.kernel.config import CoreSection
+from aios.kernel.config import ConfigError, CoreSection
+from aios.kernel.llm import connection
 from aios.kernel.llm.base import Request
+from aios.kernel.llm.connection import Broken, Connection, Pool, Response
 from aios.kernel.llm.openai import OpenAICore
 
 pytestmark = pytest.mark.anyio
@@ -218,8 +220,16 @@ async def test_garbage_and_cut_answers_are_the_upstreams_fault(what: str) -> Non
 
 async def test_a_server_that_is_not_there_is_named() -> None:
     at = Upstream([], url="http://127.0.0.1:9/v1")
-    with pytest.raises(UpstreamFault, match=r"cannot connect to 127\.0\.0\.1:9"):
+    with pytest.raises(UpstreamFault, match=r"cannot connect to http://127\.0\.0\.1:9 \("):
         await ask(at)
+
+
+async def test_a_connection_that_takes_too_long_is_no_silence_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "CONNECT_SECONDS", 0.05)
+    async with upstream([]) as at:  # it speaks no TLS and waits for a request: the handshake never ends
+        at.url = at.url.replace("http:", "https:")
+        with pytest.raises(UpstreamFault, match=r"cannot connect to https://127\.0\.0\.1:\d+ within 0\.05 s"):
+            await ask(at)
 
 
 @pytest.mark.parametrize("is_begun", [False, True])
@@ -230,6 +240,69 @@ async def test_a_server_that_falls_silent_is_timed_out_and_let_go(is_begun: bool
         with pytest.raises(TimedOut, match="said nothing"):
             await ask(at, is_streamed=True, timeout=0.05)
         await at.left.wait()
+
+
+async def test_a_whole_answer_that_does_not_come_names_the_limit_that_ran_out() -> None:
+    async with upstream([asyncio.Event()]) as at:
+        with pytest.raises(TimedOut, match=r"nothing for 0\.1 s \(5 times \[\[core\]\] timeout\)"):
+            await ask(at, timeout=0.02)
+
+
+async def test_the_query_of_a_base_url_goes_with_each_request() -> None:
+    async with upstream(whole(chat({"content": "hello"}))) as at:
+        at.url += "/?api-version=2"
+        await ask(at)
+        assert at.heads[0].startswith("POST /v1/chat/completions?api-version=2 HTTP/1.1\r\n")
+
+
+def test_a_malformed_base_url_is_refused_by_the_name_of_its_core() -> None:
+    with pytest.raises(ConfigError, match=r"core 'gpu' needs base_url.*80800"):
+        OpenAICore(CoreSection(name="gpu", kind="openai", base_url="http://127.0.0.1:80800/v1"))
+
+
+# ── answers that nobody asked for ──
+
+
+class Wire:
+    """A transport that notes whether it was cut."""
+
+    is_cut = False
+
+    def write(self, data: bytes) -> None: ...
+
+    def abort(self) -> None:
+        self.is_cut = True
+
+
+async def answered(data: bytes) -> tuple[Pool, Connection, Wire, Response]:
+    """A connection that asked, and got `data`."""
+    pool, wire = Pool("http://h/v1", {}), Wire()
+    connected = Connection(pool)
+    connected.connection_made(wire)  # type: ignore[arg-type]
+    asking = asyncio.create_task(connected.ask(b"x", 60.0, None))
+    await asyncio.sleep(0)
+    connected.data_received(data)
+    return pool, connected, wire, await asking
+
+
+async def test_an_answer_nobody_asked_for_ends_an_idle_connection() -> None:
+    (answer,) = whole({"a": 1})
+    assert isinstance(answer, bytes)
+    pool, connected, wire, _ = await answered(answer)
+    assert (pool._idle, wire.is_cut) == ([connected], False)
+    connected.data_received(answer)
+    assert (pool._idle, wire.is_cut) == ([], True)
+    with pytest.raises(Broken):
+        await connected.ask(b"x", 60.0, None)
+
+
+async def test_a_second_answer_in_the_same_packet_changes_nothing_of_the_first() -> None:
+    (answer,), (other,) = whole({"a": 1}), whole({"b": 2}, "500 Oops")
+    assert isinstance(answer, bytes)
+    assert isinstance(other, bytes)
+    pool, _, wire, response = await answered(answer + other)
+    assert (response.status, response.body) == (200, b'{"a": 1}')
+    assert (pool._idle, wire.is_cut) == ([], True)
 
 
 async def test_cancelling_closes_the_connection_at_once() -> None:

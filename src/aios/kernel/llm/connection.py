@@ -36,6 +36,10 @@ class Broken(ConnectionError):
         self.is_stale = is_stale
 
 
+class Unreachable(ConnectionError):
+    """No connection could be made."""
+
+
 class Response:
     """What came back. `is_streamed`: the body went to the listener, and `body` is empty."""
 
@@ -56,7 +60,10 @@ class Pool:
         self.host = parts.hostname or ""
         self.port = parts.port or (443 if parts.scheme == "https" else 80)
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
-        lines = [f"POST {parts.path} HTTP/1.1", f"host: {parts.netloc.rpartition('@')[2]}"]
+        netloc = parts.netloc.rpartition("@")[2]
+        self.origin = f"{parts.scheme}://{netloc}"
+        target = parts._replace(scheme="", netloc="", fragment="").geturl()
+        lines = [f"POST {target} HTTP/1.1", f"host: {netloc}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         self._head = "\r\n".join(lines).encode("latin-1") + b"\r\ncontent-length: "
         self._idle: list[Connection] = []
@@ -65,7 +72,7 @@ class Pool:
     async def post(self, body: bytes, timeout: float, on_data: OnData | None) -> Response:
         """Post `body`. An event stream goes to `on_data`, if there is one. Cancelling closes the connection.
 
-        Raises TimeoutError after `timeout` seconds of silence, and ConnectionError.
+        Raises TimeoutError after `timeout` seconds of silence, Unreachable, and Broken.
         """
         data = b"%s%d\r\n\r\n%s" % (self._head, len(body), body)
         connection = self._take()
@@ -89,13 +96,19 @@ class Pool:
     async def _connect(self) -> Connection:
         loop = asyncio.get_running_loop()
         name = self.host if self._tls is not None else None
-        async with asyncio.timeout(CONNECT_SECONDS):
-            _, connection = await loop.create_connection(
-                lambda: Connection(self), self.host, self.port, ssl=self._tls, server_hostname=name
-            )
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                _, connection = await loop.create_connection(
+                    lambda: Connection(self), self.host, self.port, ssl=self._tls, server_hostname=name
+                )
+        except TimeoutError:
+            raise Unreachable(f"cannot connect to {self.origin} within {CONNECT_SECONDS:g} s") from None
+        except OSError as error:
+            raise Unreachable(f"cannot connect to {self.origin} ({error.strerror or type(error).__name__})") from None
         return connection
 
     def keep(self, connection: Connection) -> None:
+        assert connection not in self._idle, "a connection is kept once, or two requests would share it"
         if self._is_closed:
             connection.close()
         else:
@@ -138,6 +151,8 @@ class Connection(asyncio.Protocol):
         self._heard = 0.0
 
     async def ask(self, data: bytes, timeout: float, on_data: OnData | None) -> Response:
+        if self._is_closing:
+            raise Broken("its server closed the connection", is_stale=self._was_used)
         self._reset()
         self._on_data = on_data
         self._timeout = timeout
@@ -186,8 +201,7 @@ class Connection(asyncio.Protocol):
     def _fail(self, error: Exception) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(error)
-        self._is_closing = True
-        self._transport.abort()
+        self.close()
 
     def _finish(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -201,6 +215,9 @@ class Connection(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
+        if self._waiter is None and not self._is_awaited():
+            self.close()  # nothing was asked: what comes here would be taken for the answer to the next request
+            return
         self._heard = self._loop.time()
         try:
             self._parser.feed_data(data)
@@ -233,7 +250,15 @@ class Connection(asyncio.Protocol):
         headers = self._response.headers
         return "content-length" not in headers and "transfer-encoding" not in headers
 
+    def _is_awaited(self) -> bool:
+        """Nobody waits, and yet the end of the answer is still to come."""
+        return self._has_body and not self._is_complete
+
     # ── from the parser ──
+
+    def on_message_begin(self) -> None:
+        if self._is_complete:  # raised through the parser, which ends the connection and leaves the first answer alone
+            raise Broken("its server answers what nobody asked")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._response.headers[name.decode("latin-1").lower()] = value.decode("latin-1")

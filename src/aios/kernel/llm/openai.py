@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -15,9 +16,9 @@ from aios.abi.calls import LLMGenerate
 from aios.abi.errors import TimedOut, UpstreamFault
 from aios.abi.messages import Generation
 
-from ..config import CoreSection
+from ..config import CoreSection, check_url
 from .base import Request
-from .connection import Broken, Pool
+from .connection import Pool, Unreachable
 from .openai_wire import Answer, Events, error_of, parse_whole
 
 WHOLE_FACTOR = 5
@@ -36,7 +37,9 @@ class OpenAICore:
         self.slots = section.slots
         self.context_length = section.context_length
         self._asks_for = section.model
-        self._url = (section.base_url or "").rstrip("/") + "/chat/completions"
+        check_url(section)
+        parts = urlsplit(section.base_url or "")
+        self._url = parts._replace(path=parts.path.rstrip("/") + "/chat/completions").geturl()
         self._key_env = section.api_key_env
         self._timeout = section.timeout
         self._pool: Pool | None = None
@@ -81,11 +84,14 @@ class OpenAICore:
             answer = await self._ask(request)
             counts["failed"] -= 1
         except TimeoutError:
-            raise TimedOut(
-                f"core '{self.name}' said nothing for {self._timeout:g} s ([[core]] timeout)", code="upstream_timeout"
-            ) from None
+            factor, what = (1, "") if request.is_streamed else (WHOLE_FACTOR, f"{WHOLE_FACTOR} times ")
+            limit = f"{self._timeout * factor:g} s ({what}[[core]] timeout)"
+            raise TimedOut(f"core '{self.name}' said nothing for {limit}", code="upstream_timeout") from None
+        except Unreachable as error:
+            why = f"core '{self.name}': {error}; is it running?"
+            raise UpstreamFault(why, code="upstream_unreachable") from None
         except OSError as error:
-            raise UpstreamFault(f"core '{self.name}': {self._reason(error)}", code="upstream_unreachable") from None
+            raise UpstreamFault(f"core '{self.name}': {error}", code="upstream_unreachable") from None
         finally:
             counts["active"] -= 1
         return answer.generation(self.model, self.name, request.args.seed)
@@ -121,11 +127,3 @@ class OpenAICore:
             fields["stream"] = True
             fields["stream_options"] = {"include_usage": True}
         return msgspec.json.encode(fields)
-
-    def _reason(self, error: OSError) -> str:
-        """What went wrong with the connection, without what was sent on it."""
-        if isinstance(error, Broken):
-            return str(error)
-        assert self._pool is not None
-        where = f"{self._pool.host}:{self._pool.port}"
-        return f"cannot connect to {where} ({error.strerror or type(error).__name__}); is it running?"
