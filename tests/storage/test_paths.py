@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aios.abi.errors import BadRequest
-from aios.kernel.storage.base import clean_path, folders_of, parent_of
+from aios.kernel.storage import base
+from aios.kernel.storage.base import clean_path, folders_of, nearest_name, parent_of
 
 ATTACKS = [
     "../x", "a/../../x", "..", ".", "./a", "a/./b", "/etc/passwd", "//etc", "a//b", "a\0b", "a\\..\\b",
@@ -66,3 +67,16 @@ def test_whatever_is_let_pass_is_clean_and_stays_so(parts: list[str]) -> None:
     assert not path.startswith(("/", "~"))
     assert "\0" not in path
     assert "\\" not in path
+
+
+def test_the_nearest_name_is_found_and_none_when_nothing_is_near() -> None:
+    assert nearest_name("todya.md", ["x", "today.md", "monday.md"]) == "today.md"
+    assert nearest_name("zebra", ["x", "today.md"]) is None
+
+
+def test_names_that_are_long_and_much_alike_are_not_all_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    num_compared = []
+    compare = base.SequenceMatcher.ratio
+    monkeypatch.setattr(base.SequenceMatcher, "ratio", lambda self: num_compared.append(self.a) or compare(self))
+    assert nearest_name("a" * 1000, [f"{'a' * 1000}{n}" for n in range(200)]) is not None
+    assert num_compared == ["a" * base.MAX_COMPARED] * (base.MAX_STEPS // base.MAX_COMPARED**2)

@@ -132,8 +132,22 @@ async def test_a_path_that_is_not_there_is_refused_with_the_nearest_that_is(worl
     for args in (StoRead(path="notes/todya.md"), StoClear(path="notes/tody.md"), StoList(path="notes/today.m")):
         with pytest.raises(NotFound, match=r"did you mean 'notes/today.md'"):
             await world.call(args)
+    with pytest.raises(NotFound, match=r"did you mean 'notes'"):
+        await world.read("note/today.md")
+    with pytest.raises(NotFound, match="; sto_list shows what is there"):
+        await world.read("notes/x/today.md")
     with pytest.raises(BadRequest, match="is a folder"):
         await world.call(StoRead(path="notes"))
+
+
+async def test_the_nearest_path_is_looked_for_in_its_folder_and_among_so_many_names_only(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in ("a/note0", "a/note1", "note2"):
+        await world.write(path, "x")
+    monkeypatch.setattr(manager, "MAX_SIBLINGS", 1)
+    with pytest.raises(NotFound, match=r"did you mean 'a/note0'"):
+        await world.read("a/note2")
 
 
 async def test_what_is_cleared_is_gone_from_sight_with_all_below_and_its_name_is_free(world: World) -> None:

@@ -6,12 +6,18 @@ A path is a name inside one agent's storage, never one of the machine's: it is l
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
+from difflib import SequenceMatcher
 from typing import NamedTuple
 
 from aios.abi.errors import BadRequest
 
 MAX_PATH = 1024
 MAX_DEPTH = 32
+MAX_COMPARED = 100
+"""Characters of a name that are compared with others, to find the nearest."""
+MAX_STEPS = 50_000
+"""Pairs of characters that are compared for that, each about a microsecond."""
 
 
 class Place(NamedTuple):
@@ -66,3 +72,22 @@ def folders_of(path: str) -> list[str]:
     """Every folder above `path`, the top one first and "" left out."""
     parts = path.split("/")[:-1]
     return ["/".join(parts[: n + 1]) for n in range(len(parts))]
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str | None:
+    """The known name most like `name`, None when none is near. Takes no more than some hundredths of a second, for
+    which only the beginnings of names are compared and, where many are much alike, not all of them."""
+    name = name[:MAX_COMPARED]
+    matcher = SequenceMatcher(b=name)
+    best, nearest = 0.6, None
+    left = MAX_STEPS
+    for each in known:
+        matcher.set_seq1(each[:MAX_COMPARED])
+        if matcher.real_quick_ratio() < best or matcher.quick_ratio() < best:
+            continue
+        left -= min(len(each), MAX_COMPARED) * len(name)
+        if left < 0:
+            break
+        if (ratio := matcher.ratio()) >= best:
+            best, nearest = ratio, each
+    return nearest

@@ -23,20 +23,21 @@ from aios.abi.calls import (
     StoRead,
     StoWrite,
     Version,
-    nearest,
 )
 from aios.abi.errors import BadRequest, Conflict, NotFound, TooLarge
 
 from ..clock import Clock
 from ..database import Database, exactly_once, row, rows, value
 from ..syscall import Syscall
-from .base import Place, clean_path, folders_of, parent_of
+from .base import Place, clean_path, folders_of, nearest_name, parent_of
 from .files import SMALL, Blobs, Content, add, body_of
 
 MAX_FILE = 16 << 20
 """Bytes of one file that a call may write."""
 MAX_ENTRIES = 100_000
 """Files and folders of one agent."""
+MAX_SIBLINGS = 200
+"""Names in a folder among which the nearest to a missing one is looked for."""
 MAX_READ = 4 << 20
 """Bytes of an agent's files that are read for a tool which looks through all of them."""
 MAX_READ_FILES = 10_000
@@ -242,6 +243,12 @@ def _clear(connection: apsw.Connection, place: Place, path: str, now: float) -> 
 
 
 def _no_path(connection: apsw.Connection, place: Place, path: str) -> NotFound:
-    known = rows(connection, f"SELECT path FROM files WHERE {_MINE} ORDER BY modified DESC LIMIT 2000", place)
-    hint = nearest(path, [p for (p,) in known]) or "; sto_list shows what is there"
-    return NotFound(f"this agent has no file or folder '{path[:200]}'{hint}", code="no_such_path", param="path")
+    """With the nearest name in the last folder above `path` that is there."""
+    above = ["", *folders_of(path)]
+    folder = next(each for each in reversed(above) if _kind(connection, place, each) == "folder")
+    start = f"{folder}/" if folder else ""
+    sql = f"SELECT path FROM files WHERE {_MINE} AND parent = ? LIMIT ?"
+    names = [known[len(start) :] for (known,) in rows(connection, sql, (*place, folder, MAX_SIBLINGS))]
+    near = nearest_name(path[len(start) :].partition("/")[0], names)
+    hint = f"did you mean '{start}{near}'?" if near else "sto_list shows what is there"
+    return NotFound(f"this agent has no file or folder '{path[:200]}'; {hint}", code="no_such_path", param="path")
