@@ -12,7 +12,7 @@ import pytest
 from fake_transport import FakeTransport, generation
 
 from aios.abi.calls import CALLS, Count, Empty, Entries, ToolResult, Written
-from aios.abi.errors import BadRequest, Full, NotFound
+from aios.abi.errors import BadRequest, Full, NotFound, Unauthorized
 from aios.sdk import AsyncClient, Client, NoKernel
 from aios.sdk.client import default_key, default_url
 
@@ -134,6 +134,26 @@ def test_address_and_key_come_from_the_environment_else_from_the_home(
     monkeypatch.setenv("AIOS_URL", "http://127.0.0.1:9001")
     monkeypatch.setenv("AIOS_KEY", "sk-aios-env")
     assert (default_url(), default_key()) == ("http://127.0.0.1:9001", "sk-aios-env")
+
+
+def test_the_homes_admin_key_goes_to_the_homes_kernel_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AIOS_URL", "AIOS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AIOS_HOME", str(tmp_path))
+    (tmp_path / "kernel.json").write_text('{"url": "http://127.0.0.1:9000", "pid": 1}')
+    (tmp_path / "admin.key").write_text("sk-aios-home\n")
+    for client in (AsyncClient, Client):
+        with pytest.raises(Unauthorized, match=r"no key for http://elsewhere: .*set AIOS_KEY"):
+            client("http://elsewhere")
+    assert default_key("http://127.0.0.1:9000/") == "sk-aios-home"
+    monkeypatch.setenv("AIOS_URL", "http://127.0.0.1:9000")
+    assert default_key() == "sk-aios-home"
+    monkeypatch.setenv("AIOS_URL", "http://127.0.0.1:9001")
+    with pytest.raises(Unauthorized, match="set AIOS_KEY"):
+        AsyncClient()
+    AsyncClient(key="sk-aios-mine")
+    monkeypatch.setenv("AIOS_KEY", "sk-aios-env")
+    assert default_key("http://elsewhere") == "sk-aios-env"
 
 
 def test_importing_aios_loads_nothing_until_asked() -> None:

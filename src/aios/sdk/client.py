@@ -1,7 +1,7 @@
 """The clients: every system call as a method, with retries that cannot do harm. Know no kernel's inside.
 
 A client takes a transport, or makes one for the kernel that `AIOS_URL` and `AIOS_KEY` name; without them it looks
-into `$AIOS_HOME` for the kernel that runs there and its admin key.
+into `$AIOS_HOME` for the kernel that runs there and its admin key, which is sent to that kernel only.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from aios.abi.calls import Effect, spec_of
-from aios.abi.errors import AiosError, BadRequest, Full, Stopping
+from aios.abi.errors import AiosError, BadRequest, Full, Stopping, Unauthorized
 from aios.abi.messages import Chunk
 
 from .calls import AsyncCalls, Calls
@@ -37,23 +37,36 @@ def home_path() -> Path:
 
 
 def default_url() -> str:
-    """`AIOS_URL`, else the address that the home's kernel wrote down when it started, else the usual one."""
-    if url := os.environ.get("AIOS_URL"):
-        return url
+    """`AIOS_URL`, else the address of the home's own kernel."""
+    return os.environ.get("AIOS_URL") or _own_url()
+
+
+def _own_url() -> str:
+    """The address that the home's kernel wrote down when it started, else the usual one."""
     try:
         return str(json.loads((home_path() / "kernel.json").read_text())["url"])
     except (OSError, ValueError, KeyError, TypeError):
         return DEFAULT_URL
 
 
-def default_key() -> str | None:
-    """`AIOS_KEY`, else the admin key in the home, if this user may read it."""
+def default_key(url: str | None = None) -> str | None:
+    """`AIOS_KEY`, else the admin key in the home, if this user may read it.
+
+    The home's key goes to the home's own kernel only: whoever answers elsewhere could keep it. Raises Unauthorized
+    when `url`, or `AIOS_URL`, is another address.
+    """
     if key := os.environ.get("AIOS_KEY"):
         return key
     try:
-        return (home_path() / "admin.key").read_text().strip()
+        key = (home_path() / "admin.key").read_text().strip()
     except OSError:
         return None
+    asked, own = url or default_url(), _own_url()
+    if asked.rstrip("/") != own.rstrip("/"):
+        raise Unauthorized(
+            f"there is no key for {asked}: the one in {home_path()} is for {own} only; set AIOS_KEY", code="no_key"
+        )
+    return key
 
 
 class AsyncClient(AsyncCalls):
@@ -73,7 +86,7 @@ class AsyncClient(AsyncCalls):
         retries: int = 2,
         keyed: bool = False,
     ) -> None:
-        self._transport = transport or HTTP(url or default_url(), key or default_key())
+        self._transport = transport or HTTP(url or default_url(), key or default_key(url))
         self._retries = retries
         self._keyed = keyed
 
@@ -157,7 +170,7 @@ class Client(Calls):
         retries: int = 2,
         keyed: bool = False,
     ) -> None:
-        self._transport = transport or HTTP(url or default_url(), key or default_key())
+        self._transport = transport or HTTP(url or default_url(), key or default_key(url))
         self._client = AsyncClient(transport=self._transport, retries=retries, keyed=keyed)
         self._loop: asyncio.AbstractEventLoop | None = None
 
