@@ -9,9 +9,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from aios.abi.errors import NotFound
+from aios.abi.errors import AiosError, NotFound
 from aios.kernel import load
-from aios.sdk import AsyncClient, NoKernel
+from aios.sdk import AsyncClient
 from aios.sdk.client import default_url, home_path
 
 from .confine import confine, undumpable
@@ -24,12 +24,15 @@ _REPLACED = ("OPENAI_", "ANTHROPIC_")
 """Names that begin so would speak of another server or account than the kernel."""
 POLL = 30.0
 """Seconds of one wait for the process's end; then it is asked again."""
+AWAY = 1.0
+"""Seconds until a kernel that did not answer is asked again."""
 
 
 def environment(url: str, key: str, pid: int, agent: str) -> dict[str, str]:
     """What a program of the process finds: this user's environment, with the kernel in place of OpenAI and Anthropic.
 
-    All names here are those that the OpenAI and Anthropic SDKs read.
+    All names here are those that the OpenAI and Anthropic SDKs read. The header and the project tell whoever looks at
+    the program's requests which process they are of; the kernel reads neither, it knows the process by its key.
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_REPLACED)}
     local = "127.0.0.1,localhost"  # a proxy of this user's would not reach the kernel
@@ -90,10 +93,10 @@ async def _ended(admin: AsyncClient, pid: int) -> None:
         try:
             if (await admin.proc_wait(pid, timeout=POLL)).state == "ended":
                 return
-        except NoKernel:
-            await asyncio.sleep(1.0)
         except NotFound:
             return
+        except AiosError:  # stopping, gone, or in trouble: none of it says that the process is over
+            await asyncio.sleep(AWAY)
 
 
 def _signal_group(group: int, number: int) -> None:
