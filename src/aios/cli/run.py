@@ -54,17 +54,42 @@ def command(
     if program:
         if words:
             raise BadRequest(f"'{words[0]}' stands before --: give a built-in agent a task, or a program behind --")
+        _refuse(context, _BUILT_IN_ONLY, "is for built-in agents; the program behind -- takes options of its own")
         name = agent or os.path.basename(program[0])
         code = asyncio.run(_run_program(program, name, nice, unconfined))
     elif words and len(words) >= 2:
+        _refuse(context, ("unconfined",), "is for programs behind --; a built-in agent is part of this command")
         options = {"model": model, "tools": tools.split(",") if tools else None, "max_steps": max_steps}
         if words[0] == "reflexion":
-            options["strategy"] = strategy
+            options["strategy"] = _known(strategy)
+        else:
+            _refuse(context, ("strategy",), "is for reflexion")
         work = _run_built_in(words[0], " ".join(words[1:]), agent or words[0], nice, options, as_json)
         code = asyncio.run(_until_told(work))
     else:
         raise BadRequest("give a built-in agent and its task, or a program: aios run -- PROGRAM ARGS")
     raise typer.Exit(code)
+
+
+_BUILT_IN_ONLY = ("model", "tools", "max_steps", "strategy", "as_json")
+
+
+def _refuse(context: typer.Context, names: tuple[str, ...], why: str) -> None:
+    """Say so when one of the options `names` was given, instead of doing nothing with it."""
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise BadRequest(f"--{name.removeprefix('as_').replace('_', '-')} {why}")
+
+
+def _known(strategy: str) -> str:
+    from aios.agents.reflexion import Strategy
+
+    names = [each.value for each in Strategy]
+    if strategy not in names:
+        hint = nearest(strategy, names) or f"; choose {', '.join(names)}"
+        raise BadRequest(f"there is no strategy '{strategy}'{hint}")
+    return strategy
 
 
 @asynccontextmanager
