@@ -11,7 +11,7 @@ import pytest
 
 from aios.abi.calls import CALLS, Args, Entry, MemClear, MemId, MemList, MemSearch, MemWrite
 from aios.abi.errors import BadRequest, NotFound, TooLarge
-from aios.kernel.database import Database, value
+from aios.kernel.database import Database, kept, value
 from aios.kernel.memory import MemoryManager, manager
 from aios.kernel.process import Process
 from aios.kernel.syscall import Syscall
@@ -203,6 +203,25 @@ async def test_content_that_is_no_text_and_metadata_without_end_are_refused(worl
     with pytest.raises(TooLarge):
         await world.write("x", metadata={"x": "y" * 70_000})
     assert await world.write("") > ""
+
+
+@pytest.mark.parametrize(("bound", "limit"), [("MAX_ENTRIES", 2), ("MAX_BYTES", 20)])
+async def test_an_agent_keeps_so_much_and_more_when_it_has_forgotten_some(
+    world: World, monkeypatch: pytest.MonkeyPatch, bound: str, limit: int
+) -> None:
+    monkeypatch.setattr(manager, bound, limit)
+    for _ in range(2):
+        first = await world.write("12345678")
+        await world.write("é345678")
+        with pytest.raises(TooLarge, match="forget some with mem_clear") as refusal:
+            await world.write("12345678")
+        assert refusal.value.code == "memory_full"
+        await world.write("12345678", "b")
+        await world.call(MemClear(id=first))
+        await world.write("12345678")
+        await world.call(MemClear(all=True))
+        await world.call(MemClear(all=True), "b")
+        assert world.database.read(lambda c: kept(c, "memory", "o", "a")) == (0, 0)
 
 
 async def test_a_write_run_twice_under_a_key_writes_once(world: World) -> None:

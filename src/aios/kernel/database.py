@@ -82,6 +82,17 @@ MIGRATIONS: tuple[str, ...] = (
         created REAL NOT NULL, PRIMARY KEY(file, version)) WITHOUT ROWID;
     CREATE TABLE contents(hash BLOB PRIMARY KEY, size INTEGER NOT NULL, body BLOB);
     """,
+    """
+    CREATE TABLE kept(
+        room TEXT NOT NULL, owner TEXT NOT NULL, agent TEXT NOT NULL, entries INTEGER NOT NULL, bytes INTEGER NOT NULL,
+        PRIMARY KEY(room, owner, agent)) WITHOUT ROWID;
+    INSERT INTO kept SELECT 'memory', owner, agent, count(*), sum(octet_length(content) + octet_length(metadata))
+        FROM entries GROUP BY owner, agent;
+    INSERT INTO kept SELECT 'storage', owner, agent, count(DISTINCT id), coalesce(sum(versions.size + 100), 0)
+        FROM files LEFT JOIN versions ON file = id GROUP BY owner, agent;
+    CREATE INDEX versions_by_hash ON versions(hash);
+    CREATE INDEX files_in_trash ON files(owner, agent, trashed) WHERE trashed IS NOT NULL;
+    """,
 )
 """Script n brings a home of version n to n + 1. Never edit one that was released: add the next."""
 
@@ -578,6 +589,27 @@ def exactly_once(call_id: str | None, job: Job[T], kind: type[T]) -> Job[T]:
         return result
 
     return guarded
+
+
+class Kept(NamedTuple):
+    """What one agent keeps in a room, which is bounded. Counted with each write, so that no write has to count."""
+
+    entries: int
+    bytes: int
+
+
+def kept(connection: apsw.Connection, room: str, owner: str, agent: str) -> Kept:
+    sql = "SELECT entries, bytes FROM kept WHERE room = ? AND owner = ? AND agent = ?"
+    return Kept(*(row(connection, sql, (room, owner, agent)) or (0, 0)))
+
+
+def add_kept(connection: apsw.Connection, room: str, owner: str, agent: str, entries: int, num_bytes: int) -> None:
+    """Count what a job adds, or takes away."""
+    connection.execute(
+        "INSERT INTO kept VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE"
+        " SET entries = entries + excluded.entries, bytes = bytes + excluded.bytes",
+        (room, owner, agent, entries, num_bytes),
+    )
 
 
 # ── opening a home ──

@@ -16,10 +16,14 @@ from aios.abi.calls import Count, Entries, Entry, MemClear, MemId, MemList, MemS
 from aios.abi.errors import BadRequest, NotFound, TooLarge
 
 from ..clock import Clock
-from ..database import Database, exactly_once, row, rows, value
+from ..database import Database, add_kept, exactly_once, kept, row, rows, value
 from ..syscall import Syscall
 from .base import MAX_METADATA, Place, bm25, terms_of
 
+MAX_ENTRIES = 100_000
+"""Entries of one agent. A bound, so that no agent fills the disk of all; far above what one remembers."""
+MAX_BYTES = 1 << 30
+"""Bytes of content and metadata of one agent's entries."""
 MAX_CANDIDATES = 2000
 """Entries that a search weighs, when more hold a word of the query."""
 MAX_SCAN = 2000
@@ -87,7 +91,11 @@ class MemoryManager:
         created = self._clock.wall()
         metadata = msgspec.json.encode(args.metadata)
 
+        size = len(args.content.encode()) + len(metadata)
+
         def job(connection: apsw.Connection) -> Written:
+            _check_room(connection, place, size)
+            add_kept(connection, "memory", *place, 1, size)
             id = self._next_id(connection, created)
             connection.execute(
                 "INSERT INTO entries(id, owner, agent, kind, created, content, metadata) VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -120,6 +128,16 @@ def _check_entry(args: MemWrite) -> None:
         raise TooLarge(f"an entry holds at most {1 << 20:,} characters, this one has {len(args.content):,}")
     if size > MAX_METADATA:
         raise TooLarge(f"metadata may be {MAX_METADATA:,} bytes of JSON, this is {size:,}", param="metadata")
+
+
+def _check_room(connection: apsw.Connection, place: Place, size: int) -> None:
+    there = kept(connection, "memory", *place)
+    if there.entries >= MAX_ENTRIES or there.bytes + size > MAX_BYTES:
+        raise TooLarge(
+            f"an agent's memory holds {MAX_ENTRIES:,} entries and {MAX_BYTES:,} bytes at most, this one has "
+            f"{there.entries:,} and {there.bytes:,}; forget some with mem_clear first",
+            code="memory_full",
+        )
 
 
 def _scope(place: Place) -> str:
@@ -211,11 +229,15 @@ def _clear(connection: apsw.Connection, place: Place, id: str | None) -> Count:
     where, bindings = "owner = ? AND agent = ?", tuple(place)
     if id is not None:
         where, bindings = where + " AND id = ?", (*place, id)
+    size = value(
+        connection, f"SELECT sum(octet_length(content) + octet_length(metadata)) FROM entries WHERE {where}", bindings
+    )
     connection.execute(f"DELETE FROM entries_text WHERE rowid IN (SELECT row FROM entries WHERE {where})", bindings)
     connection.execute(f"DELETE FROM entries WHERE {where}", bindings)
     count = connection.changes()
     if id is not None and not count:
         raise _no_entry(id)
+    add_kept(connection, "memory", *place, -count, -(size or 0))
     return Count(count=count)
 
 
