@@ -3,33 +3,95 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import socket
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from conftest import CLEAN, aios, apart, started
 
 from aios.abi.errors import AiosError, KernelFault, NotFound, Stopping, TimedOut, Unauthorized
 from aios.cli import program
 from aios.sdk import AsyncClient, NoKernel
 
+CONFIG = """
+[router]
+default = "far"
 
-class Admin:
-    """A client whose kernel answers `proc_wait` as told, one answer after the other."""
+[[core]]
+name = "far"
+kind = "openai"
+base_url = "http://127.0.0.1:9/v1"
+"""
+
+
+class Told:
+    """A client whose kernel answers as told, one answer after the other."""
 
     def __init__(self, *answers: AiosError | str) -> None:
         self.left = list(answers)
 
     async def proc_wait(self, pid: int, timeout: float) -> Any:
+        return self._next()
+
+    async def proc_list(self) -> Any:
+        return self._next()
+
+    def _next(self) -> Any:
         answer = self.left.pop(0)
         if isinstance(answer, AiosError):
             raise answer
         return SimpleNamespace(state=answer)
 
 
-@pytest.mark.parametrize("last", ["ended", NotFound("there is no process 7")])
-def test_only_the_end_of_its_process_ends_a_program(monkeypatch: pytest.MonkeyPatch, last: AiosError | str) -> None:
+def follow(admin: Told, own: Told) -> None:
+    """Until the process is over and all answers are used."""
+    asyncio.run(program._ended(cast(AsyncClient, admin), cast(AsyncClient, own), 7))
+    assert not admin.left + own.left
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(program, "AWAY", 0.0)
+
+
+def test_a_kernel_in_trouble_does_not_end_a_program() -> None:
     trouble = [kind("no answer") for kind in (Stopping, NoKernel, TimedOut, Unauthorized, KernelFault)]
-    admin = Admin("idle", *trouble, "idle", last)
-    asyncio.run(program._ended(cast(AsyncClient, admin), 7))
-    assert not admin.left
+    follow(Told("idle", *trouble, "idle", "ended"), Told())
+
+
+def test_a_process_that_is_forgotten_is_over_when_its_key_is() -> None:
+    gone = NotFound("there is no process 7")
+    follow(Told(gone, gone, gone), Told("known again", NoKernel("gone"), Unauthorized("this key is not known")))
+
+
+def test_a_program_outlives_its_kernel_and_is_known_to_the_next(tmp_path: Path) -> None:
+    (tmp_path / "aios.toml").write_text(CONFIG)
+    env = {**CLEAN, "AIOS_HOME": str(tmp_path)}
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    running = None
+    try:
+        assert apart("up", "--detach", "--port", port, env=env).returncode == 0
+        code = "import signal\nprint('ready', flush=True)\nsignal.pause()"
+        running = started("run", "--unconfined", "--", sys.executable, "-c", code, env=env)
+        assert running.stdout is not None
+        assert running.stdout.readline() == "ready\n"
+        assert aios("down", env=env).returncode == 0
+        assert apart("up", "--detach", "--port", port, env=env).returncode == 0
+        pid = next(str(pid) for _ in range(1000) for pid in pids(env))
+        assert running.poll() is None
+        assert aios("kill", pid, env=env).returncode == 0
+        assert "was killed; its program is ended" in running.communicate(timeout=60)[1]
+    finally:
+        aios("down", env=env)
+        if running is not None:
+            running.kill()
+            running.communicate()
+
+
+def pids(env: dict[str, str]) -> list[int]:
+    return [process["pid"] for process in json.loads(aios("ps", "--json", env=env).stdout)]

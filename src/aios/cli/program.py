@@ -9,12 +9,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from aios.abi.errors import AiosError, NotFound
+from aios.abi.errors import AiosError, Denied, NotFound, Unauthorized
 from aios.kernel import load
 from aios.sdk import AsyncClient
 from aios.sdk.client import default_url, home_path
 
 from .confine import confine, undumpable
+from .connect import async_client
 from .console import note
 
 PASSED_ON = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
@@ -70,12 +71,13 @@ async def run_program(admin: AsyncClient, argv: list[str], pid: int, key: str, a
             raise NotFound(f"cannot start '{argv[0]}': {error.strerror}") from None
         hand_over(child.pid)
         with _passing_signals(child.pid):
-            return await _until_over(admin, child, pid)
+            async with async_client(key) as own:
+                return await _until_over(admin, own, child, pid)
 
 
-async def _until_over(admin: AsyncClient, child: asyncio.subprocess.Process, pid: int) -> int:
+async def _until_over(admin: AsyncClient, own: AsyncClient, child: asyncio.subprocess.Process, pid: int) -> int:
     over = asyncio.ensure_future(child.wait())
-    killed = asyncio.ensure_future(_ended(admin, pid))
+    killed = asyncio.ensure_future(_ended(admin, own, pid))
     await asyncio.wait((over, killed), return_when=asyncio.FIRST_COMPLETED)
     if not over.done():
         note(f"pid {pid} was killed; its program is ended")
@@ -87,16 +89,31 @@ async def _until_over(admin: AsyncClient, child: asyncio.subprocess.Process, pid
     return code if code >= 0 else 128 - code
 
 
-async def _ended(admin: AsyncClient, pid: int) -> None:
+async def _ended(admin: AsyncClient, own: AsyncClient, pid: int) -> None:
     """Return when the kernel says that the process is over. One that is away may come back: the program goes on."""
     while True:
         try:
-            if (await admin.proc_wait(pid, timeout=POLL)).state == "ended":
+            if await _is_over(admin, own, pid):
                 return
-        except NotFound:
-            return
         except AiosError:  # stopping, gone, or in trouble: none of it says that the process is over
             await asyncio.sleep(AWAY)
+
+
+async def _is_over(admin: AsyncClient, own: AsyncClient, pid: int) -> bool:
+    """Wait for the end of the process, up to POLL seconds.
+
+    A kernel that was started anew knows a process again when that calls: so one that is not there is asked about with
+    its `own` key, which ends when it does.
+    """
+    try:
+        return (await admin.proc_wait(pid, timeout=POLL)).state == "ended"
+    except NotFound:
+        pass
+    try:
+        await own.proc_list()
+    except (Unauthorized, Denied):
+        return True
+    return False
 
 
 def _signal_group(group: int, number: int) -> None:
