@@ -86,7 +86,9 @@ async def served(core: Any = None, **more: Any) -> AsyncIterator[Served]:
         serving = asyncio.create_task(serve(kernel, sock, on_ready=ready.set))
         await ready.wait()
         try:
-            async with aiohttp.ClientSession(headers={"authorization": f"Bearer {key}"}) as session:
+            async with aiohttp.ClientSession(
+                headers={"authorization": f"Bearer {key}"}, timeout=aiohttp.ClientTimeout(total=60)
+            ) as session:
                 yield Served(kernel, core, url, key, session, serving)
         finally:
             if isinstance(core, ScriptedCore):
