@@ -14,7 +14,9 @@ import pytest
 from conftest import CLEAN, aios, apart, started
 
 from aios.abi.errors import AiosError, KernelFault, NotFound, Stopping, TimedOut, Unauthorized
-from aios.cli import program
+from aios.cli import connect, program
+from aios.cli.confine import Confined, clean
+from aios.kernel import load
 from aios.sdk import AsyncClient, NoKernel
 
 CONFIG = """
@@ -45,6 +47,13 @@ class Told:
         if isinstance(answer, AiosError):
             raise answer
         return SimpleNamespace(state=answer)
+
+
+class Patient(Told):
+    """One whose process never ends."""
+
+    async def proc_wait(self, pid: int, timeout: float) -> Any:
+        await asyncio.Event().wait()
 
 
 def follow(admin: Told, own: Told) -> None:
@@ -91,6 +100,24 @@ def test_a_program_outlives_its_kernel_and_is_known_to_the_next(tmp_path: Path) 
         if running is not None:
             running.kill()
             running.communicate()
+
+
+def test_keys_of_cores_are_kept_from_programs_also_when_the_kernel_has_another_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = CONFIG + 'api_key_env = "{}"\n'
+    monkeypatch.setenv("AIOS_HOME", str(tmp_path))
+    (tmp_path / "aios.toml").write_text(named.format("HOME_KEY"))
+    other = tmp_path / "other.toml"
+    other.write_text(named.format("OTHER_KEY"))
+    connect.write_state(tmp_path, "http://127.0.0.1:9", connect.key_names(load(other)))
+    monkeypatch.setattr(program, "confine", lambda argv, env, home, secrets: Confined(argv, clean(env, secrets), ""))
+    monkeypatch.setattr(program, "undumpable", lambda: None)
+    for name in ("HOME_KEY", "OTHER_KEY"):
+        monkeypatch.setenv(name, f"{name}-12345678")
+    look = ["sh", "-c", 'test -z "$HOME_KEY$OTHER_KEY"']
+    admin = cast(AsyncClient, Patient())
+    assert asyncio.run(program.run_program(admin, look, 7, "sk-aios-own", "looker", is_unconfined=False)) == 0
 
 
 def pids(env: dict[str, str]) -> list[int]:

@@ -5,13 +5,26 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aios.sdk import AsyncClient, Client
 from aios.sdk.client import home_path
 
-__all__ = ["async_client", "client", "forget_state", "home_path", "is_running", "read_state", "write_state"]
+if TYPE_CHECKING:
+    from aios.kernel import Config
+
+__all__ = [
+    "async_client",
+    "client",
+    "forget_state",
+    "home_path",
+    "is_running",
+    "key_names",
+    "read_state",
+    "write_state",
+]
 
 # A person waits at the terminal: what fails is said at once instead of tried again.
 RETRIES = 0
@@ -33,21 +46,27 @@ def state_file(home: Path) -> Path:
     return home / "kernel.json"
 
 
-def write_state(home: Path, url: str) -> None:
-    """Say where this process serves, whole or not at all."""
+def write_state(home: Path, url: str, key_names: Sequence[str] = ()) -> None:
+    """Say where this process serves, whole or not at all; and in which variables its configuration has keys of cores,
+    so that `aios run` takes them from programs."""
     path = state_file(home)
     part = path.with_suffix(".part")
-    part.write_text(json.dumps({"pid": os.getpid(), "url": url}))
+    part.write_text(json.dumps({"pid": os.getpid(), "url": url, "key_names": list(key_names)}))
     part.replace(path)
 
 
 def read_state(home: Path) -> dict[str, Any] | None:
-    """What the last kernel of `home` said: pid and url. Whether it still runs, `is_running` knows."""
+    """What the last kernel of `home` said: pid, url and key_names. Whether it still runs, `is_running` knows."""
     try:
         state = json.loads(state_file(home).read_text())
     except (OSError, ValueError):
         return None
     return state if isinstance(state, dict) and isinstance(state.get("pid"), int) else None
+
+
+def key_names(settings: Config) -> list[str]:
+    """The variables in which keys of cores are, as far as `settings` says."""
+    return [core.api_key_env for core in settings.core if core.api_key_env]
 
 
 def forget_state(home: Path) -> None:

@@ -15,7 +15,7 @@ from aios.sdk import AsyncClient
 from aios.sdk.client import default_url, home_path
 
 from .confine import confine, undumpable
-from .connect import async_client
+from .connect import async_client, key_names, read_state
 from .console import note
 
 PASSED_ON = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
@@ -61,7 +61,7 @@ async def run_program(admin: AsyncClient, argv: list[str], pid: int, key: str, a
     if is_unconfined:
         note(f"pid {pid} is unconfined: it can reach all that you can, the kernel's admin key included")
     else:
-        confined = confine(argv, env, home_path(), [c.api_key_env for c in load().core if c.api_key_env])
+        confined = confine(argv, env, home_path(), _secrets())
         argv, env = confined.argv, confined.env
         undumpable()  # this process holds the admin key
     with _terminal() as hand_over:
@@ -73,6 +73,12 @@ async def run_program(admin: AsyncClient, argv: list[str], pid: int, key: str, a
         with _passing_signals(child.pid):
             async with async_client(key) as own:
                 return await _until_over(admin, own, child, pid)
+
+
+def _secrets() -> list[str]:
+    """Where keys of cores are: what the running kernel says, which may have another configuration than the home's."""
+    state = read_state(home_path()) or {}
+    return [*key_names(load()), *state.get("key_names", ())]
 
 
 async def _until_over(admin: AsyncClient, own: AsyncClient, child: asyncio.subprocess.Process, pid: int) -> int:

@@ -98,7 +98,7 @@ async def _serve(settings: Config, home: Path) -> None:
     url = url_of(sock)
 
     def ready() -> None:
-        connect.write_state(home, url)
+        connect.write_state(home, url, connect.key_names(settings))
         note(_greeting(kernel, url))
 
     try:
