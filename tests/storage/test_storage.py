@@ -11,7 +11,7 @@ import pytest
 
 from aios.abi.calls import CALLS, Args, StoClear, StoCreate, StoList, StoRead, StoWrite
 from aios.abi.errors import BadRequest, Conflict, ModuleFault, NotFound, Stopping, TooLarge
-from aios.kernel.database import Database, value
+from aios.kernel.database import Database, kept, value
 from aios.kernel.process import Process
 from aios.kernel.storage import StorageManager, manager
 from aios.kernel.syscall import Syscall
@@ -196,10 +196,55 @@ async def test_what_is_no_text_or_too_much_is_refused(world: World, monkeypatch:
     monkeypatch.setattr(manager, "MAX_FILE", 100)
     with pytest.raises(TooLarge):
         await world.write("a", "é" * 51)
-    monkeypatch.setattr(manager, "MAX_ENTRIES", 2)
-    await world.write("folder/file", "x")
+
+
+@pytest.mark.parametrize(("bound", "limit"), [("MAX_ENTRIES", 2), ("MAX_BYTES", 220)])
+async def test_an_agent_keeps_so_much_and_its_oldest_trash_makes_room_for_more(
+    world: World, monkeypatch: pytest.MonkeyPatch, bound: str, limit: int
+) -> None:
+    monkeypatch.setattr(manager, bound, limit)
+    monkeypatch.setattr(manager, "TRASH_STEP", 1)
+    await world.write("first", "x" * 10)
+    await world.write("second", "x" * 10)
     with pytest.raises(TooLarge, match="clear some first"):
-        await world.write("third", "x")
+        await world.write("third", "x" * 10)
+    await world.write("third", "x" * 10, agent="b")
+    for last, new in (("second", "third"), ("third", "fourth"), ("fourth", "fifth")):
+        await world.call(StoClear(path=last))
+        await world.write(new, "x" * 10)
+        assert await world.names() == sorted(["first", new])
+        assert world.database.read(lambda c: kept(c, "storage", "o", "a")) == (2, 220)
+    assert await world.read("first") == "x" * 10
+    with pytest.raises(TooLarge):
+        await world.call(StoCreate(path="sixth"))
+
+
+async def test_trash_that_made_room_leaves_nothing_on_the_disk_but_what_others_name(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manager, "MAX_ENTRIES", 1)
+    await world.write("b", LARGE, agent="b")
+    await world.write("a", LARGE)
+    await world.write("a", f"{LARGE}y")
+    await world.call(StoClear(path="a"))
+    await world.write("c", "small")
+    with pytest.raises(TooLarge):
+        await world.write("d", f"{LARGE}z")
+    assert await world.read("b", agent="b") == LARGE
+    blobs = [path for path in (world.home / "blobs").rglob("*") if path.is_file()]
+    assert [path.read_text() for path in blobs] == [LARGE]
+    assert world.database.read(lambda c: value(c, "SELECT count(*) FROM contents")) == 2
+
+
+async def test_a_content_that_is_about_to_be_named_is_not_dropped(world: World) -> None:
+    blobs = world.storage._blobs
+    content = blobs.put(LARGE.encode())
+    world.database.read(lambda c: blobs.drop(content.hash, c))
+    assert blobs.get(content.hash) == LARGE.encode()
+    blobs.let_go(content)
+    world.database.read(lambda c: blobs.drop(content.hash, c))
+    with pytest.raises(ModuleFault):
+        blobs.get(content.hash)
 
 
 async def test_tools_read_the_newest_files_that_fit_and_are_told_that_these_are_not_all(

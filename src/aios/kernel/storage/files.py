@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections import Counter
 from hashlib import sha256
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 
 import apsw
@@ -35,12 +37,17 @@ class Blobs:
     def __init__(self, folder: Path, *, durable: bool) -> None:
         self._folder = folder
         self._durable = durable
+        self._lock = Lock()
+        self._held: Counter[bytes] = Counter()
 
     def put(self, data: bytes) -> Content:
-        """Keep `data`; what is returned may then be named in the store. Raises Stopping when the disk is full."""
+        """Keep `data`; what is returned may then be named in the store, and is held until `let_go`. Raises Stopping
+        when the disk is full."""
         hash = sha256(data).digest()
         if len(data) <= SMALL:
             return Content(hash, len(data), data)
+        with self._lock:
+            self._held[hash] += 1
         path = self._path(hash)
         if not path.exists():
             try:
@@ -53,6 +60,20 @@ class Blobs:
                     retry_after=5.0,
                 ) from None
         return Content(hash, len(data), None)
+
+    def let_go(self, content: Content) -> None:
+        """It is named in the store now, or never will be."""
+        if content.body is None:
+            with self._lock:
+                self._held[content.hash] -= 1
+
+    def drop(self, hash: bytes, connection: apsw.Connection) -> None:
+        """Remove a content that nothing in the store names, unless it is held: somebody is about to name it."""
+        with self._lock:
+            self._held += Counter()  # forgets what is held no more
+            is_named = row(connection, "SELECT 1 FROM contents WHERE hash = ?", (hash,)) is not None
+            if hash not in self._held and not is_named:
+                self._path(hash).unlink(missing_ok=True)
 
     def get(self, hash: bytes) -> bytes:
         """The content of that hash. Raises ModuleFault when it is gone or is not what was written."""
@@ -106,3 +127,11 @@ def body_of(connection: apsw.Connection, hash: bytes) -> bytes | None:
         raise ModuleFault(f"content {hash.hex()[:16]} is not in the store", code="blob_lost")
     body: bytes | None = found[0]
     return body
+
+
+def remove(connection: apsw.Connection, hash: bytes) -> bool:
+    """Take a content out of the store if no version is it. True if that leaves a file to `drop`."""
+    if row(connection, "SELECT 1 FROM versions WHERE hash = ? LIMIT 1", (hash,)) is not None:
+        return False
+    found = row(connection, "DELETE FROM contents WHERE hash = ? RETURNING body IS NULL", (hash,))
+    return found is not None and bool(found[0])

@@ -6,7 +6,9 @@ Every statement is bounded by the owner and agent of the calling process, which 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,18 +26,25 @@ from aios.abi.calls import (
     StoWrite,
     Version,
 )
-from aios.abi.errors import BadRequest, Conflict, NotFound, TooLarge
+from aios.abi.errors import BadRequest, Conflict, NotFound, Stopping, TooLarge
 
 from ..clock import Clock
-from ..database import Database, exactly_once, row, rows, value
+from ..database import Database, Job, add_kept, exactly_once, kept, row, rows, value
 from ..syscall import Syscall
 from .base import Place, clean_path, folders_of, nearest_name, parent_of
-from .files import SMALL, Blobs, Content, add, body_of
+from .files import SMALL, Blobs, Content, add, body_of, remove
 
 MAX_FILE = 16 << 20
 """Bytes of one file that a call may write."""
 MAX_ENTRIES = 100_000
-"""Files and folders of one agent."""
+"""Files and folders of one agent, its trash among them."""
+MAX_BYTES = 1 << 30
+"""Bytes of all versions of one agent's files, its trash among them. A bound, so that no agent fills everybody's disk:
+trash makes room when it is reached, the oldest first; then writes are refused."""
+TRASH_STEP = 100
+"""Entries that leave the trash together, so that no job holds up the writes of others for long."""
+VERSION_BYTES = 100
+"""What a version counts beside its content, so that empty ones are not free."""
 MAX_SIBLINGS = 200
 """Names in a folder among which the nearest to a missing one is looked for."""
 MAX_READ = 4 << 20
@@ -129,7 +138,7 @@ class StorageManager:
                 return Version(path=path, version=1)
             return _add_version(connection, place, path, empty, now)
 
-        return await self._database.run(exactly_once(once, job, Version))
+        return await asyncio.shield(self._commit(place, empty, exactly_once(once, job, Version)))
 
     async def _write(self, place: Place, path: str, data: bytes, once: str | None) -> Version:
         large = len(data) > SMALL
@@ -142,7 +151,30 @@ class StorageManager:
             _make_folders(connection, place, folders_of(path), now)
             return _add_version(connection, place, path, content, now)
 
-        return await self._database.run(exactly_once(once, job, Version))
+        return await asyncio.shield(self._commit(place, content, exactly_once(once, job, Version)))
+
+    async def _commit(self, place: Place, content: Content, job: Job[Version]) -> Version:
+        """Do `job`, which names `content`; the agent's trash makes room for it, the oldest first and no more than it
+        takes. Goes to its end though nobody waits any more, so that `content` is let go and trash leaves the disk."""
+        try:
+            while True:
+                try:
+                    return await self._database.run(job)
+                except TooLarge:
+                    if not await self._empty_trash(place):
+                        raise
+        finally:
+            self._blobs.let_go(content)
+            if content.body is None:  # what was refused may be a file by now
+                with contextlib.suppress(Stopping):
+                    await self._database.read_async(partial(self._blobs.drop, content.hash))
+
+    async def _empty_trash(self, place: Place) -> int:
+        """Forget some of the trash, the oldest first; how many entries."""
+        ids, unnamed = await self._database.run(lambda c: _forget_oldest(c, place))
+        for hash in unnamed:
+            await self._database.read_async(partial(self._blobs.drop, hash))
+        return len(ids)
 
     async def _read(self, place: Place, path: str, version: int | None) -> File:
         hash, number = self._database.read(lambda c: _find_version(c, place, path, version))
@@ -183,9 +215,7 @@ def _make_folders(connection: apsw.Connection, place: Place, paths: list[str], n
 
 
 def _insert(connection: apsw.Connection, place: Place, path: str, kind: str, now: float) -> int:
-    count = value(connection, f"SELECT count(*) FROM files WHERE {_MINE}", place)
-    if count >= MAX_ENTRIES:
-        raise TooLarge(f"an agent may keep {MAX_ENTRIES:,} files and folders; clear some first", code="too_many_files")
+    _keep_one_more(connection, place, 1, 0)
     connection.execute(
         "INSERT INTO files(owner, agent, path, parent, kind, size, version, modified) VALUES (?, ?, ?, ?, ?, 0, ?, ?)",
         (*place, path, parent_of(path), kind, int(kind == "folder"), now),
@@ -193,9 +223,39 @@ def _insert(connection: apsw.Connection, place: Place, path: str, kind: str, now
     return connection.last_insert_rowid()
 
 
+def _keep_one_more(connection: apsw.Connection, place: Place, entries: int, size: int) -> None:
+    """Count a new entry or version. Raises TooLarge."""
+    there = kept(connection, "storage", *place)
+    if there.entries + entries > MAX_ENTRIES:
+        raise TooLarge(f"an agent may keep {MAX_ENTRIES:,} files and folders; clear some first", code="too_many_files")
+    if there.bytes + size > MAX_BYTES:
+        raise TooLarge(
+            f"an agent may keep {MAX_BYTES:,} bytes of files, older versions among them, and this would be "
+            f"{there.bytes + size:,}; clear some first: files that are not needed, or that were written often",
+            code="storage_of_agent_full",
+        )
+    add_kept(connection, "storage", *place, entries, size)
+
+
+def _forget_oldest(connection: apsw.Connection, place: Place) -> tuple[list[int], set[bytes]]:
+    """Some entries of the trash, which are gone now; contents that are files which nothing names any more."""
+    sql = "SELECT id FROM files WHERE owner = ? AND agent = ? AND trashed IS NOT NULL ORDER BY trashed LIMIT ?"
+    ids = [id for (id,) in rows(connection, sql, (*place, TRASH_STEP))]
+    return ids, set().union(*(_forget(connection, place, id) for id in ids))
+
+
+def _forget(connection: apsw.Connection, place: Place, id: int) -> set[bytes]:
+    """Take a file and its versions out of the store; contents that are now files without a name."""
+    found = rows(connection, "DELETE FROM versions WHERE file = ? RETURNING hash, size", (id,))
+    connection.execute("DELETE FROM files WHERE id = ?", (id,))
+    add_kept(connection, "storage", *place, -1, -sum(size + VERSION_BYTES for _, size in found))
+    return {hash for hash in {bytes(hash) for hash, _ in found} if remove(connection, hash)}
+
+
 def _add_version(connection: apsw.Connection, place: Place, path: str, content: Content, now: float) -> Version:
     found = row(connection, f"SELECT id, version FROM files WHERE {_MINE} AND path = ?", (*place, path))
     id, newest = found or (_insert(connection, place, path, "file", now), 0)
+    _keep_one_more(connection, place, 0, content.size + VERSION_BYTES)
     add(connection, content)
     connection.execute("INSERT INTO versions VALUES (?, ?, ?, ?, ?)", (id, newest + 1, content.hash, content.size, now))
     connection.execute(
