@@ -50,6 +50,24 @@ def test_up_says_where_it_is_and_down_stops_it(env: dict[str, str], tmp_path: Pa
     assert aios("down", env=env).returncode == 3
 
 
+def test_up_warns_of_tools_that_are_missing_and_says_where_keys_of_cores_are(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "broken.py").write_text("import no_such_module_anywhere\n")
+    other = tmp_path / "other.toml"
+    other.write_text(CONFIG + 'api_key_env = "FAR_KEY"\n[[tool]]\nmodule = "broken.py"\n')
+    done = apart("up", "--detach", "--port", "0", "--config", str(other), env={**env, "FAR_KEY": "sk-12345678"})
+    try:
+        assert done.returncode == 0, done.stderr
+        warnings = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
+        assert len(warnings) == 1
+        assert f"no tools from {tmp_path / 'broken.py'}: " in warnings[0]
+        assert "no_such_module_anywhere" in warnings[0]
+        assert json.loads((tmp_path / "kernel.json").read_text())["key_names"] == ["FAR_KEY"]
+    finally:
+        aios("down", env=env)
+
+
 def test_a_detached_kernel_is_up_when_the_command_returns(env: dict[str, str]) -> None:
     done = apart("up", "--detach", "--port", "0", env=env)
     try:

@@ -21,7 +21,7 @@ from aios.kernel import Config, load
 
 from . import connect
 from .confine import undumpable
-from .console import note
+from .console import note, safe
 from .exits import FAILED
 
 BOOT_SECONDS = 60.0
@@ -98,6 +98,8 @@ async def _serve(settings: Config, home: Path) -> None:
     url = url_of(sock)
 
     def ready() -> None:
+        for module, why in kernel.statistics()["tools"]["problems"].items():
+            note(safe(f"warning: no tools from {module}: {' '.join(why.split())}"))
         connect.write_state(home, url, connect.key_names(settings))
         note(_greeting(kernel, url))
 

@@ -412,6 +412,7 @@ class Kernel:
                 for name, queue in self.queues.items()
             },
             "cores": self.llm.statistics(),
+            "tools": {"problems": self.tools.problems},
             "journal": self.journal.statistics(),
         }
 
