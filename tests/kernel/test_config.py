@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from aios.kernel.config import ConfigError, load, parse
+from aios.kernel.config import Config, ConfigError, load, parse
 
 
 def test_an_empty_configuration_is_the_packaged_model_on_loopback() -> None:
@@ -64,3 +65,8 @@ def test_the_example_of_the_documentation_is_accepted() -> None:
     )
     assert config.core[1].slots == 64
     assert config.tool[0].max_instances == 2
+
+
+def test_what_the_configuration_tells_of_itself_are_fields_it_has() -> None:
+    told = re.findall(r"`(\w+)`", str(Config.__doc__))
+    assert set(told) <= set(Config.__struct_fields__)

@@ -94,7 +94,7 @@ class ToolSection(Section, frozen=True):
 
 
 class Config(Section, frozen=True):
-    """All of it. `home` is where the kernel keeps what must outlive it; not a key of the file."""
+    """All of it. The home, where the kernel keeps what must outlive it, is no key here: `$AIOS_HOME` names it."""
 
     server: Server = Server()
     scheduler: Scheduler = Scheduler()
