@@ -30,6 +30,7 @@ CORE_AT = '[[core]]\nname = "x"\nkind = "openai"\nbase_url = "{}"'
         ("[server", "not valid TOML"),
         ('[router]\ndefault = "nanu"\n[[core]]\nname = "nano"\nkind = "nano"', "did you mean 'nano'"),
         ('[[core]]\nname = "x"\nkind = "openai"', "needs base_url"),
+        ('[[core]]\nname = "x"\nkind = "nano"\nmodel = "m"', "kind nano, which takes no model"),
         (CORE_AT.format("http://h:80800/v1"), "core 'x' needs base_url"),
         (CORE_AT.format("http://h:http/v1"), "core 'x' needs base_url"),
         (CORE_AT.format("http://[::1/v1"), "core 'x' needs base_url"),

@@ -60,7 +60,10 @@ class JournalSection(Section, frozen=True):
 
 
 class RouterSection(Section, frozen=True):
-    """`default` names the core that gets requests for models nobody knows; without it they are an error."""
+    """`default` names the core that gets requests for models nobody knows; without it they are an error.
+
+    A request that names no model at all goes to the default, or to the only core there is.
+    """
 
     default: str | None = None
 
@@ -68,7 +71,8 @@ class RouterSection(Section, frozen=True):
 class CoreSection(Section, frozen=True):
     """One LLM core. `nano` is the packaged model; `openai` is any server that speaks OpenAI's API at `base_url`.
 
-    `timeout` is seconds between two tokens. The key is read from the environment variable `api_key_env`.
+    `timeout` is seconds between two tokens. The key is read from the environment variable `api_key_env`. `kv_bytes`
+    bounds what running sequences of a `nano` core hold; suspended ones may take as much again.
     """
 
     name: CoreName
@@ -103,6 +107,9 @@ class Config(Section, frozen=True):
     core: list[CoreSection] = field(default_factory=list)
     tool: list[ToolSection] = field(default_factory=list)
 
+
+FOREIGN_KEYS = {"nano": ("base_url", "model", "api_key_env", "context_length"), "openai": ()}
+"""Keys of other kinds of core: one that would be ignored is a mistake worth telling."""
 
 DEFAULT_CORES = [CoreSection(name="nano", kind="nano", slots=8)]
 
@@ -192,6 +199,9 @@ def _check(config: Config, where: str) -> None:
     if default is not None and default not in names:
         raise ConfigError(f"{where}: [router] default names no core: '{default}'{nearest(default, names)}")
     for core in config.core:
+        for key in FOREIGN_KEYS[core.kind]:
+            if getattr(core, key) is not None:
+                raise ConfigError(f"{where}: core '{core.name}' is of kind {core.kind}, which takes no {key}")
         if core.kind == "openai":
             try:
                 check_url(core)
