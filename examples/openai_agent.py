@@ -11,7 +11,10 @@ import json
 import os
 import sys
 
-from openai import OpenAI
+try:
+    from openai import OpenAI
+except ImportError:
+    sys.exit("this example needs OpenAI's SDK: pip install openai")
 
 TOOL = {
     "type": "function",

@@ -18,7 +18,9 @@ from .errors import BadRequest, NotFound
 from .messages import Generation, Message, ToolSpec
 
 Text = Annotated[str, Meta(max_length=1 << 20)]
-Name = Annotated[str, Meta(min_length=1, max_length=200)]
+Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+"""No control characters: names are shown on terminals."""
+Query = Annotated[str, Meta(max_length=4096)]
 Path = Annotated[str, Meta(min_length=1, max_length=1024)]
 Pid = Annotated[int, Meta(ge=1, le=2**53)]
 Limit = Annotated[int, Meta(ge=1, le=1000)]
@@ -83,7 +85,7 @@ class MemId(Args, frozen=True):
 
 
 class MemSearch(Args, frozen=True):
-    query: Text
+    query: Query
     k: Limit = 5
 
 
@@ -135,7 +137,7 @@ class StoWrite(Args, frozen=True):
 
 class StoRead(Args, frozen=True):
     path: Path
-    version: Annotated[int, Meta(ge=1)] | None = None
+    version: Annotated[int, Meta(ge=1, le=2**53)] | None = None
 
 
 class StoList(Args, frozen=True):
@@ -175,7 +177,7 @@ class Listing(Result, frozen=True):
 
 
 class ToolList(Args, frozen=True):
-    query: str | None = None
+    query: Query | None = None
 
 
 class ToolRun(Args, frozen=True):
@@ -226,7 +228,7 @@ class ProcSpawn(Args, frozen=True):
 
     agent: Name
     nice: Annotated[int, Meta(ge=-20, le=19)] = 0
-    command: str | None = None
+    command: Annotated[str, Meta(max_length=4096, pattern=r"^[^\x00-\x1f\x7f]*$")] | None = None
 
 
 class ProcList(Args, frozen=True):

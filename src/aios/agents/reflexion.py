@@ -34,6 +34,10 @@ Answer: {answer}
 Verdict:"""
 
 
+QUERY = 1000
+"""Characters of a task that are enough to find lessons on it."""
+
+
 class Strategy(Enum):
     """What a trial after the first is told: the paper's four settings."""
 
@@ -103,7 +107,7 @@ class Reflexion:
         """What the next trial is told of earlier ones."""
         parts = []
         if self.strategy in (Strategy.REFLEXION, Strategy.BOTH):
-            found = (await self.client.mem_search(task, k=20)).entries
+            found = (await self.client.mem_search(task[:QUERY], k=20)).entries
             kept = [entry.content for entry in found if entry.metadata.get("reflexion")][: self.window]
             parts += [f"Lesson from an earlier attempt: {lesson}" for lesson in kept]
         if self.strategy in (Strategy.LAST_ATTEMPT, Strategy.BOTH) and self.trials:

@@ -16,7 +16,7 @@ import msgspec
 import typer
 
 from aios import __version__
-from aios.abi.errors import TimedOut
+from aios.abi.errors import Conflict, TimedOut
 from aios.kernel import Config, load
 
 from . import connect
@@ -86,6 +86,10 @@ async def _serve(settings: Config, home: Path) -> None:
     from aios.gateway import bind, serve, url_of
     from aios.kernel import Kernel
 
+    if connect.is_running(home):
+        state = connect.read_state(home) or {}
+        who = state.get("pid", "?")
+        raise Conflict(f"another kernel (process {who}) already runs on {home}: 'aios down' stops it")
     undumpable()  # what runs as the same user is not to read keys out of this process
     sock = bind(
         settings.server.host, settings.server.port

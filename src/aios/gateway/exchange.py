@@ -32,6 +32,9 @@ DISCARD = 8
 """A body beyond its bound is read to its end and thrown away, up to so many times the bound: a client that still
 writes would otherwise lose the answer that says why."""
 
+MAX_VALUES = 200_000
+"""Commas in a body. A few megabytes of the smallest values would keep the loop busy with parsing for seconds."""
+
 encode = msgspec.json.Encoder().encode
 
 
@@ -109,8 +112,11 @@ class Exchange:
         event = await self.receive()
         if event["type"] == "http.request" and not event.get("more_body") and len(event["body"]) <= limit:
             whole: bytes = event["body"]
-            return whole
-        return await self._long_body(event, limit)
+        else:
+            whole = await self._long_body(event, limit)
+        if len(whole) > MAX_VALUES and whole.count(b",") > MAX_VALUES:
+            raise TooLarge(f"the body holds more than {MAX_VALUES} values", code="too_many_values")
+        return whole
 
     async def _long_body(self, event: Event, limit: int) -> bytes:
         parts: list[bytes] = []

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_type_hi
 import msgspec
 from msgspec import Meta, Struct
 
-from aios.abi.calls import CALLS, Args, CallSpec, ProcList, ProcSignal, convert_args, decode_args, spec_of
+from aios.abi.calls import CALLS, Args, CallSpec, Name, ProcList, ProcSignal, convert_args, decode_args, spec_of
 from aios.abi.errors import AiosError, BadRequest, Denied, NotFound
 from aios.abi.messages import Chunk
 
@@ -120,8 +120,8 @@ async def list_cores(exchange: Exchange) -> None:
 class NewKey(Args, frozen=True):
     """A key called `name` for `agent`, which is called like the key unless it is given."""
 
-    name: Annotated[str, Meta(min_length=1, max_length=200)]
-    agent: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
+    name: Name
+    agent: Name | None = None
 
 
 class MintedKey(Struct):

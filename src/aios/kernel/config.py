@@ -87,7 +87,8 @@ class CoreSection(Section, frozen=True):
 
 
 class ToolSection(Section, frozen=True):
-    """A Python file whose `@tool` functions become tools, run in worker processes.
+    """A Python file whose `@tool` functions become tools, run in worker processes. It is looked for in the home, then
+    where the kernel was started.
 
     `max_instances` and `timeout` are for each tool of the file, instead of what it says itself.
     """

@@ -74,7 +74,9 @@ class Keys:
         """The key is worth nothing from now on. Raises NotFound."""
         hash = self._by_id.pop(key_id, None)
         if hash is None:
-            raise NotFound(f"there is no key '{key_id[:80]}'; 'aios keys' lists them", code="no_such_key", param="id")
+            raise NotFound(
+                f"there is no key '{key_id[:80]}'; 'aios keys list' shows them", code="no_such_key", param="id"
+            )
         _, info = self._by_hash.pop(hash)
         if info.pid is not None:
             self._by_pid[info.pid].remove(key_id)
