@@ -96,7 +96,7 @@ def _known(strategy: str) -> str:
 async def process(agent: str, nice: int, line: str) -> AsyncIterator[tuple[AsyncClient, int, str, list[int]]]:
     """A process of `agent`: (admin's client, pid, key, where to put its exit code). Ended when the block is left."""
     async with async_client() as admin:
-        spawned = await admin.proc_spawn(agent, nice=nice, command=line)
+        spawned = await admin.proc_spawn(agent, nice=nice, command=safe(line)[:4096])
         codes: list[int] = []
         try:
             yield admin, spawned.pid, spawned.key, codes
