@@ -385,9 +385,6 @@ asyncio.run(story())
     killed = subprocess.run([sys.executable, "-c", kernel], check=False, stdout=subprocess.PIPE, text=True)
     assert killed.returncode == -signal.SIGKILL
     go(gone(str(path)))
-    folder = Path(killed.stdout.strip())
-    go(until(lambda: not folder.exists()))
-    assert not folder.exists()
 
 
 def test_a_file_that_does_not_load_costs_only_its_own_tools_and_is_tried_again_when_mended(
