@@ -18,17 +18,17 @@ from aios.kernel.llm.local.chat import ChatTemplate
 
 # How often each family and drill is drawn.
 WEIGHTS = {
-    "arithmetic": 9,
+    "arithmetic": 12,
     "conversion": 9,
-    "date": 8,
-    "lookup": 14,
-    "memory": 9,
-    "two_step": 17,
+    "date": 7,
+    "lookup": 16,
+    "memory": 10,
+    "two_step": 22,
     "error": 12,
     "no_tool": 10,
-    "invented": 8,
+    "invented": 5,
     "copy": 1,
-    "reading": 3,
+    "reading": 4,
     "talk": 1,
 }
 DRILLS = {"invented": invented_item, "copy": copy_item, "reading": reading_item, "talk": talk_item}

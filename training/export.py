@@ -1,4 +1,4 @@
-"""Writes a checkpoint as shipped files: f16 safetensors with Hugging Face Llama names, and config.json.
+"""Writes a checkpoint as shipped files: f16 safetensors with Hugging Face Llama names, config.json and tokenizer.json.
 
 python export.py --run runs/nano        (or --random: untrained weights of the same shape)
 """
@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import torch
-from make_tokenizer import WEIGHTS_DIR
 from model import Decoder, Shape
 from safetensors.numpy import save_file
 
 from aios.kernel.llm.local.tokenizer import Tokenizer
 
+WEIGHTS_DIR = Path(__file__).parent.parent / "src/aios/kernel/llm/local/weights"
 NAMES = {
     "q.weight": "self_attn.q_proj.weight",
     "k.weight": "self_attn.k_proj.weight",
@@ -51,11 +52,11 @@ def export(state: dict[str, torch.Tensor], shape: Shape, tokenizer: Tokenizer, o
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", type=Path)
+    parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--random", action="store_true")
     parser.add_argument("--out", type=Path, default=WEIGHTS_DIR)
     options = parser.parse_args()
-    tokenizer = Tokenizer.load(WEIGHTS_DIR / "tokenizer.json")
+    tokenizer = Tokenizer.load(options.run / "tokenizer.json")
     shape = Shape(vocab_size=tokenizer.vocab_size)
     if options.random:
         torch.manual_seed(0)
@@ -63,6 +64,7 @@ def main() -> None:
     else:
         state = torch.load(options.run / "last.pt", weights_only=True)["model"]
     count = export(state, shape, tokenizer, options.out)
+    shutil.copyfile(options.run / "tokenizer.json", options.out / "tokenizer.json")
     print(f"{count:,} parameters in {options.out}")
 
 

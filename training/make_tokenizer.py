@@ -18,8 +18,6 @@ from aios.kernel.llm.local.chat import call_json, tool_line
 from aios.kernel.llm.local.tokenizer import GLUE, SPECIALS, pieces
 from aios.kernel.tool.builtins import BUILTIN_TOOLS
 
-WEIGHTS_DIR = Path(__file__).parent.parent / "src/aios/kernel/llm/local/weights"
-
 
 def corpus(count: int, seed: int) -> Counter[str]:
     """How often each piece stands in so many dialogues."""
@@ -100,16 +98,17 @@ def _merged(parts: list[str], pair: tuple[str, str]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dialogues", type=int, default=20_000)
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--dialogues", type=int, default=8_000)
     parser.add_argument("--whole", type=int, default=520)
     parser.add_argument("--size", type=int, default=1536)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=WEIGHTS_DIR / "tokenizer.json")
     options = parser.parse_args()
     learned = learn(corpus(options.dialogues, options.seed), options.whole, options.size)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(learned, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(f"{len(learned['words'])} words, {len(learned['merges'])} merges in {options.out}")
+    options.run.mkdir(parents=True, exist_ok=True)
+    out = options.run / "tokenizer.json"
+    out.write_text(json.dumps(learned, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(f"{len(learned['words'])} words, {len(learned['merges'])} merges in {out}")
 
 
 if __name__ == "__main__":

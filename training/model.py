@@ -10,6 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+STRETCH = 256  # queries of one piece of attention
+
+
 @dataclass(frozen=True)
 class Shape:
     vocab_size: int
@@ -81,7 +84,7 @@ class Decoder(nn.Module):
 
     def forward(self, ids: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """Normed hidden states; `logits` turns the ones that matter into scores."""
-        x = self.embed(ids).to(cos.dtype)
+        x = self.embed(ids)
         for block in self.blocks:
             x = block(x, cos, sin)
         return rms_norm(x, self.norm, self.shape.rms_norm_eps)
@@ -97,25 +100,25 @@ def _linear(width: int, out: int, zero: bool = False) -> nn.Linear:
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal attention. Up to 768 tokens the plain form is two to four times as fast on a CPU as the fused one."""
-    length = q.size(2)
-    if length > 768:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    scores = q @ k.transpose(-1, -2) * q.size(-1) ** -0.5
-    mask = torch.full((length, length), float("-inf"), dtype=scores.dtype).triu(1)
-    return torch.softmax(scores + mask, -1).to(v.dtype) @ v
+    """Causal attention, a stretch of queries at a time: on a CPU faster than the fused one."""
+    length, out = q.size(2), []
+    q, k = (q * q.size(-1) ** -0.5).to(v.dtype), k.to(v.dtype).transpose(-1, -2)
+    for start in range(0, length, STRETCH):
+        end = min(length, start + STRETCH)
+        scores = q[:, :, start:end] @ k[..., :end]
+        scores = scores + torch.full((end - start, end), float("-inf"), dtype=scores.dtype).triu(start + 1)
+        out.append(torch.softmax(scores, -1).to(v.dtype) @ v[:, :, :end])
+    return torch.cat(out, 2) if len(out) > 1 else out[0]
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    wide = x.float()
-    scaled = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
-    return (scaled * weight).to(x.dtype)
+    return F.rms_norm(x, (x.size(-1),), weight, eps)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """RoPE in the rotate-half convention of Hugging Face."""
-    first, second = x.chunk(2, -1)
-    return x * cos + torch.cat((-second, first), -1) * sin
+    """RoPE in the rotate-half convention of Hugging Face, in the precision of the table."""
+    first, second = x.to(cos.dtype).chunk(2, -1)
+    return torch.cat((first, second), -1) * cos + torch.cat((-second, first), -1) * sin
 
 
 def rope(shape: Shape, length: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

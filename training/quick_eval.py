@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from extras import _BUILTIN, REACT
 from gold import Desk, call
-from make_tokenizer import WEIGHTS_DIR
 from model import Decoder, Shape, rms_norm, rope, rotate
 from torch import Tensor
 
@@ -154,7 +153,7 @@ def main() -> None:
     parser.add_argument("--families", nargs="*")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    tokenizer = Tokenizer.load(WEIGHTS_DIR / "tokenizer.json")
+    tokenizer = Tokenizer.load(options.run / "tokenizer.json")
     model = Decoder(Shape(vocab_size=tokenizer.vocab_size))
     kept = torch.load(options.run / "last.pt", weights_only=True)
     model.load_state_dict({name: value.half().float() for name, value in kept["model"].items()})

@@ -1,10 +1,10 @@
 """Trains the nano model: endless dialogues, length buckets, Muon and AdamW. Knows no evaluation and no export.
 
-    python train.py --run runs/nano --steps 6000
+    python train.py --run runs/nano --steps 10000
 
 Two workers with one thread each share the weights: each takes its own half of a batch, then each updates half of the
 matrices from the sum of both gradients. They meet twice a step, so a busy machine costs little (threads of one process
-meet after every operation). Writes RUN/last.pt every few minutes and starts again from it; RUN/log.csv gets a line
+meet after every operation). Takes RUN/tokenizer.json, writes RUN/last.pt every few minutes and starts again from it; RUN/log.csv gets a line
 every 20 steps.
 """
 
@@ -23,7 +23,6 @@ import torch
 import torch.multiprocessing as mp
 import torch.nn.functional as F
 from dialogues import dialogue, tokens, twin
-from make_tokenizer import WEIGHTS_DIR
 from model import Decoder, Shape, rope
 from torch import Tensor
 
@@ -40,9 +39,9 @@ DECIDING, NAMING = 4.0, 2.0  # weights in the loss of an answer's first token, a
 Rows = list[tuple[list[int], list[bool]]]
 
 
-def batches(seed: int, rank: int, skip: int) -> Iterator[tuple[int, Rows]]:
+def batches(tokenizer: Tokenizer, seed: int, rank: int, skip: int) -> Iterator[tuple[int, Rows]]:
     """Padded length and rows, about `BATCH_TOKENS` together; short dialogues first."""
-    template = ChatTemplate(Tokenizer.load(WEIGHTS_DIR / "tokenizer.json"))
+    template = ChatTemplate(tokenizer)
     rng = random.Random(f"batches/{seed}/{rank}/{skip}")
     buckets: dict[int, Rows] = defaultdict(list)
     made = skip
@@ -66,7 +65,7 @@ def _most(rng: random.Random, made: int) -> int:
     """How many tasks a dialogue may have at this point of the training."""
     if made < SHORT_FIRST:
         return 1
-    return rng.choices((1, 2, 4, 6, 14), (45, 25, 25, 5, 0.8))[0]
+    return rng.choices((1, 2, 4, 6, 14), (50, 27, 19, 3, 0.5))[0]
 
 
 def tensors(length: int, rows: Rows, pad: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -107,11 +106,11 @@ class Worker:
     def __init__(self, rank: int, shared: Shared, barrier: Any, options: argparse.Namespace) -> None:
         self.rank, self.shared, self.barrier, self.options = rank, shared, barrier, options
         torch.manual_seed(options.seed)
-        tokenizer = Tokenizer.load(WEIGHTS_DIR / "tokenizer.json")
+        self.tokenizer = tokenizer = Tokenizer.load(options.run / "tokenizer.json")
         self.pad, self.assistant = tokenizer.special["<|pad|>"], tokenizer.special["<|assistant|>"]
         self.name = tokenizer.encode('{"name":"')[0]
         self.model = Decoder(Shape(vocab_size=tokenizer.vocab_size))
-        self.table = rope(self.model.shape, LONGEST, torch.bfloat16)
+        self.table = rope(self.model.shape, LONGEST, torch.float32)
         self.places: dict[str, slice] = {}
         at = 0
         for name, p in self.model.named_parameters():
@@ -198,7 +197,7 @@ class Worker:
 def work(rank: int, shared: Shared, barrier: Any, options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     worker = Worker(rank, shared, barrier, options)
-    source = batches(options.seed, rank, worker.step)
+    source = batches(worker.tokenizer, options.seed, rank, worker.step)
     started = saved = shown = time.monotonic()
     before, counts = worker.spent, shared.counts.sum(0)
     while worker.step < options.steps:
@@ -230,13 +229,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--steps", type=int, required=True)
-    parser.add_argument("--decay", type=float, default=0.4, help="share of the steps in which the rate falls")
-    parser.add_argument("--muon", type=float, default=0.02)
-    parser.add_argument("--adam", type=float, default=3e-3)
+    parser.add_argument("--decay", type=float, default=1.0, help="share of the steps in which the rate falls")
+    parser.add_argument("--muon", type=float, default=0.014)
+    parser.add_argument("--adam", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    options.run.mkdir(parents=True, exist_ok=True)
-    tokenizer = Tokenizer.load(WEIGHTS_DIR / "tokenizer.json")
+    tokenizer = Tokenizer.load(options.run / "tokenizer.json")
     size = sum(p.numel() for p in Decoder(Shape(vocab_size=tokenizer.vocab_size)).parameters())
     context = mp.get_context("spawn")
     shared, barrier = Shared(size), context.Barrier(WORKERS, timeout=300)

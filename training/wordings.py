@@ -5,10 +5,13 @@ from __future__ import annotations
 import random
 from functools import lru_cache
 
+from stories import SCENES, scene
+
 from aios.eval.workload.families import Draw
 from aios.eval.workload.phrasings import TABLES, Wording, expand, wordings
 
-SHARE = 0.35  # of the wordings drawn in training
+SHARE = 0.4  # of the wordings drawn in training
+STORIES = 0.25  # of the sums
 
 MORE: dict[str, dict[str, list[str]]] = {
     "arithmetic": {
@@ -302,6 +305,8 @@ class WideDraw(Draw):
 
     def wording(self, table: str, kind: str | None = None) -> Wording:
         usual = super().wording(table, kind)
+        if table == "arithmetic" and usual.kind in SCENES and self.rng.random() < STORIES:
+            return Wording(scene(self.rng, usual.kind), usual.kind)
         extra = more(table, usual.kind)
         if not extra or self.rng.random() > SHARE:
             return usual
