@@ -232,24 +232,29 @@ async def over_http(rounds: int, number: int) -> dict[str, float]:
 
 
 async def streaming(rounds: int, number: int) -> dict[str, float]:
-    """µs of CPU for each streamed token passed through, each in a packet of its own."""
-    costs: list[float] = []
+    """µs of CPU for each streamed token passed through, each in a packet of its own; beside a bare pipe's, in turn."""
     short, long = TOKENS
     async with (
         helper("stub", str(short), str(GAP_MS)) as few,
         helper("stub", str(long), str(GAP_MS)) as many,
         kernel_up(_config(few)) as brief,
         kernel_up(_config(many)) as lengthy,
+        helper("pipe", str(few.port)) as brief_pipe,
+        helper("pipe", str(many.port)) as lengthy_pipe,
     ):
+        seen: dict[str, list[float]] = {"pipe": [], "kernel": []}
         for _ in range(rounds + 1):
-            each = [await _stream_cost(kernel, number) for kernel in (brief, lengthy)]
-            costs.append((each[1] - each[0]) / (long - short))
-    return {"token_us": round(statistics.median(costs[1:]), 1), "tokens": long - short, "gap_ms": GAP_MS}
+            for name, pair in (("pipe", (brief_pipe, lengthy_pipe)), ("kernel", (brief, lengthy))):
+                each = [await _stream_cost(server, number) for server in pair]
+                seen[name].append((each[1] - each[0]) / (long - short))
+    ratio = statistics.median(k / p for k, p in zip(seen["kernel"][1:], seen["pipe"][1:], strict=True))
+    token, pipe = (round(statistics.median(seen[name][1:]), 1) for name in ("kernel", "pipe"))
+    return {"token_us": token, "pipe_us": pipe, "ratio": round(ratio, 2), "tokens": long - short, "gap_ms": GAP_MS}
 
 
-async def _stream_cost(kernel: Measured, number: int) -> float:
-    asks = [request(kernel.port, kernel.key, is_streamed=True)] * CONNECTIONS
-    return await kernel.cost(lambda: ask_all(kernel.port, asks, number // CONNECTIONS), number)
+async def _stream_cost(server: Measured, number: int) -> float:
+    asks = [request(server.port, server.key, is_streamed=True)] * CONNECTIONS
+    return await server.cost(lambda: ask_all(server.port, asks, number // CONNECTIONS), number)
 
 
 # ── a thousand agents ──
@@ -305,7 +310,8 @@ def table(figures: dict[str, Any]) -> str:
         http, stream, idle = figures["http"], figures["stream"], figures["idle"]
         lines += [
             f"{'through HTTP':<24} {http['kernel_us']:>8} µs, {http['ratio']} of a plain proxy's {http['proxy_us']} µs",
-            f"{'streamed token':<24} {stream['token_us']:>8} µs",
+            f"{'streamed token':<24} {stream['token_us']:>8} µs, {stream['ratio']} of a bare pipe's"
+            f" {stream['pipe_us']} µs",
         ]
         lines += [
             f"{size + ' agents':<24} {each['seconds']:>8} s, {each['cpu_us_per_call']} µs a call,"

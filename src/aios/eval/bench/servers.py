@@ -1,6 +1,7 @@
-"""Two small servers to measure against, each a process of its own: a model that answers at once, and a plain proxy.
+"""Small servers to measure against, each a process of its own: a model that answers at once, a proxy, a pipe.
 
-Knows nothing of the kernel. `python -m aios.eval.bench.servers stub TOKENS GAP_MS | proxy PORT`; prints its port.
+Knows nothing of the kernel. `python -m aios.eval.bench.servers stub TOKENS GAP_MS | proxy PORT | pipe PORT`; prints its
+port.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import httptools
@@ -106,10 +108,51 @@ async def proxy(upstream: int) -> None:
         await asyncio.Event().wait()
 
 
+class Pipe(asyncio.Protocol):
+    """One end of a connection that goes on to another server: bytes out as they came in, and nothing read."""
+
+    def __init__(self, upstream: int = 0) -> None:
+        self._upstream = upstream
+        self._early: list[bytes] = []
+        self._other: Pipe | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.transport = transport
+        if self._upstream:
+            self._joining = asyncio.ensure_future(self._join())
+
+    async def _join(self) -> None:
+        _, other = await asyncio.get_running_loop().create_connection(Pipe, "127.0.0.1", self._upstream)
+        self._other, other._other = other, self
+        for data in self._early:
+            other.transport.write(data)
+
+    def data_received(self, data: bytes) -> None:
+        if self._other is None:
+            self._early.append(data)
+        else:
+            self._other.transport.write(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._other is not None:
+            self._other.transport.close()
+
+
+async def pipe(upstream: int) -> None:
+    """What reading and writing a packet costs with Python between, and nothing else."""
+    server = await asyncio.get_running_loop().create_server(lambda: Pipe(upstream), "127.0.0.1", 0, backlog=4096)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+
 def main(arguments: list[str]) -> None:
     kind, *numbers = arguments
-    work: Any = proxy(int(numbers[0])) if kind == "proxy" else stub(int(numbers[0]), float(numbers[1]) / 1e3)
-    uvloop.run(work)
+    work: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
+        "stub": lambda: stub(int(numbers[0]), float(numbers[1]) / 1e3),
+        "proxy": lambda: proxy(int(numbers[0])),
+        "pipe": lambda: pipe(int(numbers[0])),
+    }
+    uvloop.run(work[kind]())
 
 
 if __name__ == "__main__":
