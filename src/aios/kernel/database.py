@@ -263,9 +263,15 @@ class Database:
         if found != ["ok"]:
             raise KernelFault(f"{self.path} is damaged: {'; '.join(found)}")
 
+    @property
+    def can_write(self) -> bool:
+        """Whether a write would be taken now: False while the disk is full, and for good after a failed fsync."""
+        return not (self._is_full or self._is_closed or self._poison is not None)
+
     def statistics(self) -> dict[str, Any]:
         return {
             "mode": "durable" if self.is_durable else "fast",
+            "can_write": self.can_write,
             "groups": self.num_groups,
             "jobs": self.num_jobs,
             "waiting": self._queue.qsize(),

@@ -402,6 +402,11 @@ class Kernel:
     def visible(self, principal: Principal, *, ended: bool = False) -> list[Process]:
         return self.control.visible(principal, ended=ended)
 
+    @property
+    def can_write(self) -> bool:
+        """Whether calls can be recorded now: False while the disk is full, and for good after a failed fsync."""
+        return self.database.can_write
+
     def statistics(self) -> dict[str, Any]:
         """Plain numbers for metrics, `top` and tests."""
         return {
