@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct, field
 
+from .choices import choices_at, place_of
 from .errors import BadRequest, NotFound
 from .messages import Generation, Message, ToolSpec
 
@@ -397,28 +398,21 @@ def convert_args(spec: CallSpec, raw: Any) -> Args:
     try:
         return msgspec.convert(raw, spec.args)
     except msgspec.ValidationError as error:
-        raise BadRequest(explain(error, spec.args), code="bad_arguments", param=_path(error)) from None
+        raise bad_arguments(error, spec.args) from None
 
 
-def decode_args(spec: CallSpec, body: bytes) -> Args:
-    """`body` (JSON text; empty means `{}`) as the argument struct of `spec`. Raises BadRequest."""
-    try:
-        return msgspec.json.decode(body or b"{}", type=spec.args)
-    except msgspec.ValidationError as error:
-        raise BadRequest(explain(error, spec.args), code="bad_arguments", param=_path(error)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRequest(f"the body is not valid JSON: {error}", code="invalid_json") from None
+def bad_arguments(error: msgspec.ValidationError, kind: type[Struct]) -> BadRequest:
+    """What a caller hears of arguments that are no `kind`."""
+    return BadRequest(explain(error, kind), code="bad_arguments", param=place_of(error))
 
 
 def explain(error: msgspec.ValidationError, kind: type[Struct]) -> str:
-    """msgspec's message, with the nearest known field added when a field is unknown."""
+    """msgspec's message, with the nearest known field when one is unknown, and the words a place may hold."""
     text = str(error)
     if "unknown field `" in text:
         word = text.split("unknown field `", 1)[1].split("`", 1)[0]
         return f"Object contains unknown field `{word[:100]}`" + nearest(word, kind.__struct_encode_fields__)
-    return text[:500]
-
-
-def _path(error: msgspec.ValidationError) -> str | None:
-    text = str(error)
-    return text.rsplit("at `$.", 1)[1].rstrip("`") if "at `$." in text else None
+    text = text[:500]
+    if words := choices_at(kind, place_of(error) or ""):
+        text += f"; it must be {' or '.join(map(repr, words))}"
+    return text
