@@ -16,6 +16,7 @@ from journal_world import call_of, ended, in_child, journal_of, opened, recorded
 
 from aios.abi.errors import Stopping
 from aios.kernel.database import Database, rows
+from aios.kernel.database.fold import fold
 
 pytestmark = pytest.mark.anyio
 
@@ -148,9 +149,9 @@ async def test_a_sync_that_failed_while_the_log_was_folded_poisons_too(
             real.close()
 
     database = Database.open(tmp_path / "aios.db", durable=True)
-    real = database._folder
-    monkeypatch.setattr(database, "_folder", Broken())
-    database._fold_once(apsw.SQLITE_CHECKPOINT_PASSIVE)
+    real = database._folder._connection
+    monkeypatch.setattr(database._folder, "_connection", Broken())
+    fold(database._folder._connection, database._health)
     with pytest.raises(Stopping, match="nothing more is accepted"):
         await database.run(lambda c: None)
     database.close()
@@ -168,7 +169,7 @@ async def test_refused_ends_keep_their_order_and_are_written_with_the_next_group
         def full(_: object) -> None:
             raise apsw.FullError("database or disk is full")
 
-        monkeypatch.setattr(database, "_together", full)
+        monkeypatch.setattr(database._writer, "_together", full)
         for call in calls:
             assert isinstance(await told(lambda then, c=call: journal.close(ended(c, said(c.id)), then)), Stopping)
         monkeypatch.undo()

@@ -288,7 +288,13 @@ async def test_paths_that_lead_out_are_refused_by_every_call(world: World) -> No
                 await world.call(args)
         with pytest.raises(BadRequest):
             await world.storage.read_text("o", "a", path)
-    assert {path.name for path in world.home.iterdir()} <= {"aios.db", "aios.db-wal", "aios.db-shm", "kernel.lock"}
+    assert {path.name for path in world.home.iterdir()} <= {
+        "aios.db",
+        "aios.db-wal",
+        "aios.db-shm",
+        "kernel.lock",
+        "reserve",
+    }
 
 
 @pytest.mark.parametrize("seed", range(3))
