@@ -32,6 +32,9 @@ DISCARD = 8
 """A body beyond its bound is read to its end and thrown away, up to so many times the bound: a client that still
 writes would otherwise lose the answer that says why."""
 
+ONCE = (b"host", b"authorization", b"x-api-key", b"idempotency-key", b"content-length", b"x-aios-timeout")
+"""Headers that say one thing: of two, whoever stands between could have meant the other."""
+
 MAX_VALUES = 200_000
 """Commas in a body. A few megabytes of the smallest values would keep the loop busy with parsing for seconds."""
 
@@ -60,6 +63,19 @@ class Exchange:
     def header(self, name: bytes) -> str | None:
         value = self.headers.get(name)
         return None if value is None else value.decode("latin-1")
+
+    def check_headers(self) -> None:
+        """Raise BadRequest when a header that says one thing is there twice."""
+        given = self.scope["headers"]
+        if len(given) == len(self.headers):
+            return
+        names = [name for name, _ in given]
+        for name in ONCE:
+            if names.count(name) > 1:
+                title = name.decode().title()
+                raise BadRequest(
+                    f"the header {title} is there twice; send it once", code="repeated_header", param=title
+                )
 
     @property
     def query(self) -> dict[str, str]:
