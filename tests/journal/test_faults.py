@@ -44,11 +44,12 @@ async def main(home):
         assert isinstance(error, Stopping) and error.code == "storage_full" and error.retry_after, repr(error)
         assert "free some space" in error.message
         assert journal.find("o", "a", "refused") is None
-        assert isinstance(await told(lambda then: journal.close(ended(first, said("kept")), then)), Stopping)
+        assert not database.can_write
+        await closed(journal, ended(first, said("kept")))
         assert journal.find("o", "a", "first").result == said("kept")
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         await recorded(journal, call_of(args=big(), key="taken"))
-        assert not database.statistics()["is_full"]
+        assert database.can_write
         database.check_integrity()
     with opened(home) as database:
         journal = journal_of(database)

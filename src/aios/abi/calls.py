@@ -146,9 +146,15 @@ class StoList(Args, frozen=True):
 
 
 class StoClear(Args, frozen=True):
-    """A file or a folder and all beneath it; into the trash of the agent, not out of the world."""
+    """A file or a folder and all beneath it; into the trash of the agent, not out of the world.
+
+    With `trash`, what was cleared at `path` and beneath it before leaves the trash for good, every version of it; what
+    is not in the trash stays. "." is all of the trash. That makes room and cannot be undone: it is for people, whose
+    keys are no process's.
+    """
 
     path: Path
+    trash: bool = False
 
 
 class Version(Result, frozen=True):
@@ -312,6 +318,7 @@ class CallSpec(Struct, frozen=True):
 
     `is_repeatable`: after a crash the kernel may run it again, since a second run changes nothing more.
     `is_wait`: it only waits for what others do, so it has no time-out of the kernel's and holds up no stop.
+    `frees`: it makes room, so it is carried out on a full disk too.
     """
 
     name: str
@@ -323,6 +330,7 @@ class CallSpec(Struct, frozen=True):
     is_repeatable: bool = True
     is_streamed: bool = False
     is_wait: bool = False
+    frees: bool = False
 
 
 R, W, P = Effect.READ, Effect.WRITE, Effect.PURE
@@ -341,12 +349,20 @@ _ROWS = [
     CallSpec("mem_read", "memory", MemId, Entry, R, "Read one entry of the agent's memory."),
     CallSpec("mem_search", "memory", MemSearch, Entries, R, "Find the k entries that fit a query best, best first."),
     CallSpec("mem_list", "memory", MemList, Entries, R, "List entries, newest first; `after` is the last id seen."),
-    CallSpec("mem_clear", "memory", MemClear, Count, W, "Forget one entry, or all of them."),
+    CallSpec("mem_clear", "memory", MemClear, Count, W, "Forget one entry, or all of them.", frees=True),
     CallSpec("sto_create", "storage", StoCreate, Version, W, "Make an empty file or a folder."),
     CallSpec("sto_write", "storage", StoWrite, Version, W, "Write a file whole; each write is a new version."),
     CallSpec("sto_read", "storage", StoRead, File, R, "Read a file, the newest version unless one is named."),
     CallSpec("sto_list", "storage", StoList, Listing, R, "List what is in a folder of the agent's storage."),
-    CallSpec("sto_clear", "storage", StoClear, Count, W, "Move a file or folder to the trash."),
+    CallSpec(
+        "sto_clear",
+        "storage",
+        StoClear,
+        Count,
+        W,
+        "Move a file or folder to the trash, or what is there out of it for good.",
+        frees=True,
+    ),
     CallSpec("tool_list", "tool", ToolList, Tools, R, "List the tools the caller may run, with their schemas."),
     CallSpec("tool_run", "tool", ToolRun, ToolResult, W, "Check the arguments and run a tool.", is_repeatable=False),
     CallSpec("acc_check", "kernel", AccCheck, Verdict, R, "Ask whether a call would be allowed, without making it."),
