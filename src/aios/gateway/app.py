@@ -22,7 +22,7 @@ from starlette.types import ASGIApp
 from aios.abi.errors import AiosError, BadRequest, Denied, KernelFault, NotFound
 
 from . import events, native, openai, openapi
-from .errors import error_body, refuse
+from .errors import error_body, error_headers, refuse
 from .exchange import JSON, Exchange, Receive, Scope, Send, encode
 from .host import LocalNames, host_of
 
@@ -58,7 +58,7 @@ def _routes() -> list[Route]:
         ("GET", "/aios/v1/processes", native.list_processes),
         ("GET", "/aios/v1/processes/{pid}", native.get_process),
         ("POST", "/aios/v1/processes/{pid}/signal", native.signal_process),
-        ("GET", "/aios/v1/events", events.stream_events),
+        ("GET", "/aios/v1/events", events.Streams().answer),
         ("GET", "/aios/v1/cores", native.list_cores),
         ("GET", "/aios/v1/keys", native.list_keys),
         ("POST", "/aios/v1/keys", native.mint_key),
@@ -82,9 +82,13 @@ async def healthz(exchange: Exchange) -> None:
 
 
 async def readyz(exchange: Exchange) -> None:
-    """The kernel takes calls."""
-    is_ready = exchange.kernel.is_ready
-    await exchange.reply(200 if is_ready else 503, encode({"status": "ready" if is_ready else "stopping"}), JSON)
+    """The kernel takes calls, and can record them."""
+    fault = await exchange.kernel.why_not_ready()
+    if fault is None:
+        await exchange.reply_json({"status": "ready"})
+    else:
+        body = encode({"status": fault.code, "why": fault.message})
+        await exchange.reply(503, body, JSON, error_headers(fault))
 
 
 async def metrics(exchange: Exchange) -> None:

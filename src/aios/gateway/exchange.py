@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from aios.abi.errors import AiosError, BadRequest, Cancelled, TooLarge
+from aios.abi.errors import AiosError, BadRequest, Cancelled, Denied, TooLarge
 
 if TYPE_CHECKING:
     from aios.kernel import Kernel, Principal, Syscall
@@ -98,6 +98,12 @@ class Exchange:
             return self.header(b"x-api-key")
         scheme, _, key = value.decode("latin-1").partition(" ")
         return key.strip() if scheme.lower() == "bearer" else None
+
+    def check_admin(self) -> None:
+        """Raise Denied for every key but an admin's."""
+        if not self.principal.is_admin:
+            why = "only an admin key may do this; 'aios up' writes one to $AIOS_HOME/admin.key"
+            raise Denied(why, code="admin_only")
 
     def idempotency_key(self) -> str | None:
         key = self.header(b"idempotency-key")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 from msgspec import Meta, Struct
 
 from aios.abi.calls import Args, CallSpec, Name, ProcList, ProcSignal, convert_args, spec_of
-from aios.abi.errors import AiosError, BadRequest, Denied, NotFound
+from aios.abi.errors import AiosError, BadRequest, NotFound
 from aios.abi.messages import Chunk
 
 from .body import read_args
@@ -131,18 +131,13 @@ class MintedKey(Struct):
     agent: str
 
 
-def _admin_only(exchange: Exchange) -> None:
-    if not exchange.principal.is_admin:
-        raise Denied("only an admin key may do this; 'aios up' writes one to $AIOS_HOME/admin.key", code="admin_only")
-
-
 async def list_keys(exchange: Exchange) -> None:
-    _admin_only(exchange)
+    exchange.check_admin()
     await exchange.reply_json({"keys": exchange.kernel.access.keys()})
 
 
 async def mint_key(exchange: Exchange) -> None:
-    _admin_only(exchange)
+    exchange.check_admin()
     wanted = read_args(await exchange.body(), NewKey)
     agent = wanted.agent or wanted.name
     key_id, key = exchange.kernel.access.mint(owner=exchange.principal.owner, agent=agent, name=wanted.name)
@@ -151,7 +146,7 @@ async def mint_key(exchange: Exchange) -> None:
 
 
 async def revoke_key(exchange: Exchange, id: str) -> None:
-    _admin_only(exchange)
+    exchange.check_admin()
     exchange.kernel.access.revoke(id)
     await exchange.kernel.access.settled()
     await exchange.reply_json({})

@@ -10,6 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import apsw
 import msgspec
 
 from aios.abi.calls import CALLS, Args, CallSpec, Effect, LLMGenerate, ProcessInfo, spec_of
@@ -48,6 +49,7 @@ OnChunk = Callable[[Chunk], None]
 MAX_ANSWERS = 4096
 """Calls of the kernel itself at once: they take no time, but for those that wait for a process to end."""
 HOUSE_SECONDS = 300.0
+UNWRITABLE = "the disk of the kernel's home is full or fails, and nothing can be recorded; the kernel's log says more"
 
 
 class Kernel:
@@ -153,6 +155,20 @@ class Kernel:
             max_waiting=settings.max_waiting,
             is_held=name != "kernel",
         )
+
+    async def why_not_ready(self) -> Stopping | None:
+        """What keeps calls from being taken or recorded; None when nothing does. After a write has failed the store
+        is tried again, since those who ask may send no calls until then."""
+        if not self.is_ready:
+            return Stopping("the kernel is stopping", retry_after=5)
+        seen = self.database.statistics()
+        if seen["is_full"] or seen["is_poisoned"]:
+            try:
+                await self.database.run(_write_something)
+            except AiosError as error:
+                # Its message names the home, and these pages are shown to everybody.
+                return Stopping(UNWRITABLE, code=error.code, retry_after=error.retry_after)
+        return None
 
     # ── submit ──
 
@@ -460,6 +476,12 @@ class Kernel:
 
     async def _close_rooms(self) -> None:
         await self._closers.aclose()
+
+
+def _write_something(connection: apsw.Connection) -> None:
+    """Writes the file's first page as it is."""
+    [[version]] = connection.execute("PRAGMA user_version")
+    connection.execute(f"PRAGMA user_version={version}")
 
 
 def _is_journalled(call: Syscall) -> bool:
