@@ -79,7 +79,10 @@ SCENES: dict[str, list[str]] = {
     "square": ["A square {y} has sides of {a}. What is its area?", "{a} rows of {a} {x}. How many {x}?"],
     "half": ["{w} gives away half of {a} {x}. How many is that?", "Half of the {a} {x} are gone. How many?"],
     "double": ["{w} has {a} {x} and gets as many again. How many now?", "Twice as many as {a} {x} is how many?"],
-    "mod": ["{a} {x} go into {ys} of {b}. How many {x} are left over?", "{w} deals {a} {x} to {b} people. What is left over?"],
+    "mod": [
+        "{a} {x} go into {ys} of {b}. How many {x} are left over?",
+        "{w} deals {a} {x} to {b} people. What is left over?",
+    ],
 }
 
 
