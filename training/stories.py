@@ -1,7 +1,7 @@
 """Word problems for training alone: the same sum in many scenes, with things and names drawn anew each time.
 
-A fifth of the arithmetic wordings are held out by whole rows, so a model must read a scene, not know it by heart. None of
-these scenes is one of `phrasings`.
+A fifth of the arithmetic wordings are held out by whole rows, so a model must read a scene, not know it by heart. None
+of these scenes is one of `phrasings`.
 """
 
 from __future__ import annotations
