@@ -173,6 +173,21 @@ async def test_killing_a_process_cancels_its_calls_and_revokes_its_key() -> None
             kernel.submit(ann, "llm_generate", ask())
 
 
+async def test_an_ended_process_can_be_neither_signalled_nor_reordered_and_the_error_says_so() -> None:
+    async with booted() as kernel:
+        admin = principal(kernel, "admin", is_admin=True)
+        pid = (await kernel.call(admin, "proc_spawn", abi.ProcSpawn(agent="ann"))).pid
+        await kernel.call(admin, "proc_signal", abi.ProcSignal(pid=pid, signal="exit", code=3))
+        for signal in ("stop", "cont", "kill", "exit"):
+            with pytest.raises(Conflict, match=f"process {pid} has ended with exit code 3") as caught:
+                await kernel.call(admin, "proc_signal", abi.ProcSignal(pid=pid, signal=signal))
+            assert (caught.value.status, caught.value.code, caught.value.param) == (409, "process_ended", "pid")
+        with pytest.raises(Conflict, match="has ended"):
+            await kernel.call(admin, "proc_nice", abi.ProcNice(pid=pid, nice=5))
+        assert kernel.processes.get(pid).nice == 0
+        assert (await kernel.call(admin, "proc_wait", abi.ProcWait(pid=pid))).exit_code == 3
+
+
 async def test_a_stopped_process_waits_and_goes_on_when_continued() -> None:
     async with booted() as kernel:
         admin = principal(kernel, "admin", is_admin=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from aios.abi.errors import Conflict, NotFound
 
@@ -35,6 +35,13 @@ class Principal:
     pid: int | None = None
     is_admin: bool = False
     key_id: str = ""
+
+
+class Place(NamedTuple):
+    """An agent, which is an owner's agent: the only entries and files that a call can reach are those of its own."""
+
+    owner: str
+    agent: str
 
 
 @dataclass(slots=True, eq=False)
@@ -139,6 +146,19 @@ class ProcessTable:
         process = self._live.get(pid) or self._ended.get(pid)
         if process is None:
             raise NotFound(f"there is no process {pid}; 'aios ps' lists them", code="no_such_process", param="pid")
+        return process
+
+    def live(self, pid: int) -> Process:
+        """As `get`, for those who want to change it. Raises Conflict when it has ended."""
+        process = self.get(pid)
+        if process.state is ProcessState.ENDED:
+            code = "" if process.exit_code is None else f" with exit code {process.exit_code}"
+            raise Conflict(
+                f"process {pid} has ended{code}: there is nothing left to signal or to reorder; 'aios ps' lists those "
+                "that run",
+                code="process_ended",
+                param="pid",
+            )
         return process
 
     def end(self, process: Process, wall: float, code: int | None = None) -> None:
