@@ -17,10 +17,11 @@ from aios.abi.tools import ToolManifest
 from ..clock import Clock
 from ..config import ConfigError, ToolSection
 from ..syscall import Syscall
+from . import scratch
 from .base import Caller, Files, Notes, Tool
+from .module import Module, WorkerTool
 from .registry import Registry
 from .trusted import Handler, TrustedTool, builtin_tools
-from .worker import Module, WorkerTool
 
 log = logging.getLogger("aios.tool")
 _SLOT = "tools"
@@ -62,6 +63,7 @@ class ToolManager:
         for module in self._modules:
             if not module.path.is_file():
                 raise ConfigError(f"[[tool]] module: there is no file {module.path}")
+        await asyncio.to_thread(scratch.sweep)
         await self._refresh()
 
     async def close(self) -> None:
