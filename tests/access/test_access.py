@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import stat
@@ -9,10 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
-from aios.abi.calls import CALLS, CallSpec, Effect, Empty, ProcNice, ProcSignal, ProcSpawn, ProcWait
-from aios.abi.errors import AiosError, Denied, NotFound, Unauthorized
+from aios.abi.calls import CALLS, CallSpec, Effect, Empty, ProcNice, ProcSignal, ProcSpawn, ProcWait, StoClear
+from aios.abi.errors import AiosError, Denied, NotFound, Stopping, Unauthorized
 from aios.kernel.access import RULES, AccessManager
 from aios.kernel.database import Database, HomeError, value
 from aios.kernel.process import Principal, ProcessTable
@@ -49,6 +51,33 @@ def test_keys_outlive_a_restart_and_are_nowhere_written(tmp_path: Path) -> None:
     assert all(text.encode() not in path.read_bytes() for path in tmp_path.iterdir())
     database = Database.open(tmp_path / "aios.db")
     assert AccessManager(database).authenticate(text).agent == "a"
+    database.close()
+
+
+@pytest.mark.parametrize("is_revoked", [False, True], ids=["minted", "revoked"])
+def test_what_the_disk_refused_is_written_before_it_is_said_to_be_settled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_revoked: bool
+) -> None:
+    def full(*_: object) -> None:
+        raise apsw.FullError("database or disk is full")
+
+    database = Database.open(tmp_path / "aios.db")
+    access = AccessManager(database)
+    key_id, _ = access.mint(owner="o", agent="a")
+    asyncio.run(access.settled())
+    with monkeypatch.context() as patch:
+        patch.setattr(database._writer, "_together", full)
+        if is_revoked:
+            access.revoke(key_id)
+        else:
+            key_id, _ = access.mint(owner="o", agent="b")
+        with pytest.raises(Stopping):
+            asyncio.run(access.settled())
+    asyncio.run(access.settled())
+    database.close()
+    database = Database.open(tmp_path / "aios.db")
+    infos = AccessManager(database).keys()
+    assert any(info.id == key_id for info in infos) is not is_revoked
     database.close()
 
 
@@ -188,6 +217,14 @@ def allows(access: AccessManager, principal: Principal, name: str, args: Any) ->
     except Denied:
         return False
     return True
+
+
+def test_a_process_may_fill_the_trash_and_only_a_person_empties_it(access: AccessManager) -> None:
+    agent, person = Principal("o", "a", 1), Principal("o", "a")
+    assert allows(access, agent, "sto_clear", StoClear(path="notes"))
+    assert allows(access, person, "sto_clear", StoClear(path="notes", trash=True))
+    with pytest.raises(Denied, match=r"gone for good.*aios keys new NAME --agent a"):
+        access.check(agent, CALLS["sto_clear"], StoClear(path="notes", trash=True), World().table)
 
 
 def test_a_process_that_is_not_there_is_not_found(access: AccessManager) -> None:
