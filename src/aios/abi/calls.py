@@ -146,12 +146,9 @@ class StoList(Args, frozen=True):
 
 
 class StoClear(Args, frozen=True):
-    """A file or a folder and all beneath it; into the trash of the agent, not out of the world.
-
-    With `trash`, what was cleared at `path` and beneath it before leaves the trash for good, every version of it; what
-    is not in the trash stays. "." is all of the trash. That makes room and cannot be undone: it is for people, whose
-    keys are no process's.
-    """
+    """A file or a folder and all beneath it; into the trash of the agent, not out of the world. With `trash`, what
+    was cleared there before leaves the trash for good, all versions of it ("." is all of the trash); what is not in
+    the trash stays. That makes room and cannot be undone, so it takes a key that is no process's."""
 
     path: Path
     trash: bool = False
@@ -204,7 +201,10 @@ class ToolInfo(Result, frozen=True):
 
 
 class Tools(Result, frozen=True):
+    """`problems`, told to admins only: files of tools that do not load, and why."""
+
     tools: list[ToolInfo]
+    problems: dict[str, str] = field(default_factory=dict)
 
 
 class ToolResult(Result, frozen=True):

@@ -198,14 +198,8 @@ class Exchange:
 
     async def outcome(self, call: Syscall) -> Any:
         """The call's result. A client that leaves meanwhile has cancelled its call, unless that has a key."""
-        assert call.future is not None
         with Watch(self, lambda: self.kernel.cancel(call)):
-            try:
-                # A call with a key may have other listeners: its future is theirs too.
-                return await (asyncio.shield(call.future) if call.is_detached else call.future)
-            except asyncio.CancelledError:
-                self.kernel.cancel(call)
-                raise
+            return await self.kernel.wait(call)
 
 
 class Watch:

@@ -5,7 +5,6 @@ Knows nothing about what the settings do; each room takes its own section.
 
 from __future__ import annotations
 
-import os
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from msgspec import Meta, Struct, field
 from aios.abi.calls import nearest
 from aios.abi.choices import choices_at, place_of
 from aios.abi.errors import BadRequest
+from aios.abi.home import home_path
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 CoreName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -115,11 +115,6 @@ FOREIGN_KEYS = {"nano": ("base_url", "model", "api_key_env", "context_length"), 
 """Keys of other kinds of core: one that would be ignored is a mistake worth telling."""
 
 DEFAULT_CORES = [CoreSection(name="nano", kind="nano", slots=8)]
-
-
-def home_path() -> Path:
-    """`$AIOS_HOME`, else `~/.aios`."""
-    return Path(os.environ.get("AIOS_HOME") or Path.home() / ".aios").expanduser()
 
 
 def load(path: Path | None = None, *, home: Path | None = None) -> Config:

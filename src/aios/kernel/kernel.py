@@ -10,7 +10,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import apsw
 import msgspec
 
 from aios.abi.calls import CALLS, Args, CallSpec, Effect, LLMGenerate, ProcessInfo, spec_of
@@ -49,6 +48,9 @@ OnChunk = Callable[[Chunk], None]
 MAX_ANSWERS = 4096
 """Calls of the kernel itself at once: they take no time, but for those that wait for a process to end."""
 HOUSE_SECONDS = 300.0
+LOST_KEY_SECONDS = 7 * 86_400.0
+"""So long after it was made, the key of a process that vanished with an earlier kernel still works: its program may
+run. How long answers are kept is another matter, and configured."""
 UNWRITABLE = "the disk of the kernel's home is full or fails, and nothing can be recorded; the kernel's log says more"
 
 
@@ -161,10 +163,9 @@ class Kernel:
         is tried again, since those who ask may send no calls until then."""
         if not self.is_ready:
             return Stopping("the kernel is stopping", retry_after=5)
-        seen = self.database.statistics()
-        if seen["is_full"] or seen["is_poisoned"]:
+        if not self.can_write:
             try:
-                await self.database.run(_write_something)
+                await self.database.try_write()
             except AiosError as error:
                 # Its message names the home, and these pages are shown to everybody.
                 return Stopping(UNWRITABLE, code=error.code, retry_after=error.retry_after)
@@ -408,7 +409,7 @@ class Kernel:
         with contextlib.suppress(AiosError):  # a full disk is told to those who write
             await self.journal.purge(wall)
         alive = {process.pid for process in self.processes.list()}
-        self.access.purge(wall - self.config.journal.keep, alive)
+        self.access.purge(wall - LOST_KEY_SECONDS, alive)
 
     # ── looking ──
 
@@ -476,12 +477,6 @@ class Kernel:
 
     async def _close_rooms(self) -> None:
         await self._closers.aclose()
-
-
-def _write_something(connection: apsw.Connection) -> None:
-    """Writes the file's first page as it is."""
-    [[version]] = connection.execute("PRAGMA user_version")
-    connection.execute(f"PRAGMA user_version={version}")
 
 
 def _is_journalled(call: Syscall) -> bool:

@@ -254,11 +254,9 @@ class AsyncCalls(ABC):
     ) -> calls.Count:
         """Move a file or folder to the trash, or what is there out of it for good.
 
-        A file or a folder and all beneath it; into the trash of the agent, not out of the world.
-        
-        With `trash`, what was cleared at `path` and beneath it before leaves the trash for good, every version of it; what
-        is not in the trash stays. "." is all of the trash. That makes room and cannot be undone: it is for people, whose
-        keys are no process's.
+        A file or a folder and all beneath it; into the trash of the agent, not out of the world. With `trash`, what
+        was cleared there before leaves the trash for good, all versions of it ("." is all of the trash); what is not in
+        the trash stays. That makes room and cannot be undone, so it takes a key that is no process's.
         """
         sent: dict[str, Any] = {"path": path, "trash": trash}
         return await self._call(calls.Count, "sto_clear", sent, idempotency_key, timeout)
@@ -600,11 +598,9 @@ class Calls(ABC):
     ) -> calls.Count:
         """Move a file or folder to the trash, or what is there out of it for good.
 
-        A file or a folder and all beneath it; into the trash of the agent, not out of the world.
-        
-        With `trash`, what was cleared at `path` and beneath it before leaves the trash for good, every version of it; what
-        is not in the trash stays. "." is all of the trash. That makes room and cannot be undone: it is for people, whose
-        keys are no process's.
+        A file or a folder and all beneath it; into the trash of the agent, not out of the world. With `trash`, what
+        was cleared there before leaves the trash for good, all versions of it ("." is all of the trash); what is not in
+        the trash stays. That makes room and cannot be undone, so it takes a key that is no process's.
         """
         sent: dict[str, Any] = {"path": path, "trash": trash}
         return self._call(calls.Count, "sto_clear", sent, idempotency_key, timeout)

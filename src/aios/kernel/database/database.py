@@ -24,7 +24,7 @@ from .query import Job, rows
 from .readers import SlowReads
 from .reserve import Reserve
 from .schema import MIGRATIONS, migrate
-from .writer import Item, Writer
+from .writer import Item, Writer, rewrite_first_page
 
 T = TypeVar("T")
 
@@ -170,6 +170,10 @@ class Database:
     def can_write(self) -> bool:
         """Whether a write would be taken now: False while the disk is full, and for good after a failed fsync."""
         return self._health.can_write
+
+    async def try_write(self) -> None:
+        """Write something, though it changes nothing. Raises what keeps the store from being written."""
+        await self.run(rewrite_first_page)
 
     def check_integrity(self) -> None:
         """Raises KernelFault with what SQLite finds wrong."""

@@ -104,7 +104,7 @@ class Writer:
             try:
                 return self._queue.get(timeout=LOOK_AGAIN)
             except Empty:
-                self._regain()
+                self._commit([Item(rewrite_first_page, None, None)])
         return self._queue.get()
 
     def _refuse_all(self, group: list[Item], is_last: bool) -> None:
@@ -219,6 +219,12 @@ class Writer:
             fault = KernelFault(f"the store could not carry this out: {type(error).__name__}: {error}")
         self._connection.execute("RELEASE job" if fault is None else "ROLLBACK TO job; RELEASE job")
         return result, fault
+
+
+def rewrite_first_page(connection: apsw.Connection) -> None:
+    """The least that really writes, and changes nothing."""
+    version = value(connection, "PRAGMA user_version")
+    connection.execute(f"PRAGMA user_version={version}")
 
 
 def _refused(group: list[Item], error: AiosError) -> list[Outcome]:
