@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -506,6 +507,46 @@ def test_a_file_that_breaks_later_backs_off_and_says_why(tmp_path: Path) -> None
             (tmp_path / "tools.py.broken").unlink()
             world.mock.advance(1.1)
             assert (await world.run("add", a=1)).content == "2"
+
+    go(story())
+
+
+def test_operators_are_told_why_a_file_has_no_tools_and_have_it_tried_again(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with world_of(tmp_path, "from helper import word\n" + GOOD) as world:
+            assert (await world.tools_as(is_admin=False)).problems == {}
+            why = "tools.py cannot be loaded: ModuleNotFoundError: No module named 'helper' (line 3)"
+            assert (await world.tools_as(is_admin=True)).problems == {str(tmp_path / "tools.py"): why}
+            (tmp_path / "helper.py").write_text("word = 'hi'\n")
+            assert "add" not in await world.list()  # an agent that asks waits for no second try
+            mended = await world.tools_as(is_admin=True)
+            assert (mended.tools[-2].name, mended.problems) == ("add", {})
+
+    go(story())
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("def one(word: Annotated[str, Meta(pattern='(?=x)')]) -> str: ...", "the parameters of tool 'one'"),
+        ("def one(word: object) -> str: ...", "cannot be loaded: TypeError: @tool on 'one': parameter 'word"),
+        ("def calculator() -> str: ...", "there is a tool called 'calculator' already"),
+    ],
+)
+def test_a_file_whose_tools_cannot_be_taken_says_which_and_fails_no_call_with_its_callers_fault(
+    tmp_path: Path, text: str, why: str
+) -> None:
+    bad = f"from typing import Annotated\nfrom msgspec import Meta\n@tool\n{text}\n"
+
+    async def story() -> None:
+        async with world_of(tmp_path, GOOD) as world:
+            (tmp_path / "tools.py").write_text(HEAD + bad)
+            with pytest.raises(ModuleFault, match=why) as caught:
+                await world.run("add", a=1)
+            assert "mend that; it is tried again when the file changes" in caught.value.message
+            ((where, told),) = world.tools.problems.items()
+            assert where == str(tmp_path / "tools.py")
+            assert re.search(why, told)
 
     go(story())
 

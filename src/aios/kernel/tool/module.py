@@ -78,9 +78,12 @@ class Module:
         self._give_back(worker)
         return ToolResult(content=reply.content, is_error=reply.is_error, data=reply.data)
 
-    async def refresh(self) -> None:
-        """Load the file, if it was not or has changed. Raises ModuleFault."""
-        if self._stamp is None or self._stamp != self._stamp_now():
+    async def refresh(self, *, again: bool = False) -> None:
+        """Load the file, if it was not or has changed; with `again`, also if that failed. Raises ModuleFault."""
+        is_retried = again and self.error is not None
+        if is_retried:
+            self._not_before = 0.0
+        if is_retried or self._stamp is None or self._stamp != self._stamp_now():
             self._give_back(await self._worker())
 
     def _give_back(self, worker: Worker) -> None:
@@ -114,6 +117,7 @@ class Module:
         return await self._start()
 
     async def _start(self) -> Worker:
+        """A worker that has just loaded the file. Raises ModuleFault, for a while without a try after one failed."""
         if self._is_closed:
             raise Stopping("the kernel is stopping; no tool is started any more")
         self._workers = {worker for worker in self._workers if not worker.is_gone}
@@ -123,27 +127,25 @@ class Module:
         worker = Worker(self.path.name, self._stamp)
         self._workers.add(worker)
         try:
-            async with deadline(self._clock, START_LIMIT, f"{self.path.name} did not load in {START_LIMIT:g} s"):
-                hello = await worker.start(self._python, self.path)
-        except asyncio.CancelledError:
-            worker.kill()  # whoever asked has gone; that says nothing of the file
-            raise
+            await self._load(worker)
         except BaseException as error:
             worker.kill()
+            if not isinstance(error, AiosError):
+                raise  # whoever asked has gone; that says nothing of the file
             self._failed(str(error))
-            raise
-        if hello.error is not None:
-            worker.kill()
-            self._failed(hello.error)
-            raise self._cannot("mend the file; it is looked at again when it changes")
-        try:
-            self._take(hello.tools)
-        except AiosError as error:
-            worker.kill()
-            self._failed(str(error))
-            raise
+            raise self._cannot(
+                "mend that; it is tried again when the file changes or an operator lists tools"
+            ) from None
         self._num_failures, self.error = 0, None
         return worker
+
+    async def _load(self, worker: Worker) -> None:
+        """Start `worker`; what it says of its tools holds for the module. Raises what is wrong with them."""
+        async with deadline(self._clock, START_LIMIT, f"{self.path.name} did not load in {START_LIMIT:g} s"):
+            hello = await worker.start(self._python, self.path)
+        if hello.error is not None:
+            raise ModuleFault(hello.error)
+        self._take(hello.tools)
 
     def _take(self, manifests: list[ToolManifest]) -> None:
         section = self._section
