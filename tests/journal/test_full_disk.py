@@ -57,6 +57,7 @@ async def test_memory_that_is_cleared_on_a_full_disk_makes_room_and_nothing_is_l
         kept, cleared = ids[::2], ids[1::2]
         for id in cleared:
             assert (await kernel.call(who, "mem_clear", MemClear(id=id), key=f"clear {id}")).count == 1
+        assert kernel.can_write
         assert await kernel.call(who, "mem_write", MemWrite(content="after"), key="mem_write key")
         assert kernel.can_write
     async with booted(home=tmp_path) as kernel:

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
@@ -149,8 +149,11 @@ class Writer:
         """Do the jobs of `group` that make room; the others are refused."""
         full = self._health.full(why)
         freeing = [item for item in group if item.frees]
+        done: Iterator[Outcome] = iter(())
         try:
-            done = iter(self._transaction(freeing) if freeing else [])
+            if freeing:
+                done = iter(self._transaction(freeing))
+                self._regain()
         except (*SPOILS_GROUP, MemoryError) as error:
             log.error("%s cannot be written, even to make room: %s", self._health.path, error)
             done = iter(_refused(freeing, full))
