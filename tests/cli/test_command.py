@@ -143,7 +143,7 @@ def test_steering_says_what_it_did(served: Served) -> None:
         (("resume", pid), f"Resumed {name}.\n"),
         (("resume", pid), f"{name} is not paused.\n"),
         (("nice", pid, "-5"), f"{name} has nice -5 now; it was 0.\n"),
-        (("kill", pid), f"Killed {name}; its key is revoked.\n"),
+        (("kill", pid), f"Killed {name}.\n"),
     ):
         done = aios(*words, env=served.env())
         assert (done.returncode, done.stdout, done.stderr) == (0, says, "")
@@ -166,7 +166,7 @@ def test_one_process_that_is_not_there_does_not_spare_the_others(served: Served)
     pid = spawn(served, "steered")["pid"]
     done = aios("kill", "99999", str(pid), env=served.env())
     assert done.returncode == 5
-    assert done.stdout == f"Killed {pid} (steered); its key is revoked.\n"
+    assert done.stdout == f"Killed {pid} (steered).\n"
     assert done.stderr == "aios kill: there is no process 99999; 'aios ps' lists them\n"
 
 

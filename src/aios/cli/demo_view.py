@@ -62,14 +62,14 @@ class Lines:
 class Live:
     """The agents, busiest first, under a bar of the model's slots."""
 
-    def __init__(self, kernel: Kernel, agents: int) -> None:
+    def __init__(self, kernel: Kernel, agents: int, console: Console | None = None) -> None:
         self._kernel = kernel
         self._agents = agents
         self._runs: list[Run] = []
-        self._console = Console()
+        self._console = console or Console()
         self._begun = time.perf_counter()
         self._live = RichLive(
-            console=self._console, get_renderable=self._frame, refresh_per_second=PER_SECOND, transient=True
+            console=self._console, get_renderable=self.frame, refresh_per_second=PER_SECOND, transient=True
         )
 
     def started(self, run: Run) -> None:
@@ -85,7 +85,7 @@ class Live:
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
-    def _frame(self) -> Group:
+    def frame(self) -> Group:
         runs = sorted(self._runs, key=lambda run: (run.is_over, run.pid))
         room = max(3, self._console.height - _OTHER_LINES)
         table = _new_table()

@@ -1,4 +1,4 @@
-"""`aios kill`: end processes. Their calls stop at once and their keys are revoked."""
+"""`aios kill`: end processes. Their calls stop at once."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from .steer import AsJson, Pids, name_of, steer
 
 
 def command(pids: Pids, as_json: AsJson = False) -> None:
-    """End processes: what they generate is aborted, its slot is free at once, their keys are revoked, and a program
-    that 'aios run' started is ended too.
+    """End processes: what they generate is aborted, its slot is free at once, keys that were made for them are revoked,
+    and a program that 'aios run' started is ended too. A key of 'aios keys new' goes on: 'aios keys revoke' ends it.
 
     \b
     Example:
@@ -26,7 +26,7 @@ def _kill(kernel: Client, process: ProcessInfo) -> str:
     if view.is_admins(process):
         return _kill_admins(kernel, process)
     kernel.proc_signal(process.pid, "kill")
-    return f"Killed {name_of(process)}{_cancelled(len(process.open_calls))}; its key is revoked."
+    return f"Killed {name_of(process)}{_cancelled(len(process.open_calls))}."
 
 
 def _kill_admins(kernel: Client, process: ProcessInfo) -> str:

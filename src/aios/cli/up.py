@@ -117,12 +117,12 @@ async def _serve(settings: Config, home: Path) -> None:
         note(_greeting(kernel, url))
 
     try:
-        await serve(kernel, sock, on_ready=ready, on_stop=partial(_stopping, kernel))
+        await serve(kernel, sock, on_ready=ready, on_stop=partial(stopping, kernel))
     finally:
         connect.forget_state(home)
 
 
-def _stopping(kernel: Kernel, is_again: bool) -> None:
+def stopping(kernel: Kernel, is_again: bool) -> None:
     """A stop begins, or is to be over. Calls that only wait for others are not waited for."""
     if is_again:
         note("Ending now.")
