@@ -9,6 +9,7 @@ from served import ask, served
 
 from aios.abi.calls import MemList, MemWrite, ProcSignal
 from aios.abi.errors import BadRequest
+from aios.gateway import body as bodies
 from aios.gateway.body import read_args
 
 pytestmark = pytest.mark.anyio
@@ -59,6 +60,17 @@ def test_a_word_that_is_none_of_the_allowed_ones_is_told_them() -> None:
     with pytest.raises(BadRequest, match=r"'hup'.*must be 'cont' or 'exit' or 'kill'") as caught:
         read_args(b'{"pid": 1, "signal": "hup"}', ProcSignal)
     assert caught.value.param == "signal"
+
+
+@pytest.mark.parametrize("shift", range(13))
+def test_a_pair_across_the_bound_of_what_is_looked_at_is_not_half_a_character(
+    shift: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, "MAX_ESCAPES", 100 + shift)
+    with pytest.raises(BadRequest, match=r"ends at byte 610.* or holds half of"):
+        read_args(b'{"content":' + b'"' + b"\\ud83d\\ude00" * 49 + b"\\ud83d\\u00", MemWrite)
+    with pytest.raises(BadRequest, match=r"\\ud800 at byte 12 "):
+        read_args(b'{"content":"' + b"\\ud800" * 50, MemWrite)
 
 
 def test_to_say_where_a_hostile_body_is_deep_does_not_take_long() -> None:

@@ -17,6 +17,8 @@ T = TypeVar("T")
 
 MAX_LOOK = 20_000
 """Brackets looked at to say where a body is nested too deep: an error may not cost more than an answer."""
+MAX_ESCAPES = 1 << 20
+"""Bytes looked at for half a surrogate pair, for the same reason."""
 DEEP = 500
 """Levels that always were enough; how many are read depends on where the reader stands."""
 
@@ -28,8 +30,9 @@ _FOREIGN = {
 }
 """How bodies begin that are something else."""
 _NO_LONE_SURROGATE = re.compile(
-    rb"(?:[^\\]|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u(?![dD][89a-fA-F])|\\[^u])*+"
+    rb"(?:[^\\]++|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u(?![dD][89a-fA-F])|\\[^u])*+"
 )
+_HALF = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*+"|([\[{])|[\]}]', re.DOTALL)
 _AT = re.compile(r"^(?:JSON is malformed: )?(.*?) \(byte (\d+)\)$")
 
@@ -73,15 +76,17 @@ def _why(body: bytes, error: Exception) -> str:
         escape = body[lone : lone + 6].decode()
         return f"{escape} at byte {lone} is half a character; write both halves (\\ud83d\\ude00), or the character"
     if malformed is None:
-        return f"it ends at byte {place} in the middle of a value; send the whole of it"
+        also = ", or holds half of a \\ud83d\\ude00" if len(body) > MAX_ESCAPES else ""
+        return f"it ends at byte {place} in the middle of a value{also}; send the whole of it"
     return f"{malformed[1]} at byte {place}{_shown(body, place)}"
 
 
 def _lone_surrogate(body: bytes) -> int | None:
-    """Where the first escape of half a surrogate pair is without its other half."""
-    matched = _NO_LONE_SURROGATE.match(body)
+    """Where the first escape of half a surrogate pair is without its other half, as far as is looked."""
+    matched = _NO_LONE_SURROGATE.match(body, 0, MAX_ESCAPES)
     end = matched.end() if matched else 0
-    return end if body[end : end + 2] == b"\\u" else None
+    is_cut = end > MAX_ESCAPES - 12  # a whole pair may stand across the bound
+    return end if _HALF.match(body, end) and not is_cut else None
 
 
 def _shown(body: bytes, place: int) -> str:
