@@ -103,11 +103,12 @@ def drawn(processes: list[ProcessInfo], columns: int, height: int) -> list[str]:
 
 def test_top_counts_by_state_and_says_which_states_it_has_no_room_for() -> None:
     many = [process(call("running")), process(call("queued")), process(call("queued")), process(), process()]
-    lines = drawn(many, 80, 7)
+    lines = drawn(many, 80, 8)
     assert lines[0] == "5 processes: 1 running, 2 queued, 2 idle · 280 tokens, 15 switches"
     assert lines[1] == "漢字         █░ 1/2 slots, m"
-    assert lines[-1] == "… and 2 more: 2 idle"
+    assert lines[-1] == "… and 2 more, idle"
     assert len(lines) == 8
+    assert drawn([*many, process(call("queued"))], 80, 8)[-1] == "… and 3 more: 1 queued, 2 idle"
     assert drawn([process()], 80, 20)[0] == "1 process: 1 idle · 56 tokens, 3 switches"
 
 

@@ -53,7 +53,7 @@ def test_the_live_view_shows_no_tokens_before_it_knows_of_any_and_says_what_it_h
             return captured.get().splitlines()
 
     lines = asyncio.run(go())
-    assert lines[-1].strip() == "… and 1 more: 1 idle"
+    assert lines[-1].strip() == "… and 1 more, idle"
     rows = [line for line in lines if "react-" in line]
     assert [row.split()[-2:] for row in rows] == [["0", "0ms"]] * 4  # switches, waited; before them stands the task
     assert all(row.split()[-3] != "0" for row in rows)

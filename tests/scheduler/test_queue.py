@@ -81,12 +81,13 @@ class House:
         self.runner = Stepper(slots)
         self.ended: list[Syscall] = []
         self.trace = Trace()
+        self.clock = MockClock()
         self._ids = count(1)
         self.queue = Queue(
             "llm",
             policy,
             self.runner,
-            clock=MockClock(),
+            clock=self.clock,
             trace=self.trace,
             on_end=self.ended.append,
             max_waiting=max_waiting,
@@ -266,6 +267,18 @@ async def test_beyond_its_bound_the_queue_says_so_and_when_to_return() -> None:
         house.queue.check_room()
     assert caught.value.retry_after is not None
     assert "2 calls wait" in caught.value.message
+
+
+async def test_an_estimate_is_known_after_the_first_slice_and_counts_slices_not_calls() -> None:
+    house = House(RoundRobin(8))
+    first, second = await house.push(ANN), await house.push(BOB)
+    assert house.queue.estimate(1) == 0.0
+    house.clock.advance(2.0)
+    await house.runner.finish(first, Suspended("half", 8))
+    assert house.queue.estimate(3) == 6.0
+    house.clock.advance(1.0)
+    await house.runner.finish(second, "done")
+    assert house.queue.estimate(1) == 1.5
 
 
 async def test_calls_of_stopped_processes_count_towards_the_bound() -> None:

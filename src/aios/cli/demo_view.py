@@ -16,7 +16,7 @@ from aios.eval.runner import Run
 from aios.kernel import Kernel, Process
 
 from .console import counted, cut, ordinal, safe, span
-from .view import foremost, state, states
+from .view import foremost, more, state
 
 PER_SECOND = 8
 _OTHER_LINES = 6  # what stands above and below the agents
@@ -91,9 +91,8 @@ class Live:
         table = _new_table()
         for run in runs[:room]:
             self._add(table, run)
-        hidden = states(self._state(run) for run in runs[room:])
-        more = Text(f" … and {len(runs) - room} more: {hidden}" if hidden else "", "dim")
-        return Group(self._head(), self._bar(), table, more)
+        hidden = Text(f" {more([self._state(run) for run in runs[room:]])}", "dim")
+        return Group(self._head(), self._bar(), table, hidden)
 
     def _head(self) -> Text:
         scheduler = self._kernel.config.scheduler

@@ -67,9 +67,8 @@ def picture(processes: list[ProcessInfo], cores: list[dict[str, Any]], columns: 
     head = [_summary(processes), *(_bar(core) for core in cores), Text("")]
     room = len(processes) if height is None else max(3, height - len(head) - 2)
     titles, *rows = view.lines(processes[:room], columns)
-    hidden = view.states(view.state(process) for process in processes[room:])
-    more = [Text(f"… and {len(processes) - room} more: {hidden}", "dim")] if hidden else []
-    return Group(*head, _line(titles, "dim"), *map(_line, rows), *more)
+    more = view.more([view.state(process) for process in processes[room:]])
+    return Group(*head, _line(titles, "dim"), *map(_line, rows), *([Text(more, "dim")] if more else []))
 
 
 def _line(text: str, style: str = "") -> Text:

@@ -43,6 +43,14 @@ def states(found: Iterable[str]) -> str:
     return ", ".join(f"{all_of_them.count(each)} {each}" for each in sorted(set(all_of_them), key=rank))
 
 
+def more(hidden: Sequence[str]) -> str:
+    """What stands below a list that is too long for the screen: how many are not shown, and in which states."""
+    told = states(hidden)
+    return (
+        f"… and {len(hidden)} more: {told}" if "," in told else f"… and {len(hidden)} more, {hidden[0]}" if told else ""
+    )
+
+
 def rank(state: str) -> int:
     return RANK.index(state) if state in RANK else len(RANK)
 
