@@ -101,6 +101,14 @@ def test_a_key_that_is_not_known_is_refused_with_what_to_do(access: AccessManage
     assert access.statistics()["unauthorized"] == 1
 
 
+def test_a_key_opens_only_when_it_is_whole_and_nothing_more(access: AccessManager) -> None:
+    _, text = access.mint(owner="o", agent="a")
+    for near in (text[:-1], text + "A", text[:-1] + ("A" if text[-1] != "A" else "B"), text.swapcase(), f" {text}"):
+        with pytest.raises(Unauthorized):
+            access.authenticate(near)
+    assert access.authenticate(text).agent == "a"
+
+
 def test_a_revoked_key_is_worth_nothing_now_and_later(
     tmp_path: Path, access: AccessManager, database: Database
 ) -> None:
@@ -125,6 +133,14 @@ def test_the_keys_of_a_process_die_with_it_and_no_others(access: AccessManager, 
         access.authenticate(texts[1])
     database.run_now(lambda c: None)
     assert database.read(lambda c: value(c, "SELECT count(*) FROM keys WHERE pid = 1")) == 0
+
+
+def test_old_keys_of_processes_that_live_are_not_purged(access: AccessManager) -> None:
+    texts = {pid: access.mint(owner="o", agent="a", pid=pid)[1] for pid in (None, 1, 2)}
+    access.purge(before=float("inf"), alive={1})
+    assert [access.authenticate(texts[pid]).pid for pid in (None, 1)] == [None, 1]
+    with pytest.raises(Unauthorized):
+        access.authenticate(texts[2])
 
 
 def test_the_home_has_an_admin_key_that_only_its_user_can_read(tmp_path: Path, access: AccessManager) -> None:
@@ -258,6 +274,16 @@ def test_only_an_admin_lowers_a_nice_value(access: AccessManager) -> None:
         assert allows(access, agent, "proc_spawn", ProcSpawn(agent="a", nice=nice)) == is_allowed
         assert allows(access, admin, "proc_nice", ProcNice(pid=1, nice=nice))
         assert allows(access, admin, "proc_spawn", ProcSpawn(agent="x", nice=nice))
+
+
+def test_a_process_starts_no_child_that_is_less_nice_than_itself(access: AccessManager) -> None:
+    table = ProcessTable()
+    process = table.spawn("a", "o", wall=0.0, nice=10)
+    who, spec = Principal("o", "a", process.pid), CALLS["proc_spawn"]
+    for nice in (10, 19):
+        access.check(who, spec, ProcSpawn(agent="a", nice=nice), table)
+    with pytest.raises(Denied, match="below nice 10"):
+        access.check(who, spec, ProcSpawn(agent="a", nice=9), table)
 
 
 def test_every_call_of_the_table_has_a_rule_and_a_call_without_one_is_denied(access: AccessManager) -> None:

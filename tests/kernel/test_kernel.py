@@ -124,6 +124,18 @@ async def test_the_same_key_with_another_body_is_a_conflict_and_another_agents_k
         assert answer.message.content == "second"
 
 
+async def test_agents_of_two_owners_that_share_a_name_share_neither_keys_nor_processes() -> None:
+    core = ScriptedCore()
+    core.gate.clear()
+    async with booted(cores={"one": core}) as kernel:
+        ann, bob = (principal(kernel, "writer", owner=owner) for owner in ("ann", "bob"))
+        calls = [kernel.submit(who, "llm_generate", ask(), key="k") for who in (ann, bob)]
+        assert calls[0] is not calls[1]
+        assert [kernel.visible(who) for who in (ann, bob)] == [[call.process] for call in calls]
+        core.gate.set()
+        await asyncio.gather(*map(kernel.wait, calls))
+
+
 async def test_a_call_whose_waiter_is_cancelled_ends_and_frees_its_slot_unless_it_has_a_key() -> None:
     core = ScriptedCore(slots=2)
     core.gate.clear()
@@ -299,6 +311,18 @@ async def test_calls_that_the_journal_has_not_yet_count_towards_the_bound_of_the
         core.gate.set()
         await asyncio.gather(*map(kernel.wait, calls))
         assert (await kernel.call(who, "llm_generate", ask())).message.content == "ok"
+
+
+async def test_a_call_that_is_cancelled_before_the_journal_has_it_says_which_it_was_and_never_runs() -> None:
+    core = ScriptedCore()
+    async with booted(cores={"one": core}) as kernel:
+        call = kernel.submit(principal(kernel), "llm_generate", ask())
+        kernel.cancel(call)
+        with pytest.raises(Cancelled) as caught:
+            await kernel.wait(call)
+        assert caught.value.call_id == call.id
+        await until(lambda: kernel.queues["llm"].num_expected == 0)
+        assert (call.state, core.seen) == (State.CANCELLED, [])
 
 
 @pytest.mark.parametrize(
