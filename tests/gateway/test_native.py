@@ -148,14 +148,6 @@ async def test_a_listener_that_left_is_forgotten(monkeypatch: pytest.MonkeyPatch
             await forgotten.wait()
 
 
-async def test_past_the_most_listeners_a_client_is_told_when_to_return(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aios.gateway.events.MAX_STREAMS", 1)
-    async with served() as at, at.session.get(f"{at.url}/aios/v1/events") as first:
-        await first.content.readline()
-        async with at.session.get(f"{at.url}/aios/v1/events") as second:
-            assert (second.status, second.headers["retry-after"]) == (429, "5")
-
-
 async def test_one_key_may_listen_to_a_few_streams_of_events_and_an_admin_always_may(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
