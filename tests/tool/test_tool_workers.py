@@ -26,6 +26,7 @@ from aios.abi.errors import BadRequest, Cancelled, ModuleFault, NotFound, TimedO
 from aios.kernel.config import ConfigError, ToolSection
 from aios.kernel.process import Process
 from aios.kernel.tool.base import Caller
+from aios.kernel.tool.module import LONGEST_BACK_OFF
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the checks look into /proc")
 
@@ -547,6 +548,17 @@ def test_a_file_whose_tools_cannot_be_taken_says_which_and_fails_no_call_with_it
             ((where, told),) = world.tools.problems.items()
             assert where == str(tmp_path / "tools.py")
             assert re.search(why, told)
+
+    go(story())
+
+
+def test_a_file_that_is_broken_for_days_is_tried_once_a_minute(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with world_of(tmp_path, GOOD) as world:
+            (module,) = world.tools._modules
+            for _ in range(3000):
+                module._failed("broken")
+            assert module._not_before - world.clock.now() == LONGEST_BACK_OFF
 
     go(story())
 

@@ -159,18 +159,20 @@ def _unshare_pids() -> bool:
     return True
 
 
-# ── the tools' own process ──
+# ── the tools' own process: what only it needs is imported only there, for a keeper is to be small ──
 
 
 def _serve(link: int, path: Path, is_contained: bool) -> NoReturn:
-    from aios.kernel.tool.frames import Hello, Request, pack, size_of, unpack
+    from aios.kernel.tool.frames import PREFIX, Hello, Request, pack, size_of, unpack
+    from aios.sdk.tool import manifest_of
 
     os.set_inheritable(link, False)
     functions, error = _load(path)
     me = os.getpid()
     with socket.socket(fileno=link) as kernel:
-        kernel.sendall(pack(_hello(functions, error, is_contained, Hello)))
-        while prefix := _receive(kernel, 4):
+        manifests = [manifest_of(function) for function in functions.values()]
+        kernel.sendall(pack(Hello(manifests, error, is_contained)))
+        while prefix := _receive(kernel, PREFIX):
             request = unpack(_receive(kernel, size_of(prefix)), Request)
             reply = _answer(functions, request)
             if os.getpid() != me:
@@ -218,12 +220,6 @@ def _module_of(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     return module
-
-
-def _hello(functions: Functions, error: str | None, is_contained: bool, kind: Any) -> Any:
-    from aios.sdk.tool import manifest_of
-
-    return kind([manifest_of(function) for function in functions.values()], error, is_contained)
 
 
 def _answer(functions: Functions, request: Any) -> Any:

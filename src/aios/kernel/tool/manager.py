@@ -62,7 +62,8 @@ class ToolManager:
         """
         for module in self._modules:
             if not module.path.is_file():
-                raise ConfigError(f"[[tool]] module: there is no file {module.path}; put it into the home, or name it with its whole path")
+                advice = "put it into the home, or name it with its whole path"
+                raise ConfigError(f"[[tool]] module: there is no file {module.path}; {advice}")
         await asyncio.to_thread(scratch.sweep)
         await self._refresh()
 

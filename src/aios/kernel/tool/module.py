@@ -25,6 +25,7 @@ from .worker import Worker
 START_LIMIT = 30.0
 """Seconds to load a module."""
 LONGEST_BACK_OFF = 60.0
+"""Seconds in which a file that did not load is not tried again, unless it changes or an operator asks."""
 
 
 class WorkerTool:
@@ -61,7 +62,7 @@ class Module:
         self._workers: set[Worker] = set()
         self._is_closed = False
         self._stamp: tuple[int, int] | None = None
-        self._num_failures = 0
+        self._back_off = 0.0
         self._not_before = 0.0
 
     async def run(self, manifest: ToolManifest, arguments: Mapping[str, Any]) -> ToolResult:
@@ -107,7 +108,7 @@ class Module:
             for worker in self._idle:
                 worker.kill()
             self._idle.clear()
-            self._num_failures, self._not_before = 0, 0.0
+            self._back_off, self._not_before = 0.0, 0.0
             self._stamp = stamp
         while self._idle:
             worker = self._idle.pop()
@@ -136,7 +137,7 @@ class Module:
             raise self._cannot(
                 "mend that; it is tried again when the file changes or an operator lists tools"
             ) from None
-        self._num_failures, self.error = 0, None
+        self._back_off, self.error = 0.0, None
         return worker
 
     async def _load(self, worker: Worker) -> None:
@@ -159,8 +160,8 @@ class Module:
 
     def _failed(self, why: str) -> None:
         self.error = why
-        self._num_failures += 1
-        self._not_before = self._clock.now() + min(LONGEST_BACK_OFF, 0.5 * 2**self._num_failures)
+        self._back_off = min(LONGEST_BACK_OFF, max(1.0, 2 * self._back_off))
+        self._not_before = self._clock.now() + self._back_off
 
     def _cannot(self, advice: str, retry_after: float | None = None) -> ModuleFault:
         return ModuleFault(

@@ -18,8 +18,10 @@ from . import scratch
 from .frames import PREFIX, Hello, Reply, Request, pack, size_of, unpack
 
 _TAIL = 2000
+"""Bytes of what a worker printed last that are kept."""
 _FREE_OUTPUT = 1 << 20
 _LAST_MOMENT = 1.0
+"""Seconds for a keeper whose tools have gone to say how they ended."""
 _GRACE = 5.0
 """Seconds in which a keeper ends what is below it and takes its folder away."""
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "VIRTUAL_ENV")
@@ -127,7 +129,7 @@ class Worker:
             await asyncio.wait([self._drain], timeout=_LAST_MOMENT)
         number = -status if status < 0 else status - 128
         how = f"signal {_signal(number)}" if number > 0 else f"exit status {status}"
-        words = self._tail[-_TAIL:].decode("utf-8", "replace").strip()
+        words = self._tail.decode("utf-8", "replace").strip()
         last = f"; its last words: {words[-400:]}" if words else ""
         return ModuleFault(f"the process of {self._name} died ({how}){last}", code="tool_crashed")
 
