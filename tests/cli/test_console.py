@@ -13,7 +13,7 @@ from rich.console import Console
 
 from aios.abi.calls import OpenCall, ProcessInfo
 from aios.abi.errors import AiosError, Conflict, Denied, Full, KernelFault, NotFound, TimedOut, Unauthorized
-from aios.cli import console, top, view
+from aios.cli import console, logs, top, view
 from aios.cli.config import to_toml
 from aios.cli.exits import code_of
 from aios.cli.main import GROUPS, VERBS, usage
@@ -75,6 +75,12 @@ def test_tables_are_aligned_by_cells_not_by_characters() -> None:
     assert console.width_of(console.cut("研究助手", 5)) <= 5
 
 
+def test_lines_of_the_log_are_aligned_by_cells() -> None:
+    event = {"time": 0.0, "pid": 7, "name": "sto_read", "state": "done", "call_id": "c"}
+    plain, wide = (logs.line({**event, "agent": agent}) for agent in ("clerk", "研究助手漢字漢字漢字"))
+    assert [console.width_of(text[: text.index("sto_read")]) for text in (plain, wide)] == [36, 36]
+
+
 def test_a_narrow_terminal_does_without_figures_before_what_a_process_does() -> None:
     waits = process(call("queued", position=21, estimate=1.2))
     wide, narrow = view.lines([waits], 120), view.lines([waits], 80)
@@ -90,6 +96,7 @@ def test_the_admins_process_is_seen_while_programs_work_in_it() -> None:
     busy = msgspec.structs.replace(process(looking, call("queued", position=2)), agent="admin", owner="admin")
     assert view.is_ours(idle)
     assert not view.is_ours(busy)
+    assert not view.is_ours(msgspec.structs.replace(idle, state="stopped"))
     assert (view.state(busy), view.doing(busy)) == ("queued", "llm_generate, 2nd in line")
 
 

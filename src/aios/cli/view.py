@@ -19,7 +19,7 @@ _URGENT = ("running", "queued", "suspended", "blocked", "new")
 
 def is_ours(process: ProcessInfo) -> bool:
     """Whether there is nothing to see but this command, looking: the admin key's process, with no work open."""
-    return is_admins(process) and not work(process)
+    return is_admins(process) and not work(process) and process.state != "stopped"
 
 
 def is_admins(process: ProcessInfo) -> bool:
