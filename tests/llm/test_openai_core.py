@@ -327,6 +327,19 @@ async def test_a_server_that_says_more_than_the_bound_is_cut_off(
         await asking
 
 
+async def test_a_connection_whose_answer_nobody_waits_for_is_never_used_again() -> None:
+    (answer,) = whole({"a": 1})
+    assert isinstance(answer, bytes)
+    pool, connected, wire, _ = await answered(answer)
+    assert pool._take() is connected
+    asking = asyncio.create_task(connected.ask(b"x", 60.0, None))
+    await asyncio.sleep(0)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert (pool._idle, wire.is_cut) == ([], True)
+
+
 async def test_cancelling_closes_the_connection_at_once() -> None:
     never = asyncio.Event()
     async with upstream([HEAD + framed(event({"content": "a"})), never]) as at:
