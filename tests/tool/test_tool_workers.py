@@ -382,6 +382,12 @@ def fills() -> None:
         os.mkdir(f"{n}")
 """
 
+STARTS = """
+    world.tools._modules[0]._idle.clear()
+    starting = asyncio.create_task(world.run("whoami"))
+    await until(lambda: sum(each._process is not None for each in world.tools._modules[0]._workers) == 2)
+"""
+
 
 def killed_kernel(path: Path, last_deed: str) -> Path:
     """The folder of the worker of a kernel that loads the tools in `path` and, after `last_deed`, is killed."""
@@ -407,19 +413,22 @@ asyncio.run(story())
 @pytest.mark.parametrize("is_contained", [True, False], ids=["contained", "not contained"])
 @pytest.mark.parametrize(
     "last_deed",
-    ["pass", "world.push('fills'); await until(lambda: os.path.exists(folder + '/100'))"],
-    ids=["idle", "busy"],
+    ["pass", "world.push('fills'); await until(lambda: os.path.exists(folder + '/100'))", STARTS],
+    ids=["idle", "busy", "starting"],
 )
 def test_no_worker_and_no_folder_outlives_a_kernel_that_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last_deed: str, is_contained: bool
 ) -> None:
+    temp = tmp_path / "temp"
+    temp.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temp))
     if not is_contained:
         without_namespaces(tmp_path, monkeypatch)
     path = tmp_path / "tools.py"
     path.write_text(HEAD + GOOD + FILLS)
-    folder = killed_kernel(path, last_deed)
-    go(gone(str(path)))  # the keeper ends last, and nothing is there any more when it does
-    assert not folder.exists()
+    killed_kernel(path, last_deed)
+    go(gone(str(path)))  # keepers end last, and nothing is there any more when they do
+    assert not list(temp.iterdir())
 
 
 def test_a_worker_that_loses_the_kernel_takes_its_folder_along(tmp_path: Path) -> None:
