@@ -54,12 +54,17 @@ async def until(is_so: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def commits_held(kernel: Kernel) -> Iterator[None]:
-    """Inside, the writer comes as far as its next COMMIT and not through it."""
-    may_commit = threading.Event()
-    kernel.database._writer._connection.set_commit_hook(lambda: not may_commit.wait(60))
+def commits_held(kernel: Kernel) -> Iterator[threading.Event]:
+    """Inside, the writer comes as far as its next COMMIT, which sets the event, and not through it."""
+    is_there, may_commit = threading.Event(), threading.Event()
+
+    def hold() -> bool:
+        is_there.set()
+        return not may_commit.wait(60)
+
+    kernel.database._writer._connection.set_commit_hook(hold)
     try:
-        yield
+        yield is_there
     finally:
         may_commit.set()
 
@@ -69,8 +74,9 @@ async def test_no_call_runs_before_it_is_on_record() -> None:
     async with booted(cores={"one": core}) as kernel:
         who = principal(kernel)
         await kernel.access.settled()
-        with commits_held(kernel):
+        with commits_held(kernel) as at_commit:
             calls = [kernel.submit(who, "llm_generate", ask(), key=key) for key in ("k", None)]
+            await until(at_commit.is_set)
             await settle()
             assert [call.state for call in calls] == [State.NEW, State.NEW]
             assert core.seen == []
@@ -84,9 +90,10 @@ async def test_no_answer_under_a_key_is_given_before_it_is_on_record() -> None:
     async with booted(cores={"one": core}) as kernel:
         call = kernel.submit(principal(kernel), "llm_generate", ask(), key="k")
         await core.entered(1)
-        with commits_held(kernel):
+        with commits_held(kernel) as at_commit:
             core.gate.set()
-            await until(lambda: call.state is State.DONE)
+            await until(at_commit.is_set)
+            assert call.state is State.DONE
             await settle()
             assert call.future is not None
             assert not call.future.done()
@@ -100,8 +107,9 @@ async def test_no_write_is_acknowledged_before_it_is_committed(args: Any) -> Non
         name = "mem_write" if isinstance(args, MemWrite) else "sto_write"
         call = Syscall("call_1", CALLS[name], args, Process(1, "a", "o"), 0.0)
         await kernel.access.settled()
-        with commits_held(kernel):
+        with commits_held(kernel) as at_commit:
             writing = asyncio.ensure_future(room.run(call))
+            await until(at_commit.is_set)
             await settle()
             assert not writing.done()
         await writing
