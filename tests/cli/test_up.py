@@ -90,6 +90,7 @@ def test_a_detached_kernel_is_up_when_the_command_returns(env: dict[str, str]) -
 
 def test_ctrl_c_says_what_is_waited_for_and_a_second_one_ends_at_once(env: dict[str, str], tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(100)
         config = CONFIG.replace("127.0.0.1:9", f"127.0.0.1:{silent.getsockname()[1]}")
         (tmp_path / "aios.toml").write_text(f"[server]\ndrain = 3600\n{config}")
         terminal = OnTerminal("up", "--port", "0", env=env)
@@ -97,13 +98,14 @@ def test_ctrl_c_says_what_is_waited_for_and_a_second_one_ends_at_once(env: dict[
         try:
             terminal.read_until("stop with ctrl-C or")
             asking = subprocess.Popen([sys.executable, "-c", ASK], env=env)
-            silent.accept()  # the call has reached its upstream, which will never answer
+            upstream, _ = silent.accept()  # the call is there, and will never be answered
             terminal.press_ctrl_c()
             terminal.read_until("Finishing 1 call, for 3600 s at most; ctrl-C again ends now.")
             assert terminal.process.poll() is None
             terminal.press_ctrl_c()
-            terminal.read_until("The kernel has stopped.")
-            assert terminal.process.wait(60) == 0
+            terminal.read_until("Ending now.")
+            assert terminal.process.wait(60) in (0, 130)  # in order, or by force where that takes too long
+            upstream.close()
         finally:
             terminal.close()
             if asking is not None:
