@@ -26,7 +26,7 @@ from aios.abi.messages import Chunk, Message
 from aios.kernel import Config, Kernel, State
 from aios.kernel.config import Scheduler
 from aios.kernel.control import MAX_CHILDREN
-from aios.kernel.process import ProcessState
+from aios.kernel.process import Principal, ProcessState
 from aios.testing import MockClock, ScriptedCore, booted, principal
 
 pytestmark = pytest.mark.anyio
@@ -282,6 +282,27 @@ async def test_a_process_with_too_many_open_calls_is_told_to_wait_and_others_are
         with pytest.raises(Full, match="2 calls open"):
             kernel.submit(ann, "llm_generate", ask())
         kernel.submit(principal(kernel, "bob"), "llm_generate", ask())
+
+
+async def test_a_process_with_too_many_waits_is_told_so_and_its_other_calls_go_on() -> None:
+    config = Config(scheduler=Scheduler(max_open=2))
+    async with booted(config=config) as kernel:
+        admin = principal(kernel, "admin", is_admin=True)
+        pid = (await kernel.call(admin, "proc_spawn", abi.ProcSpawn(agent="ann"))).pid
+        for _ in range(2):
+            kernel.submit(admin, "proc_wait", abi.ProcWait(pid=pid, timeout=3000))
+        with pytest.raises(Full, match="2 calls open"):
+            kernel.submit(admin, "proc_wait", abi.ProcWait(pid=pid, timeout=3000))
+        await kernel.call(admin, "llm_generate", ask())
+
+
+async def test_a_process_that_waits_for_itself_is_told_that_it_never_ends() -> None:
+    async with booted() as kernel:
+        admin = principal(kernel, "admin", is_admin=True)
+        spawned = await kernel.call(admin, "proc_spawn", abi.ProcSpawn(agent="ann"))
+        ann = Principal(admin.owner, "ann", spawned.pid)
+        with pytest.raises(BadRequest, match="its own end"):
+            await kernel.call(ann, "proc_wait", abi.ProcWait(pid=spawned.pid))
 
 
 async def test_a_full_queue_refuses_at_once_and_says_when_to_return() -> None:

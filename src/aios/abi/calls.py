@@ -258,7 +258,7 @@ class ProcNice(Args, frozen=True):
 
 class ProcWait(Args, frozen=True):
     pid: Pid
-    timeout: Annotated[float, Meta(ge=0, le=3600)] = 30.0
+    timeout: Annotated[float, Meta(ge=0, le=3600)] = 5.0
 
 
 class Spawned(Result, frozen=True):

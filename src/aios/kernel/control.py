@@ -104,6 +104,8 @@ class Control:
 
     async def proc_wait(self, principal: Principal, process: Process, args: abi.ProcWait) -> abi.ProcessInfo:
         target = self._processes.get(args.pid)
+        if target is process:
+            raise BadRequest(f"process {args.pid} is the one that asks: it cannot wait for its own end", param="pid")
         if target.state is not ProcessState.ENDED:
             ended = asyncio.get_running_loop().create_future()
             self._waiters.setdefault(target.pid, []).append(ended)

@@ -272,7 +272,8 @@ class Kernel:
         queue = self.queues[call.spec.module]
         limit = self.config.scheduler.max_open
         root = call.process.root
-        if root.num_open >= limit and not call.spec.is_wait:
+        # Waits are counted apart: a parent that waits for its children must not take the room that they need.
+        if (root.num_waits if call.spec.is_wait else root.num_open) >= limit:
             raise Full(
                 f"process {root.pid} and its children have {limit} calls open already; wait for some of them",
                 code="too_many_open_calls",
@@ -286,6 +287,7 @@ class Kernel:
         call.process.open_calls[call.id] = call
         call.process.num_calls += 1
         call.process.root.num_open += not call.spec.is_wait
+        call.process.root.num_waits += call.spec.is_wait
         self._open[call.id] = call
         self._idle.clear()
         if call.key is not None:
@@ -334,6 +336,7 @@ class Kernel:
         process.tokens_out += call.tokens_out
         process.num_failed += call.state is not State.DONE
         process.root.num_open -= not call.spec.is_wait
+        process.root.num_waits -= call.spec.is_wait
         if not _is_journalled(call):
             self._give(call, None)
         elif self._is_stopping and isinstance(call.error, Stopping):

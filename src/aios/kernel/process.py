@@ -61,7 +61,8 @@ class Process:
     root: Process = field(init=False, repr=False)
     """The top of the tree it was spawned in: a root and all below it are one task, and share one turn."""
     num_open: int = 0
-    """Open calls of the whole task; kept at its root."""
+    """Open calls of the whole task; kept at its root. Those that only wait are counted apart, in `num_waits`."""
+    num_waits: int = 0
     num_live: int = 1
     """Live processes of the whole task; kept at its root."""
     is_implicit: bool = False
