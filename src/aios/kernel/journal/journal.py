@@ -209,8 +209,10 @@ class Journal:
             self._try_again(Group(spared, is_last_try=True))
         refused = [event for event in group.events if not (spared and event.is_spared)]
         for event in refused:
-            if event.kind == OPEN and event.keyed is not None:
-                self._fresh.pop(event.keyed.place, None)
+            if event.kind == OPEN:
+                self._num_opened -= 1
+                if event.keyed is not None:
+                    self._fresh.pop(event.keyed.place, None)
         ends = [event._replace(then=None) for event in refused if event.kind == END]
         self._waiting.extendleft(reversed(ends))
         return refused
