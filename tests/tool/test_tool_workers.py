@@ -375,6 +375,29 @@ def test_a_worker_that_was_busy_when_the_file_changed_is_not_used_again(tmp_path
     go(story())
 
 
+def test_a_worker_that_was_loading_when_the_file_changed_does_not_bring_back_its_old_tools(tmp_path: Path) -> None:
+    gate, begun = tmp_path / "gate", tmp_path / "begun"
+    slow = f"open({str(begun)!r}, 'w').close()\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.01)\n"
+    gate.touch()
+
+    async def story() -> None:
+        async with world_of(tmp_path, slow + GOOD + BAD) as world:
+            with pytest.raises(ModuleFault):
+                await world.run("aborts")
+            gate.unlink()
+            begun.unlink()
+            call = world.push("add", a=1)
+            await until(begun.exists)
+            (tmp_path / "tools.py").write_text(HEAD + GOOD + "@tool\ndef other(word: str) -> str:\n    return word\n")
+            assert "other" in await world.list()
+            gate.touch()
+            await until(lambda: call.state.value == "done")
+            assert "other" in await world.list()
+            assert (await world.run("other", word="hi")).content == "hi"
+
+    go(story())
+
+
 FILLS = """
 @tool
 def fills() -> None:
