@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import apsw
@@ -196,3 +197,16 @@ def test_a_reserve_that_the_disk_cannot_hold_is_not_taken(tmp_path: Path, monkey
     reserve = Reserve(tmp_path / "reserve")
     assert not reserve.take()
     assert (tmp_path / "reserve").stat().st_size == 0
+
+
+def test_a_disk_that_cannot_be_asked_for_its_room_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("os.statvfs", fails)
+    with closing(Database.open(tmp_path / "aios.db")) as database:
+        assert not database.can_write
+        with pytest.raises(Stopping, match="nothing was recorded"):
+            database.run_now(lambda c: c.execute("CREATE TABLE t(x)") and None)
+        monkeypatch.undo()
+        database.run_now(lambda c: c.execute("CREATE TABLE t(x)") and None)
