@@ -169,8 +169,11 @@ class Module:
 
     def _failed(self, why: str) -> None:
         self.error = why
+        now = self._clock.now()
+        if now < self._not_before:
+            return  # it began before another one failed: together they are one try
         self._back_off = min(LONGEST_BACK_OFF, max(1.0, 2 * self._back_off))
-        self._not_before = self._clock.now() + self._back_off
+        self._not_before = now + self._back_off
 
     def _cannot(self, why: str, advice: str, retry_after: float | None = None) -> ModuleFault:
         return ModuleFault(
