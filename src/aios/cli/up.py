@@ -50,6 +50,8 @@ def command(
       aios up
       aios up --detach --port 9000
     """
+    if policy not in (None, "rr", "fifo"):
+        raise typer.BadParameter(f"'{policy}' is no policy; there are rr and fifo")
     home = connect.checked_home()
     if detach:
         _detach(home)
