@@ -261,7 +261,8 @@ def test_a_new_key_works_until_it_is_revoked(served: Served) -> None:
     assert aios("tools", env=bob).returncode == 0
     assert aios("keys", "list", env=bob).returncode == 4
     assert made["id"] in aios("keys", "list", env=served.env()).stdout
-    assert aios("keys", "revoke", made["id"], env=served.env()).returncode == 0
+    revoked = aios("keys", "revoke", made["id"], env=served.env())
+    assert (revoked.returncode, revoked.stdout, revoked.stderr) == (0, "", f"Revoked {made['id']}.\n")
     refused = aios("tools", env=bob)
     assert refused.returncode == 4
     assert refused.stderr.count("\n") == 1
