@@ -9,12 +9,14 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
 from journal_world import call_of, ended, in_child, journal_of, opened, recorded, said, told
 
-from aios.abi.errors import Stopping
+from aios.abi.calls import MemClear
+from aios.abi.errors import AiosError, Cancelled, NotFound, Stopping, TimedOut
 from aios.kernel.database import Database, rows
 from aios.kernel.database.fold import fold
 
@@ -158,7 +160,15 @@ async def test_a_sync_that_failed_while_the_log_was_folded_poisons_too(
     database.close()
 
 
-async def test_refused_ends_keep_their_order_and_are_written_with_the_next_group(
+def full(_: object) -> None:
+    raise apsw.FullError("database or disk is full")
+
+
+def states(database: Database) -> dict[str, str]:
+    return dict(database.read(lambda c: rows(c, "SELECT key, state FROM calls ORDER BY key")))
+
+
+async def test_refused_ends_keep_their_order_and_are_written_after_the_next_group(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with opened(tmp_path) as database:
@@ -166,10 +176,6 @@ async def test_refused_ends_keep_their_order_and_are_written_with_the_next_group
         calls = [call_of(key=f"k{n}") for n in range(3)]
         for call in calls:
             await recorded(journal, call)
-
-        def full(_: object) -> None:
-            raise apsw.FullError("database or disk is full")
-
         monkeypatch.setattr(database._writer, "_together", full)
         for call in calls:
             assert isinstance(await told(lambda then, c=call: journal.close(ended(c, said(c.id)), then)), Stopping)

@@ -10,14 +10,15 @@ import apsw
 import pytest
 from small_disk import SmallDisk
 
-from aios.abi.calls import MemClear, MemList, MemSearch, MemWrite, StoClear, StoList, StoRead, StoWrite
+from aios.abi.calls import LLMGenerate, MemClear, MemList, MemSearch, MemWrite, StoClear, StoList, StoRead, StoWrite
 from aios.abi.errors import Stopping
+from aios.abi.messages import Message
 from aios.kernel import Kernel
 from aios.kernel.database import Database, value, writer
 from aios.kernel.database.home import HomeError
 from aios.kernel.database.reserve import NEEDED, SIZE, Reserve
 from aios.kernel.process import Principal
-from aios.testing import booted, principal
+from aios.testing import ScriptedCore, booted, principal
 
 pytestmark = pytest.mark.anyio
 MIB = 1 << 20
@@ -122,6 +123,33 @@ async def test_a_call_under_way_when_the_disk_fills_ends_on_record(
     async with booted(home=tmp_path) as kernel:
         assert await kernel.call(principal(kernel), "mem_clear", MemClear(id=written.id), key="c") == cleared
         assert await kernel.call(principal(kernel), "mem_write", MemWrite(content="x"), key="k") == written
+
+
+async def test_an_answer_that_found_no_room_is_told_once_it_is_on_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: object) -> None:
+        raise apsw.FullError("database or disk is full")
+
+    core = ScriptedCore("first")
+    core.gate.clear()
+    ask = LLMGenerate(messages=[Message(role="user", content="hello")])
+    async with booted(cores={"one": core}, home=tmp_path) as kernel:
+        who = principal(kernel)
+        call = kernel.submit(who, "llm_generate", ask, key="k")
+        await core.entered(1)
+        monkeypatch.setattr(kernel.database._writer, "_together", full)
+        core.gate.set()
+        with pytest.raises(Stopping, match="how is not on record yet"):
+            await kernel.wait(call)
+        with pytest.raises(Stopping, match="how is not on record yet"):
+            await kernel.call(who, "llm_generate", ask, key="k")
+        monkeypatch.undo()
+    again = ScriptedCore("second")
+    async with booted(cores={"one": again}, home=tmp_path) as kernel:
+        found = await kernel.call(principal(kernel), "llm_generate", ask, key="k")
+        assert found.message.content == "first"
+        assert again.seen == []
 
 
 async def test_when_others_make_room_writing_goes_on_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,17 @@ import pytest
 from journal_world import call_of, closed, ended, journal_of, opened, process_of, recorded, said, told
 
 from aios.abi.calls import LLMGenerate, MemWrite, ToolRun, Written
-from aios.abi.errors import BadRequest, Cancelled, Full, KernelFault, NotFound, OutcomeUnknown, TimedOut
+from aios.abi.errors import (
+    BadRequest,
+    Cancelled,
+    Full,
+    KernelFault,
+    ModuleFault,
+    NotFound,
+    OutcomeUnknown,
+    Stopping,
+    TimedOut,
+)
 from aios.abi.messages import FunctionSpec, Message, ToolSpec
 from aios.kernel.database import exactly_once, value
 from aios.kernel.journal import body_hash, log, retention
@@ -63,7 +73,7 @@ async def test_an_open_call_is_found_without_an_answer_even_before_it_is_on_disk
         assert (found.state, found.result, found.error) == (None, None, None)
 
 
-async def test_an_answer_is_found_between_its_end_and_its_commit(tmp_path: Path) -> None:
+async def test_a_call_is_open_until_its_answer_is_on_disk(tmp_path: Path) -> None:
     call = call_of(key="k")
     with opened(tmp_path) as database:
         journal = journal_of(database)
@@ -71,7 +81,9 @@ async def test_an_answer_is_found_between_its_end_and_its_commit(tmp_path: Path)
         journal.close(ended(call, said("now")))
         found = journal.find("o", "a", "k")
         assert found is not None
-        assert found.result == said("now")
+        assert (found.state, found.result) == (None, None)
+        await database.run(lambda c: None)
+        assert journal.find("o", "a", "k").result == said("now")  # type: ignore[union-attr]
 
 
 async def test_keys_are_scoped_to_owner_and_agent(tmp_path: Path) -> None:

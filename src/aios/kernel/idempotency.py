@@ -38,7 +38,7 @@ class Repeats:
     def find(self, spec: CallSpec, args: Args, process: Process, key: str, on_chunk: OnChunk | None) -> Syscall | bytes:
         """The earlier call with this key, under way or as it ended; for a new key the hash of its body.
 
-        Raises Conflict, or Full when too many listen to one answer already.
+        Raises Conflict; Full when too many listen to one answer already; Stopping when the answer is not on record yet.
         """
         probe = Syscall("", spec, args, process, 0.0, key)
         body = body_hash(probe)

@@ -1,19 +1,19 @@
 """A call's life on record: opened, begun, ended, each told when its group is committed. Knows no module and no table.
 
 On a full disk nothing is opened but calls that make room; ends are written as long as there is any room at all, and
-kept in memory until they are.
+held until they are. Nobody hears how a call with a key ended before that is on disk.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import replace
+from collections.abc import Collection
 from typing import Any
 
 import apsw
 
-from aios.abi.errors import AiosError, OutcomeUnknown
+from aios.abi.errors import AiosError, Full, OutcomeUnknown, Stopping
 
 from ..clock import Clock
 from ..database import Database
@@ -21,10 +21,16 @@ from ..process import Process
 from ..syscall import State, Syscall
 from . import keyed
 from .arguments import Nodes, split
+from .held import HeldEnds, untold
 from .log import Log
 from .processes import ProcessRecords
 from .records import BEGIN, END, OPEN, Event, Group, Keyed, KeyPlace, OpenRecord, Recorded, Then, body_hash, place_of
 from .retention import Retention
+
+Told = tuple[Then, AiosError | None]
+"""Whom to tell, and what."""
+NEVER_RAN = frozenset({"tool_unavailable"})
+"""Codes that say of a call which was about to begin that it did not."""
 
 
 class Journal:
@@ -44,7 +50,12 @@ class Journal:
         self._waiting: deque[Event] = deque()
         self._is_scheduled = False
         self._fresh: dict[KeyPlace, Recorded] = {}
-        """Calls with a key whose end is not on disk."""
+        """Calls with a key that are open: their end, if they have one, is not on disk."""
+        self._held = HeldEnds()
+        self._wanted: set[str] = set()
+        """Calls that make room, which are tried twice to open: their opening was not written, nor have they ended."""
+        self._begun: set[str] = set()
+        """Calls with a key whose side effect has started."""
         self._num_opened = self._num_ended = 0
 
     # ── the life of a call ──
@@ -63,18 +74,24 @@ class Journal:
         opening = None
         if call.key is not None:
             opening = self._opening(call, wall, call.body or body_hash(call))
+        if call.spec.frees:
+            self._wanted.add(call.id)
         row = (call.id, call.spec.name, process.pid, wall, False)
         self._add(Event(OPEN, row, then, opening, call.spec.frees))
 
     def begin(self, call: Syscall, then: Then) -> None:
         """Record that `call`'s side effect starts, then `then(None)`: only then may it. For calls not repeatable."""
         place = place_of(call)
+        if place is not None:
+            self._begun.add(call.id)
         self._add(Event(BEGIN, (call.id,), then, Keyed(place) if place else None))
 
     def close(self, call: Syscall, then: Then | None = None) -> None:
-        """Record `call`'s end. Its answer is kept if it has a key, but 429 and 5xx are forgotten: the key is free.
+        """Record `call`'s end. Its answer is kept if it has a key, but 429 and 5xx are forgotten: the key is free. Not
+        so when a side effect had begun: it may have been done, and is not to be done again.
 
-        `then(error)` says that the end is not on disk yet; it is kept in memory and written as soon as that works.
+        `then(error)` says that the end is not on disk yet. It is held, for `find` too, and written as soon as that
+        works.
         """
         self._end(call.id, place_of(call), call.state, call.result, call.error, then)
 
@@ -87,21 +104,14 @@ class Journal:
         self, id: str, place: KeyPlace | None, state: State, result: Any, error: AiosError | None, then: Then | None
     ) -> None:
         self._num_ended += 1
+        self._wanted.discard(id)
+        is_begun = id in self._begun
+        self._begun.discard(id)
         ending = None
         if place is not None:
-            ending = Keyed(place, answer=self._answer(place, state, result, error))
+            is_kept = error is None or not _is_forgotten(error, is_begun=is_begun)
+            ending = Keyed(place, answer=keyed.answer_of(state, result, error) if is_kept else None)
         self._add(Event(END, (id,), then, ending, True))
-
-    def _answer(
-        self, place: KeyPlace, state: State, result: Any, error: AiosError | None
-    ) -> tuple[str, bytes | None, bytes | None] | None:
-        if error is not None and _is_forgotten(error):
-            self._fresh.pop(place, None)
-            return None
-        known = self._fresh.get(place)
-        if known is not None:
-            self._fresh[place] = replace(known, state=state, result=result, error=error)
-        return keyed.answer_of(state, result, error)
 
     def _opening(self, call: Syscall, wall: float, body: bytes) -> Keyed:
         place = place_of(call)
@@ -115,8 +125,14 @@ class Journal:
     # ── looking up ──
 
     def find(self, owner: str, agent: str, key: str) -> Recorded | None:
-        """The call that `owner`'s `agent` made under `key`, if it is open or its answer is still kept."""
+        """The call that `owner`'s `agent` made under `key`, if it is open or its answer is still kept.
+
+        Raises Stopping of one whose end could not be written, and has that tried again.
+        """
         place = (owner, agent, key)
+        if (error := self._held.why(place)) is not None:
+            self.write_held()
+            raise error
         return self._fresh.get(place) or self._database.read(lambda c: keyed.find(c, place))
 
     def recover(self) -> list[OpenRecord]:
@@ -150,7 +166,7 @@ class Journal:
             "opened": self._num_opened,
             "ended": self._num_ended,
             "open": self._num_opened - self._num_ended,
-            "waiting": len(self._waiting),
+            "waiting": len(self._waiting) + len(self._held),
             "kept_bytes": self._retention.kept_bytes,
             **self._database.statistics(),
         }
@@ -190,24 +206,26 @@ class Journal:
     # ── after the commit, on the event loop ──
 
     def _flushed(self, group: Group, error: AiosError | None) -> None:
-        heard = group.events
         if error is None:
             self._settle_memory(group)
         else:
-            heard = self._hold(group, error)
-        _tell([event.then for event in heard if event.then is not None], error)
+            told = self._refuse(group, error)
+        _tell(told)
 
-    def _hold(self, group: Group, error: AiosError) -> list[Event]:
-        """The group was not written: those of its events that hear so now. What is spared on a full disk is tried once
-        more; ends that find no room even then wait for the next group."""
+    def _refuse(self, group: Group, error: AiosError) -> list[Told]:
+        """The group was not written: who hears what of that now. What is spared on a full disk is tried once more;
+        ends that find no room even then are held."""
+            self.write_held()
+            told = [(event.then, error) for event in group.events if event.then is not None]
         if not group.events:
             self._take(group)
-        spared: list[Event] = []
-        if error.code == "storage_full" and not group.is_last_try:
-            spared = [event for event in group.events if event.is_spared]
-        if spared:
-            self._try_again(Group(spared, is_last_try=True))
-        refused = [event for event in group.events if not (spared and event.is_spared)]
+        again: list[Event] = []
+        refused: list[Event] = []
+        can_try = error.code == "storage_full" and not group.is_last_try
+        for event in group.events:
+            (again if can_try and self._is_spared(event) else refused).append(event)
+        if again:
+            self._try_again(again)
         for event in refused:
             if event.kind == OPEN:
                 self._num_opened -= 1
@@ -225,25 +243,35 @@ class Journal:
             if event.keyed is None:
                 self._log.note(event.kind, event.row)
             elif event.kind == END:
-                known = self._fresh.get(event.keyed.place)
-                if known is not None and known.call_id == event.row[0]:
-                    del self._fresh[event.keyed.place]
+                self._settle_end(event.row[0], event.keyed.place)
         self._nodes.settle(group.touched, group.wall)
         self._log.settle(len(group.events), group.seq)
 
 
-def _is_forgotten(error: AiosError) -> bool:
+def _is_forgotten(error: AiosError, *, is_begun: bool) -> bool:
     """Whether a repeated call should be run again instead of hearing `error` again."""
-    return (error.status == 429 or error.status >= 500) and not isinstance(error, OutcomeUnknown)
+    if isinstance(error, OutcomeUnknown):
+        return False
+    if is_begun and not isinstance(error, Full | Stopping) and error.code not in NEVER_RAN:
+        return False
+    return error.status == 429 or error.status >= 500
 
 
-def _tell(listeners: list[Then], error: AiosError | None) -> None:
-    for n, then in enumerate(listeners):
+def _tell(told: list[Told]) -> None:
+    for n, (then, error) in enumerate(told):
         is_told = False
         try:
             then(error)
+            if event.is_spared and event.kind == OPEN:
+                self._wanted.discard(event.row[0])
             is_told = True
         finally:
             # One listener's bug must not keep the others of its group waiting.
             if not is_told:
-                asyncio.get_running_loop().call_soon(_tell, listeners[n + 1 :], error)
+                asyncio.get_running_loop().call_soon(_tell, told[n + 1 :])
+    def _settle_end(self, id: str, place: KeyPlace) -> None:
+        self._held.settle(place)
+        known = self._fresh.get(place)
+        if known is not None and known.call_id == id:
+            del self._fresh[place]
+
