@@ -144,6 +144,8 @@ async def test_an_answer_that_found_no_room_is_told_once_it_is_on_record(
             await kernel.wait(call)
         with pytest.raises(Stopping, match="how is not on record yet"):
             await kernel.call(who, "llm_generate", ask, key="k")
+        with pytest.raises(Stopping):
+            await kernel.database.run(lambda c: None, frees=True)  # what asking had tried again is over too
         monkeypatch.undo()
     again = ScriptedCore("second")
     async with booted(cores={"one": again}, home=tmp_path) as kernel:

@@ -125,6 +125,36 @@ async def test_refusals_are_kept_but_429_and_5xx_free_the_key(tmp_path: Path, er
             assert journal.find("o", "a", "k").call_id == again.id  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize(
+    ("error", "is_kept"),
+    [
+        (TimedOut("not done after 5 s", code="tool_timed_out"), True),
+        (ModuleFault("its process died", code="tool_crashed"), True),
+        (ModuleFault("its file does not load", code="tool_unavailable"), False),
+        (Stopping("the disk is full", code="storage_full"), False),
+    ],
+)
+async def test_a_side_effect_that_began_and_broke_off_keeps_its_key(tmp_path: Path, error: Any, is_kept: bool) -> None:
+    call = call_of("tool_run", ToolRun(name="pay"), key="k")
+    with opened(tmp_path) as database:
+        journal = journal_of(database)
+        await recorded(journal, call)
+        assert await told(lambda then: journal.begin(call, then)) is None
+        await closed(journal, ended(call, error=error))
+        found = journal.find("o", "a", "k")
+        assert (found.error.to_dict() if found else None) == (error.to_dict() if is_kept else None)  # type: ignore[union-attr]
+
+
+async def test_a_write_that_was_done_though_its_call_timed_out_is_not_done_again(tmp_path: Path) -> None:
+    call = call_of("mem_write", MemWrite(content="x"), key="k")
+    with opened(tmp_path) as database:
+        journal = journal_of(database)
+        await recorded(journal, call)
+        await database.run(exactly_once(call.id, lambda c: Written(id="m1"), Written))
+        await closed(journal, ended(call, error=TimedOut("slow")))
+        assert journal.find("o", "a", "k").result == Written(id="m1")  # type: ignore[union-attr]
+
+
 async def test_the_body_tells_calls_and_arguments_apart_but_not_their_spelling(tmp_path: Path) -> None:
     first = call_of("tool_run", ToolRun(name="t", arguments={"a": 1, "b": 2}))
     same = call_of("tool_run", ToolRun(name="t", arguments={"b": 2, "a": 1}))

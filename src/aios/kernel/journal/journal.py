@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Collection
 from typing import Any
 
 import apsw
@@ -158,7 +157,13 @@ class Journal:
 
     async def purge(self, now: float) -> int:
         """Forget answers that were kept for long enough; how many calls went."""
+        self.write_held()
         return await self._retention.purge(now)
+
+    def write_held(self) -> None:
+        """Try once more to write the ends that could not be written."""
+        if ends := self._held.take():
+            self._try_again(ends)
 
     def statistics(self) -> dict[str, Any]:
         """`kept_bytes` is as of the last purge."""
@@ -208,6 +213,8 @@ class Journal:
     def _flushed(self, group: Group, error: AiosError | None) -> None:
         if error is None:
             self._settle_memory(group)
+            self.write_held()
+            told = [(event.then, error) for event in group.events if event.then is not None]
         else:
             told = self._refuse(group, error)
         _tell(told)
@@ -215,8 +222,6 @@ class Journal:
     def _refuse(self, group: Group, error: AiosError) -> list[Told]:
         """The group was not written: who hears what of that now. What is spared on a full disk is tried once more;
         ends that find no room even then are held."""
-            self.write_held()
-            told = [(event.then, error) for event in group.events if event.then is not None]
         if not group.events:
             self._take(group)
         again: list[Event] = []
@@ -227,25 +232,46 @@ class Journal:
         if again:
             self._try_again(again)
         for event in refused:
-            if event.kind == OPEN:
-                self._num_opened -= 1
-                if event.keyed is not None:
-                    self._fresh.pop(event.keyed.place, None)
-        ends = [event._replace(then=None) for event in refused if event.kind == END]
-        self._waiting.extendleft(reversed(ends))
-        return refused
+            self._forget(event)
+        self._held.add([event for event in refused if event.kind == END], error)
+        why = {OPEN: error, BEGIN: error, END: untold(error)}
+        return [(event.then, why[event.kind]) for event in refused if event.then is not None]
 
-    def _try_again(self, group: Group) -> None:
+    def _is_spared(self, event: Event) -> bool:
+        # An end may be on its way already: an opening that came after it would stay open for good.
+        return event.is_spared and (event.kind != OPEN or event.row[0] in self._wanted)
+
+    def _forget(self, event: Event) -> None:
+        """It was not written and will not be, but for an end."""
+        id = event.row[0]
+        if event.kind == OPEN:
+            self._num_opened -= 1
+            self._wanted.discard(id)
+            if event.keyed is not None:
+                self._fresh.pop(event.keyed.place, None)
+        elif event.kind == BEGIN:
+            self._begun.discard(id)
+
+    def _try_again(self, events: list[Event]) -> None:
+        group = Group(events, is_last_try=True)
         self._database.submit(lambda c: self._write(c, group), lambda _, error: self._flushed(group, error), frees=True)
 
     def _settle_memory(self, group: Group) -> None:
         for event in group.events:
+            if event.is_spared and event.kind == OPEN:
+                self._wanted.discard(event.row[0])
             if event.keyed is None:
                 self._log.note(event.kind, event.row)
             elif event.kind == END:
                 self._settle_end(event.row[0], event.keyed.place)
         self._nodes.settle(group.touched, group.wall)
         self._log.settle(len(group.events), group.seq)
+
+    def _settle_end(self, id: str, place: KeyPlace) -> None:
+        self._held.settle(place)
+        known = self._fresh.get(place)
+        if known is not None and known.call_id == id:
+            del self._fresh[place]
 
 
 def _is_forgotten(error: AiosError, *, is_begun: bool) -> bool:
@@ -262,16 +288,8 @@ def _tell(told: list[Told]) -> None:
         is_told = False
         try:
             then(error)
-            if event.is_spared and event.kind == OPEN:
-                self._wanted.discard(event.row[0])
             is_told = True
         finally:
             # One listener's bug must not keep the others of its group waiting.
             if not is_told:
                 asyncio.get_running_loop().call_soon(_tell, told[n + 1 :])
-    def _settle_end(self, id: str, place: KeyPlace) -> None:
-        self._held.settle(place)
-        known = self._fresh.get(place)
-        if known is not None and known.call_id == id:
-            del self._fresh[place]
-
