@@ -98,7 +98,7 @@ class Kernel:
         except BaseException:
             await kernel._close_rooms()
             raise
-            kernel._recover()
+        kernel._recover()
         kernel._keep_house()
         kernel.is_ready = True
         return kernel
@@ -119,10 +119,10 @@ class Kernel:
         config, clock = self.config, self.clock
         self._closers.callback(self.database.close)
         self.journal = Journal(self.database, clock, keep=config.journal.keep, max_bytes=config.journal.max_bytes)
+        self._closers.callback(self.journal.write_held)
         self.repeats = Repeats(self.journal)
         self.processes = ProcessTable(first_pid=self.journal.last_pid() + 1)
         self.access = AccessManager(self.database)
-        self._closers.callback(self.journal.write_held)
         self.access.ensure_admin(self.home)
         self.memory = MemoryManager(self.database, clock)
         self.storage = StorageManager(self.database, self.home, clock)
@@ -430,10 +430,6 @@ class Kernel:
     def can_write(self) -> bool:
         """Whether calls can be recorded now: False while the disk is full, and for good after a failed fsync."""
         return self.database.can_write
-
-    def find(self, principal: Principal, pid: int) -> Process | None:
-        """Process `pid`, if `principal` may see it."""
-        return self.control.find(principal, pid)
 
     def statistics(self) -> dict[str, Any]:
         """Plain numbers for metrics, `top` and tests."""
