@@ -39,6 +39,7 @@ class Database:
         self._vfs = vfs
         self._health = Health(path, is_durable=durable)
         self._reserve = Reserve(path.with_name("reserve"))
+        self._closing = threading.Lock()
         self._slow_reads = SlowReads(lambda: self._connection("OFF", writes=False))
 
     @classmethod
@@ -102,12 +103,11 @@ class Database:
         self, job: Job[T], then: Callable[[T | None, AiosError | None], None] | None = None, *, frees: bool = False
     ) -> None:
         """Queue `job` for the next group. `then(value, error)` is called on the running event loop once the group is
-        committed, in the order of the submits; without a running loop it is called on the writer's thread."""
-        loop = None if then is None else running_loop()
-        if self._health.is_closed:
-            tell(loop, [(then, None, closed())])
-        else:
-            self._writer.put(Item(job, then, loop, frees))
+        committed, in the order of the submits; without a running loop it is called on the writer's thread. After
+        `close` it hears that at once."""
+        item = Item(job, then, None if then is None else running_loop(), frees)
+        if not self._writer.put(item):
+            tell(item.loop, [(then, None, closed())])
 
     async def run(self, job: Job[T], *, frees: bool = False) -> T:
         """`job`'s value, once it is committed. A cancelled wait does not undo the job."""
@@ -126,10 +126,9 @@ class Database:
 
     def run_now(self, job: Job[T]) -> T:
         """`job`'s value, once it is committed; blocks the thread. For boot, shut-down and commands."""
-        if self._health.is_closed:
-            raise closed()
         answers: SimpleQueue[tuple[T | None, AiosError | None]] = SimpleQueue()
-        self._writer.put(Item(job, lambda value, error: answers.put((value, error)), None))
+        if not self._writer.put(Item(job, lambda value, error: answers.put((value, error)), None)):
+            raise closed()
         value, error = answers.get()
         if error is not None:
             raise error
@@ -153,10 +152,13 @@ class Database:
             raise self._health.unusable(error) from None
 
     def close(self) -> None:
-        """Commit what waits, fold the log, free the home. Later jobs are refused."""
-        if self._health.is_closed:
-            return
-        self._health.is_closed = True
+        """Commit what waits, fold the log, free the home. Later jobs are refused. A second call waits for the first."""
+        with self._closing:
+            if not self._health.is_closed:
+                self._health.is_closed = True
+                self._close()
+
+    def _close(self) -> None:
         self._writer.stop()
         self._folder.stop()
         self._slow_reads.close()
