@@ -15,6 +15,7 @@ from aios.abi.errors import (
     BadRequest,
     Cancelled,
     Conflict,
+    CutShort,
     Denied,
     Full,
     NotFound,
@@ -529,8 +530,9 @@ async def test_who_waits_for_a_process_holds_up_no_stop_and_is_told_to_come_back
         wait = kernel.submit(admin, "proc_wait", abi.ProcWait(pid=pid, timeout=3000))
         await settle()
         await asyncio.wait_for(kernel.stop(drain=3600), 20)
-        with pytest.raises(Stopping):
+        with pytest.raises(CutShort) as caught:
             await kernel.wait(wait)
+        assert caught.value.retry_after
 
 
 async def test_a_stopping_kernel_lets_open_calls_finish_and_takes_no_more() -> None:
@@ -557,9 +559,12 @@ async def test_calls_cut_short_by_a_stop_go_on_at_the_next_boot_when_they_have_a
         await core.entered(2)
         seed = keyed.args.seed
         await kernel.stop(drain=0.0)
-        for call, error in ((plain, Cancelled), (keyed, Stopping)):
-            with pytest.raises(error):
+        for call, error in ((plain, CutShort), (keyed, Stopping)):
+            with pytest.raises(error) as caught:
                 await kernel.wait(call)
+            assert (caught.value.status, caught.value.fault) == (503, "kernel")
+            assert caught.value.retry_after
+        assert plain.state is State.CANCELLED
     core.gate.set()
     async with booted(cores={"one": core}, home=tmp_path) as kernel:
         again = await kernel.call(principal(kernel), "llm_generate", ask(), key="k")

@@ -113,7 +113,10 @@ class Chunk(Struct, frozen=True):
 
 
 class Generation(Struct, frozen=True, omit_defaults=True):
-    """What `llm_generate` answers. `seed` is the one used, drawn by the kernel if the agent named none."""
+    """What `llm_generate` answers. `seed` is the one used, drawn by the kernel if the agent named none.
+
+    `id` and `created` are what a server behind a core called its stream, when that went to the client as it came.
+    """
 
     message: Message
     finish_reason: FinishReason
@@ -123,3 +126,5 @@ class Generation(Struct, frozen=True, omit_defaults=True):
     seed: int | None = None
     logprobs: list[TokenLogprob] | None = None
     fingerprint: str | None = None
+    id: str | None = None
+    created: int | None = None

@@ -59,6 +59,7 @@ def _replay(call: Syscall, record: Recorded, on_chunk: OnChunk | None) -> Syscal
     if record.state is None:
         raise Conflict(f"the call under '{(call.key or '')[:80]}' is not over yet; ask again", code="idempotency_open")
     call.id, call.state, call.result, call.error = record.call_id, record.state, record.result, record.error
+    call.opened = record.opened
     call.future = asyncio.get_running_loop().create_future()
     if record.error is not None:
         call.future.set_exception(record.error)

@@ -79,6 +79,7 @@ class Syscall:
         "listeners",
         "num_slices",
         "num_switches",
+        "opened",
         "principal",
         "process",
         "result",
@@ -117,6 +118,8 @@ class Syscall:
         """What tells this call's body from another one's (calls with a key only)."""
         self.state = State.NEW
         self.created = self.since = now
+        self.opened = 0.0
+        """When the journal was told of it, in seconds since 1970; 0 when it never is. Repeats show it again."""
         self.wait_s = self.run_s = 0.0
         self.num_slices = self.num_switches = 0
         self.tokens_in = self.tokens_out = self.tokens_charged = 0

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from aios.abi.calls import Effect, spec_of
-from aios.abi.errors import AiosError, BadRequest, Full, Stopping, Unauthorized
+from aios.abi.errors import AiosError, BadRequest, CutShort, Full, Stopping, Unauthorized
 from aios.abi.home import home_path as home_path
 from aios.abi.messages import Chunk
 
@@ -29,6 +29,8 @@ T = TypeVar("T")
 
 DEFAULT_URL = "http://127.0.0.1:8420"
 LONGEST_PAUSE = 60.0
+_REFUSALS = (NoKernel, Full, Stopping, CutShort)
+"""What another try may mend."""
 
 
 def default_url() -> str:
@@ -92,7 +94,7 @@ class AsyncClient(AsyncCalls):
         for attempt in range(self._retries + 1):
             try:
                 return await self._transport.call(kind, name, given, key, timeout)
-            except (NoKernel, Full, Stopping) as error:
+            except _REFUSALS as error:
                 await self._pause(error, name, key, attempt)
         raise AssertionError("the last attempt returns or raises")
 
@@ -111,7 +113,7 @@ class AsyncClient(AsyncCalls):
                     is_begun = True
                     yield piece
                 return
-            except (NoKernel, Full, Stopping) as error:
+            except _REFUSALS as error:
                 if is_begun:
                     raise  # what was said cannot be unsaid
                 await self._pause(error, name, key, attempt)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Collection
 from typing import Any
 
 import apsw
@@ -66,9 +67,9 @@ class Journal:
         arguments, so that a call taken up after a crash has it again.
         """
         process = call.process
-        wall = self._clock.wall()
+        wall = call.opened = self._clock.wall()
         self._num_opened += 1
-        if process.pid not in self._processes.pids:
+        if not process.is_recorded:
             self._processes.add(process)
         opening = None
         if call.key is not None:
@@ -116,7 +117,7 @@ class Journal:
         place = place_of(call)
         assert place is not None
         tip, args, nodes = split(call.args)
-        self._fresh[place] = Recorded(call.id, call.spec.name, body)
+        self._fresh[place] = Recorded(call.id, call.spec.name, body, opened=wall)
         process, size = call.process, len(args) + 200
         opening = (call.id, *place, call.spec.name, process.pid, process.nice, wall, size, body, tip, args)
         return Keyed(place, opening, tuple(nodes))
@@ -139,7 +140,7 @@ class Journal:
         found = self._log.load()
         for record in self._database.read(keyed.find_open):
             place = (record.owner, record.agent, record.key or "")
-            self._fresh[place] = Recorded(record.call_id, record.name, record.body_hash)
+            self._fresh[place] = Recorded(record.call_id, record.name, record.body_hash, opened=record.opened)
             found.append(record)
         return sorted(found, key=lambda record: (record.opened, record.call_id))
 
@@ -155,10 +156,11 @@ class Journal:
         """A process of an earlier kernel that made a call; its program may still run."""
         return self._processes.find(pid)
 
-    async def purge(self, now: float) -> int:
-        """Forget answers that were kept for long enough; how many calls went."""
+    async def purge(self, now: float, alive: Collection[int] = ()) -> int:
+        """Forget answers that were kept for long enough, and processes as old that are not `alive`: pids of those that
+        run. How many calls went."""
         self.write_held()
-        return await self._retention.purge(now)
+        return await self._retention.purge(now, alive)
 
     def write_held(self) -> None:
         """Try once more to write the ends that could not be written."""

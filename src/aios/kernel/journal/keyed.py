@@ -20,7 +20,7 @@ _INSERT = (
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _END = "UPDATE calls SET state = ?, ended = ?, size = size + ?, result = ?, error = ? WHERE id = ?"
-_FIND = "SELECT id, name, body_hash, state, result, error FROM calls WHERE owner = ? AND agent = ? AND key = ?"
+_FIND = "SELECT id, name, body_hash, state, result, error, opened FROM calls WHERE owner = ? AND agent = ? AND key = ?"
 _OPEN = (
     "SELECT id, name, pid, opened, is_begun, owner, agent, nice, key, body_hash, tip, args"
     " FROM calls WHERE state IS NULL"
@@ -62,10 +62,10 @@ def find(connection: apsw.Connection, place: KeyPlace) -> Recorded | None:
     found = row(connection, _FIND, place)
     if found is None:
         return None
-    id, name, body, state, result, error = found
+    id, name, body, state, result, error, opened = found
     if state is None:
-        return Recorded(id, name, body)
-    return Recorded(id, name, body, State(state), _result_of(name, result), _error_of(error))
+        return Recorded(id, name, body, opened=opened)
+    return Recorded(id, name, body, State(state), _result_of(name, result), _error_of(error), opened)
 
 
 def find_open(connection: apsw.Connection) -> list[OpenRecord]:

@@ -28,7 +28,8 @@ _canonical = msgspec.json.Encoder(order="sorted").encode
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A call with a key, as the journal knows it. `state` is None while it is open; then `result` or `error` is set."""
+    """A call with a key, as the journal knows it. `state` is None while it is open; then `result` or `error` is set.
+    `opened` is seconds since 1970."""
 
     call_id: str
     name: str
@@ -36,6 +37,7 @@ class Recorded:
     state: State | None = None
     result: Any = None
     error: AiosError | None = None
+    opened: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
