@@ -154,12 +154,17 @@ class Server(uvicorn.Server):
     """uvicorn's server around one kernel: SIGTERM or SIGINT drains, a second one does not wait."""
 
     def __init__(
-        self, kernel: Kernel, on_ready: Callable[[], None] | None, on_stop: Callable[[bool], None] | None = None
+        self,
+        kernel: Kernel,
+        address: str,
+        on_ready: Callable[[], None] | None,
+        on_stop: Callable[[bool], None] | None = None,
     ) -> None:
+        """`address` is what its socket is bound to."""
         bounded = type("Connection", (Connection,), {"max_connections": kernel.config.server.max_connections})
         super().__init__(
             uvicorn.Config(
-                create_app(kernel),
+                create_app(kernel, address),
                 http=bounded,
                 ws="none",
                 lifespan="off",
@@ -235,8 +240,8 @@ async def serve(
     whether the stop was under way already.
     """
     settings = kernel.config.server
-    server = Server(kernel, on_ready, on_stop)
     sock = sock or bind(settings.host, settings.port)
+    server = Server(kernel, sock.getsockname()[0], on_ready, on_stop)
     serving = asyncio.ensure_future(server.serve(sockets=[sock]))
     try:
         await asyncio.shield(serving)
