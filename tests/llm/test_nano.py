@@ -377,7 +377,7 @@ async def test_stop_strings_are_left_out_and_end_the_answer(core: NanoCore) -> N
         ({"tool_choice": "required"}, "no tools"),
         ({"tools": [WEATHER], "tool_choice": {"function": {"name": "wether"}}}, "did you mean 'weather'"),
         ({"tools": [WEATHER], "tool_choice": {}}, "must be"),
-        ({"tools": [WEATHER, WEATHER]}, "same name"),
+        ({"tools": [WEATHER, WEATHER]}, r"tools\[1\].function.name is 'weather', and so is that of tools\[0\]"),
         ({"response_format": {"type": "xml"}}, "json_schema"),
         ({"response_format": {"type": "json_schema"}}, "schema is missing"),
         ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"$ref": "http://x/y"}}}}, "inside it"),
