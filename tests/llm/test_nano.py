@@ -396,6 +396,28 @@ async def test_what_can_never_be_answered_is_refused_before_it_waits(
         core.check(ask(**more))
 
 
+def function(name: str) -> ToolSpec:
+    return ToolSpec(FunctionSpec(name))
+
+
+@pytest.mark.parametrize("name", ["", "get.weather", "two words", "x" * 65, "wetter für morgen", "a\n", "天气"])
+async def test_a_name_that_no_function_may_have_is_told_with_its_place_and_what_to_do(
+    core: NanoCore, name: str
+) -> None:
+    with pytest.raises(BadRequest, match=r"tools\[1\].function.name is .* must be 1 to 64 of a-z") as caught:
+        core.check(ask(tools=[WEATHER, function(name)]))
+    assert (caught.value.param, caught.value.code) == ("tools[1].function.name", "bad_tool_name")
+    if name:
+        better = caught.value.message.rpartition("; call it '")[2].rstrip("'")
+        core.check(ask(tools=[WEATHER, function(better)]))
+
+
+async def test_the_second_of_two_functions_of_one_name_is_told_though_none_may_be_called(core: NanoCore) -> None:
+    with pytest.raises(BadRequest, match=r"and so is that of tools\[0\]; give each") as caught:
+        core.check(ask(tools=[WEATHER, function("x" * 64), WEATHER], tool_choice="none"))
+    assert caught.value.param == "tools[2].function.name"
+
+
 async def test_pictures_are_refused(core: NanoCore) -> None:
     with pytest.raises(BadRequest, match="image_url"):
         core.check(LLMGenerate(messages=[Message("user", [{"type": "image_url", "image_url": {}}])]))
