@@ -418,6 +418,7 @@ class Kernel:
         wall = self.clock.wall()
         with contextlib.suppress(AiosError):  # a full disk is told to those who write
             await self.journal.purge(wall, self._alive())
+            await self.storage.finish_clearing()
         self.access.purge(wall - LOST_KEY_SECONDS, self._alive())
 
     def _alive(self) -> set[int]:
