@@ -39,11 +39,11 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-async def running(kernel: Kernel, name: str, args: abi.Args) -> Syscall:
-    """A call without a key, once it runs."""
+async def running(kernel: Kernel, name: str, args: abi.Args, key: str | None = None) -> Syscall:
+    """A call, once it runs."""
     begun = asyncio.Event()
     stop = kernel.trace.listen(lambda row: begun.set() if row.state == "running" else None)
-    call = kernel.submit(principal(kernel), name, args)
+    call = kernel.submit(principal(kernel), name, args, key=key)
     await begun.wait()
     stop()
     return call
@@ -66,6 +66,19 @@ async def test_a_tool_that_a_stop_interrupts_may_be_asked_again_unless_it_may_ha
         error = await fate(kernel, call)
         assert type(error) is kind
         assert (error.fault, error.retry_after is not None) == ("kernel", kind is CutShort)
+
+
+async def test_a_side_effect_under_a_key_that_a_stop_interrupts_is_unknown_then_and_ever_after(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(SLOW)
+    config, send = Config(tool=[ToolSection(module="slow.py")]), abi.ToolRun(name="send")
+    async with booted(home=tmp_path, config=config) as kernel:
+        call = await running(kernel, "tool_run", send, "k")
+        await kernel.stop(drain=0.0)
+        told = await fate(kernel, call)
+    assert type(told) is OutcomeUnknown
+    async with booted(home=tmp_path, config=config) as kernel:
+        again = kernel.submit(principal(kernel), "tool_run", send, key="k")
+        assert (await fate(kernel, again)).to_dict() == told.to_dict()
 
 
 async def test_a_write_that_a_stop_interrupts_may_have_been_done_and_a_look_did_nothing(

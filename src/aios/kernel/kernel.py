@@ -99,6 +99,7 @@ class Kernel:
         try:
             await kernel._boot_rooms(cores)
             kernel._recover()
+            await kernel.journal.settled()
         except BaseException:
             await kernel._close_rooms()
             raise
@@ -490,13 +491,17 @@ class Kernel:
 
     def _cut_short(self, call: Syscall) -> AiosError:
         """What `call` ends with when the kernel will not wait for it: to come back, unless that could do harm."""
-        if call.is_detached:
+        if call.is_detached and not (call.state is State.RUNNING and self._may_be_half_done(call)):
             return Stopping("the kernel stopped before this was done; it goes on at the next start", retry_after=5)
         if call.state is State.RUNNING and self._may_have_changed(call):
             return OutcomeUnknown(
                 "the kernel stopped while this ran; whether it took effect is not known: look before you try again"
             )
         return CutShort("the kernel stopped before this was done; try again when it is back", retry_after=5)
+
+    def _may_be_half_done(self, call: Syscall) -> bool:
+        """Whether it is not carried on at the next start: nobody could tell what of it was done."""
+        return not call.spec.is_repeatable and self._may_have_changed(call)
 
     def _may_have_changed(self, call: Syscall) -> bool:
         """Whether a second run of `call` could do harm, if the first took effect."""

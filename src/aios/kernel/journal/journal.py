@@ -7,6 +7,7 @@ held until they are. Nobody hears how a call with a key ended before that is on 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Collection
 from typing import Any
@@ -143,6 +144,12 @@ class Journal:
             self._fresh[place] = Recorded(record.call_id, record.name, record.body_hash, opened=record.opened)
             found.append(record)
         return sorted(found, key=lambda record: (record.opened, record.call_id))
+
+    async def settled(self) -> None:
+        """Until all that was said so far is on disk, or held since it could not be written."""
+        for _ in range(2):  # what is refused on a full disk is tried once more
+            with contextlib.suppress(AiosError):
+                await self._database.run(lambda c: None, frees=True)
 
     def started(self, process: Process) -> None:
         """Record a process, so that pids go on after a restart and a call that is taken up again has its owner."""
