@@ -6,6 +6,8 @@ A write that makes room says so (`frees`): it is carried out on a full disk too.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -54,16 +56,15 @@ class Database:
     ) -> Database:
         """Lock the home of `path`, bring its file to the newest version and start the writer. Raises HomeError."""
         make_home(path)
-        lock = HomeLock.take(path.parent)
-        try:
+        with contextlib.ExitStack() as undo:
+            lock = HomeLock.take(path.parent)
+            undo.callback(lock.free)
             self = cls(path, lock, durable=durable, vfs=vfs)
-            self._connect(migrations)
-        except apsw.Error as error:
-            lock.free()
-            raise _not_opened(path, error) from None
-        except HomeError:
-            lock.free()
-            raise
+            try:
+                self._connect(migrations)
+            except (apsw.Error, OSError) as error:
+                raise _not_opened(path, error) from None
+            undo.pop_all()
         return self
 
     def _connect(self, migrations: Sequence[str]) -> None:
@@ -197,7 +198,12 @@ class Database:
         }
 
 
-def _not_opened(path: Path, error: apsw.Error) -> HomeError:
-    if isinstance(error, apsw.FullError):
+def _not_opened(path: Path, error: apsw.Error | OSError) -> HomeError:
+    if isinstance(error, apsw.FullError) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
         return HomeError(f"{path} cannot be opened: the disk that holds it is full; free some space there first")
+    if isinstance(error, OSError):
+        return HomeError(
+            f"{path} cannot be opened ({error.strerror or error}): make {error.filename or path.parent} writable, or "
+            "name another home"
+        )
     return HomeError(f"{path} cannot be opened: {error}; move it away, or name another home")
