@@ -13,7 +13,7 @@ from typing import Any
 
 import apsw
 import pytest
-from journal_world import call_of, closed, ended, in_child, journal_of, opened, recorded, said, told
+from journal_world import call_of, closed, ended, full, in_child, journal_of, opened, recorded, said, told
 
 from aios.abi.calls import MemClear
 from aios.abi.errors import AiosError, Cancelled, NotFound, Stopping, TimedOut
@@ -158,10 +158,6 @@ async def test_a_sync_that_failed_while_the_log_was_folded_poisons_too(
     with pytest.raises(Stopping, match="nothing more is accepted"):
         await database.run(lambda c: None)
     database.close()
-
-
-def full(_: object) -> None:
-    raise apsw.FullError("database or disk is full")
 
 
 def states(database: Database) -> dict[str, str]:

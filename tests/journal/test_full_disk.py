@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
-from contextlib import closing
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import apsw
 import pytest
+from journal_world import full
 from small_disk import SmallDisk
 
 from aios.abi.calls import LLMGenerate, MemClear, MemList, MemSearch, MemWrite, StoClear, StoList, StoRead, StoWrite
@@ -29,6 +31,20 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> SmallDisk:
+    """Of the reserve and some megabytes; all that is opened in the test lies on it."""
+    return SmallDisk(monkeypatch, SIZE + 24 * MIB)
+
+
+@asynccontextmanager
+async def on_full_disk(home: Path) -> AsyncIterator[tuple[Kernel, Principal, list[str]]]:
+    """A kernel whose disk has been filled by somebody, and the ids of the entries that were taken."""
+    async with booted(home=home) as kernel:
+        who = principal(kernel)
+        yield kernel, who, await fill_memory(kernel, who)
+
+
 async def fill_memory(kernel: Kernel, who: Principal) -> list[str]:
     """Write until the disk is full: ids of what was acknowledged."""
     ids: list[str] = []
@@ -42,12 +58,9 @@ async def fill_memory(kernel: Kernel, who: Principal) -> list[str]:
 
 
 async def test_memory_that_is_cleared_on_a_full_disk_makes_room_and_nothing_is_lost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, disk: SmallDisk
 ) -> None:
-    disk = SmallDisk(monkeypatch, SIZE + 24 * MIB)
-    async with booted(home=tmp_path) as kernel:
-        who = principal(kernel)
-        ids = await fill_memory(kernel, who)
+    async with on_full_disk(tmp_path) as (kernel, who, ids):
         assert len(ids) > 20
         assert not kernel.can_write
         assert not kernel.statistics()["journal"]["can_write"]
@@ -69,12 +82,9 @@ async def test_memory_that_is_cleared_on_a_full_disk_makes_room_and_nothing_is_l
 
 
 async def test_calls_that_are_refused_on_a_full_disk_use_up_none_of_what_is_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, disk: SmallDisk
 ) -> None:
-    SmallDisk(monkeypatch, SIZE + 24 * MIB)
-    async with booted(home=tmp_path) as kernel:
-        who = principal(kernel)
-        await fill_memory(kernel, who)
+    async with on_full_disk(tmp_path) as (kernel, who, _):
         before = await num_logged(kernel)
         for key in (None, "a", None, "b"):
             with pytest.raises(Stopping, match="nothing was recorded"):
@@ -91,8 +101,7 @@ async def num_logged(kernel: Kernel) -> int:
     return int(kernel.database.read(lambda c: value(c, "SELECT count(*) FROM log")))
 
 
-async def test_trash_that_is_emptied_on_a_full_disk_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    SmallDisk(monkeypatch, SIZE + 24 * MIB)
+async def test_trash_that_is_emptied_on_a_full_disk_makes_room(tmp_path: Path, disk: SmallDisk) -> None:
     async with booted(home=tmp_path) as kernel:
         who = principal(kernel)
         num_written = 0
@@ -111,10 +120,7 @@ async def test_trash_that_is_emptied_on_a_full_disk_makes_room(tmp_path: Path, m
         assert (await kernel.call(who, "sto_read", StoRead(path="e"))).content == "x" * 50_000
 
 
-async def test_a_call_under_way_when_the_disk_fills_ends_on_record(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    disk = SmallDisk(monkeypatch, SIZE + 24 * MIB)
+async def test_a_call_under_way_when_the_disk_fills_ends_on_record(tmp_path: Path, disk: SmallDisk) -> None:
     async with booted(home=tmp_path) as kernel:
         who = principal(kernel)
         written = await kernel.call(who, "mem_write", MemWrite(content="x"), key="k")
@@ -128,9 +134,6 @@ async def test_a_call_under_way_when_the_disk_fills_ends_on_record(
 async def test_an_answer_that_found_no_room_is_told_once_it_is_on_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(_: object) -> None:
-        raise apsw.FullError("database or disk is full")
-
     core = ScriptedCore("first")
     core.gate.clear()
     ask = LLMGenerate(messages=[Message(role="user", content="hello")])
@@ -154,12 +157,11 @@ async def test_an_answer_that_found_no_room_is_told_once_it_is_on_record(
         assert again.seen == []
 
 
-async def test_when_others_make_room_writing_goes_on_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_when_others_make_room_writing_goes_on_by_itself(
+    tmp_path: Path, disk: SmallDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(writer, "LOOK_AGAIN", 0.01)
-    disk = SmallDisk(monkeypatch, SIZE + 24 * MIB)
-    async with booted(home=tmp_path) as kernel:
-        who = principal(kernel)
-        await fill_memory(kernel, who)
+    async with on_full_disk(tmp_path) as (kernel, who, _):
         assert (await kernel.why_not_ready()).code == "storage_full"  # type: ignore[union-attr]
         disk.free += 100 * MIB
         assert await kernel.why_not_ready() is None
@@ -167,10 +169,11 @@ async def test_when_others_make_room_writing_goes_on_by_itself(tmp_path: Path, m
         await kernel.call(who, "mem_write", MemWrite(content="x"))
 
 
-async def test_the_store_finds_room_though_nobody_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_store_finds_room_though_nobody_writes(
+    tmp_path: Path, disk: SmallDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     looked = threading.Event()
     monkeypatch.setattr(writer, "LOOK_AGAIN", 0.01)
-    disk = SmallDisk(monkeypatch, SIZE + 24 * MIB)
     database = Database.open(tmp_path / "aios.db")
     real = writer.rewrite_first_page
 
@@ -188,13 +191,9 @@ async def test_the_store_finds_room_though_nobody_writes(tmp_path: Path, monkeyp
     database.close()
 
 
-async def test_a_home_on_a_full_disk_is_opened_so_that_it_can_be_cleared(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    disk = SmallDisk(monkeypatch, SIZE + 24 * MIB)
-    async with booted(home=tmp_path) as kernel:
-        who = principal(kernel)
-        await fill_memory(kernel, who)
+async def test_a_home_on_a_full_disk_is_opened_so_that_it_can_be_cleared(tmp_path: Path, disk: SmallDisk) -> None:
+    async with on_full_disk(tmp_path):
+        pass
     disk.free = 4 * MIB
     async with booted(home=tmp_path) as kernel:
         who = principal(kernel)

@@ -268,6 +268,14 @@ async def test_pids_go_on_after_a_restart_though_a_process_never_made_a_call(tmp
         assert journal.process(40) is None
 
 
+async def test_a_pid_is_not_given_again_while_a_call_is_open_whose_process_found_no_room(tmp_path: Path) -> None:
+    with opened(tmp_path) as database:
+        await recorded(journal_of(database), call_of(key="k", process=process_of(41)))
+        database.run_now(lambda c: c.execute("DELETE FROM processes") and None)
+    with opened(tmp_path) as database:
+        assert journal_of(database).last_pid() == 41
+
+
 @pytest.mark.parametrize("seed", range(5))
 async def test_the_log_is_folded_and_still_knows_exactly_what_is_open(
     tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch

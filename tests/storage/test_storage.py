@@ -339,6 +339,15 @@ async def test_a_large_content_stays_when_a_failed_disk_leaves_open_whether_it_w
     assert len(blobs_of(world)) == 1
 
 
+async def test_a_large_content_that_a_power_failure_cut_off_is_written_again(world: World) -> None:
+    content = world.storage._blobs.put(LARGE.encode())
+    world.storage._blobs.let_go(content)
+    (blob,) = blobs_of(world)
+    blob.write_bytes(b"")
+    await world.write("a", LARGE)
+    assert await world.read("a") == LARGE
+
+
 async def test_a_large_content_that_could_not_be_written_once_leaves_the_disk_as_any_other(world: World) -> None:
     (world.home / "blobs").write_text("in the way")
     with pytest.raises(Stopping):

@@ -38,7 +38,11 @@ class ProcessRecords:
         self._database.submit(job, then)
 
     def last_pid(self) -> int:
-        sql = "SELECT max(pid) FROM (SELECT pid FROM processes UNION ALL SELECT pid FROM keys)"
+        # A process may have found no room on a full disk while its call did.
+        sql = (
+            "SELECT max(pid) FROM (SELECT pid FROM processes UNION ALL SELECT pid FROM keys"
+            " UNION ALL SELECT pid FROM calls WHERE state IS NULL)"
+        )
         return self._database.read(lambda c: value(c, sql)) or 0
 
     def find(self, pid: int) -> Process | None:

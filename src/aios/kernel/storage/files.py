@@ -5,6 +5,7 @@ A content is written before anything names it and never changed, so a crash leav
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from collections import Counter
@@ -52,7 +53,7 @@ class Blobs:
         with self._lock:
             self._held[hash] += 1
         path = self._path(hash)
-        if not path.exists():
+        if not _is_whole(path, len(data)):
             try:
                 self._write(path, data)
             except OSError as error:
@@ -119,6 +120,13 @@ class Blobs:
         if self._durable:
             for folder in (path.parent, self._folder, self._folder.parent):
                 _sync_folder(folder)
+
+
+def _is_whole(path: Path, size: int) -> bool:
+    """Whether a content of that size is there. One that nobody has named may have been cut off by a power failure."""
+    with contextlib.suppress(OSError):
+        return path.stat().st_size == size
+    return False
 
 
 def _sync_folder(path: Path) -> None:
