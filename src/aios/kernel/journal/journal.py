@@ -223,7 +223,7 @@ class Journal:
         if error is None:
             self._settle_memory(group)
             self.write_held()
-            told = [(event.then, error) for event in group.events if event.then is not None]
+            told: list[Told] = [(event.then, None) for event in group.events if event.then is not None]
         else:
             told = self._refuse(group, error)
         _tell(told)
