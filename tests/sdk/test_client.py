@@ -19,7 +19,7 @@ import pytest
 from fake_transport import FakeTransport, generation
 
 from aios.abi.calls import CALLS, Count, Empty, Entries, ToolResult, Written
-from aios.abi.errors import BadRequest, Full, NotFound, Unauthorized
+from aios.abi.errors import AiosError, BadRequest, CutShort, Full, NotFound, Stopping, Unauthorized
 from aios.sdk import AsyncClient, Client, NoKernel
 from aios.sdk.client import default_key, default_url
 
@@ -49,8 +49,9 @@ def test_what_is_left_out_is_not_sent() -> None:
     assert transport.asked == [("mem_write", {"content": "a fact", "kind": "fact"}, None)]
 
 
-def test_a_read_is_tried_again_after_a_refusal() -> None:
-    transport = flaky(2, Full("busy", retry_after=0.0), Entries(entries=[]))
+@pytest.mark.parametrize("kind", [Full, Stopping, CutShort, NoKernel])
+def test_a_read_is_tried_again_after_a_refusal(kind: type[AiosError]) -> None:
+    transport = flaky(2, kind("busy", retry_after=0.0), Entries(entries=[]))
     run(AsyncClient(transport=transport).mem_list())
     assert len(transport.asked) == 3
 
