@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import pytest
 from aios.abi import errors
 from aios.abi.calls import LLMGenerate
 from aios.abi.errors import AiosError, Cancelled, CutShort, Stopping
-from aios.abi.messages import Message
+from aios.abi.messages import Generation, Message
 from aios.gateway.errors import native_error, openai_error
 from aios.kernel.journal import Journal
+from aios.kernel.llm.base import Request
 from aios.testing import ScriptedCore, booted, principal
 
 pytestmark = pytest.mark.anyio
@@ -78,6 +80,18 @@ async def test_a_call_that_a_stop_cuts_short_is_the_kernels_fault_and_its_story_
         assert (call.error.fault, call.error.status) == ("kernel", 503)
         *_, last = kernel.trace.story(call.id)
         assert (last.state, last.why) == ("cancelled", "cut_short")
+
+
+class Quitting(ScriptedCore):
+    async def run(self, request: Request, quantum: int | None) -> Generation:
+        raise asyncio.CancelledError
+
+
+async def test_a_call_that_is_broken_off_though_nobody_asked_for_that_is_not_the_agents_fault() -> None:
+    async with booted(cores=[Quitting()]) as kernel:
+        with pytest.raises(CutShort) as caught:
+            await kernel.call(principal(kernel), "llm_generate", LLMGenerate(messages=[Message("user", "hello")]))
+        assert caught.value.fault == "kernel"
 
 
 async def test_a_call_that_the_kernel_died_under_is_the_kernels_fault(
