@@ -19,7 +19,6 @@ from aios.abi.errors import (
     ModuleFault,
     NotFound,
     OutcomeUnknown,
-    Stopping,
     TimedOut,
 )
 from aios.abi.messages import FunctionSpec, Message, ToolSpec
@@ -103,6 +102,8 @@ async def test_keys_are_scoped_to_owner_and_agent(tmp_path: Path) -> None:
         (NotFound("no", code="no_such_path", param="path"), True),
         (Cancelled("killed"), True),
         (OutcomeUnknown("nobody knows"), True),
+        (TimedOut("nobody knows", code="outcome_unknown"), True),
+        (ModuleFault("nobody knows", code="outcome_unknown"), True),
         (Full("later", retry_after=2.0), False),
         (KernelFault("a bug"), False),
         (TimedOut("slow"), False),
@@ -123,26 +124,6 @@ async def test_refusals_are_kept_but_429_and_5xx_free_the_key(tmp_path: Path, er
             again = call_of(key="k")
             await recorded(journal, again)
             assert journal.find("o", "a", "k").call_id == again.id  # type: ignore[union-attr]
-
-
-@pytest.mark.parametrize(
-    ("error", "is_kept"),
-    [
-        (TimedOut("not done after 5 s", code="tool_timed_out"), True),
-        (ModuleFault("its process died", code="tool_crashed"), True),
-        (ModuleFault("its file does not load", code="tool_unavailable"), False),
-        (Stopping("the disk is full", code="storage_full"), False),
-    ],
-)
-async def test_a_side_effect_that_began_and_broke_off_keeps_its_key(tmp_path: Path, error: Any, is_kept: bool) -> None:
-    call = call_of("tool_run", ToolRun(name="pay"), key="k")
-    with opened(tmp_path) as database:
-        journal = journal_of(database)
-        await recorded(journal, call)
-        assert await told(lambda then: journal.begin(call, then)) is None
-        await closed(journal, ended(call, error=error))
-        found = journal.find("o", "a", "k")
-        assert (found.error.to_dict() if found else None) == (error.to_dict() if is_kept else None)  # type: ignore[union-attr]
 
 
 async def test_a_write_that_was_done_though_its_call_timed_out_is_not_done_again(tmp_path: Path) -> None:

@@ -148,7 +148,8 @@ _BY_TYPE = {(kind.type, kind.fault): kind for kind in reversed(_tree(AiosError)[
 def from_dict(status: int, body: dict[str, Any]) -> AiosError:
     """The error that `body` (of `to_dict`) tells of; a client raises what the kernel raised."""
     kind = ERRORS.get(str(body.get("code")))
-    if kind is None or (status >= 400 and kind.status != status):  # a code may be somebody else's word
+    # A code may be somebody else's word.
+    if kind is None or body.get("fault", kind.fault) != kind.fault or (status >= 400 and kind.status != status):
         kind = _BY_PLACE.get((status, str(body.get("fault"))))
     if kind is None and status < 400:  # told in a stream that had begun well
         kind = _BY_TYPE.get((str(body.get("type")), str(body.get("fault"))))

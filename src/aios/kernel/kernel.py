@@ -54,6 +54,8 @@ LAST_SECONDS = 5.0
 LOST_KEY_SECONDS = 7 * 86_400.0
 """So long after it was made, the key of a process that vanished with an earlier kernel still works: its program may
 run. How long answers are kept is another matter, and configured."""
+NEVER_RAN = "tool_unavailable"
+"""The code of a tool's run that came to nothing before the tool was asked."""
 UNWRITABLE = "the disk of the kernel's home is full or fails, and nothing can be recorded; the kernel's log says more"
 
 
@@ -338,6 +340,8 @@ class Kernel:
         """
         if call.timer is not None:
             call.timer.cancel()
+        if call.is_begun and call.error is not None:
+            call.error = _after_begun(call.error)
         process = call.process
         process.open_calls.pop(call.id, None)
         process.tokens_in += call.tokens_in
@@ -517,6 +521,15 @@ class Kernel:
         await self._closers.aclose()
 
 
+def _after_begun(error: AiosError) -> AiosError:
+    """What a side effect under a key is said to have ended with: not with what asking again would mend, when it had
+    begun and may have been done."""
+    if error.status < 500 or isinstance(error, Stopping | OutcomeUnknown) or error.code == NEVER_RAN:
+        return error
+    why = f"{error.message}; whether it took effect is not known: it is not run again under this key"
+    return type(error)(why, code=OutcomeUnknown.default_code, call_id=error.call_id)
+
+
 def _is_journalled(call: Syscall) -> bool:
     """Whether a crash would leave anything of the call to tell: not of a mere look, nor of the process table."""
     return call.spec.module != "kernel" and (call.key is not None or call.spec.effect is not Effect.READ)
@@ -545,3 +558,4 @@ class _Marked:
 
         self._journal.begin(call, then)
         await marked
+        call.is_begun = True

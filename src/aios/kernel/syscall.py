@@ -74,6 +74,7 @@ class Syscall:
         "fate",
         "future",
         "id",
+        "is_begun",
         "is_detached",
         "key",
         "listeners",
@@ -136,6 +137,8 @@ class Syscall:
         self.chunks: list[Chunk] | None = None
         """The answer so far, kept for a second listener (calls with a key only)."""
         self.listeners: list[Callable[[Chunk], None]] = []
+        self.is_begun = False
+        """Its side effect has started, and is on record as started (calls with a key only)."""
         self.is_detached = key is not None
         """A detached call outlives the connection that made it."""
 

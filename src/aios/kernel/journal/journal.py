@@ -14,7 +14,7 @@ from typing import Any
 
 import apsw
 
-from aios.abi.errors import AiosError, Full, OutcomeUnknown, Stopping
+from aios.abi.errors import AiosError, OutcomeUnknown
 
 from ..clock import Clock
 from ..database import Database
@@ -30,8 +30,6 @@ from .retention import Retention
 
 Told = tuple[Then, AiosError | None]
 """Whom to tell, and what."""
-NEVER_RAN = frozenset({"tool_unavailable"})
-"""Codes that say of a call which was about to begin that it did not."""
 
 
 class Journal:
@@ -55,8 +53,6 @@ class Journal:
         self._held = HeldEnds()
         self._wanted: set[str] = set()
         """Calls that make room, which are tried twice to open: their opening was not written, nor have they ended."""
-        self._begun: set[str] = set()
-        """Calls with a key whose side effect has started."""
         self._num_opened = self._num_ended = 0
 
     # ── the life of a call ──
@@ -83,13 +79,11 @@ class Journal:
     def begin(self, call: Syscall, then: Then) -> None:
         """Record that `call`'s side effect starts, then `then(None)`: only then may it. For calls not repeatable."""
         place = place_of(call)
-        if place is not None:
-            self._begun.add(call.id)
         self._add(Event(BEGIN, (call.id,), then, Keyed(place) if place else None))
 
     def close(self, call: Syscall, then: Then | None = None) -> None:
         """Record `call`'s end. Its answer is kept if it has a key, but 429 and 5xx are forgotten: the key is free. Not
-        so when a side effect had begun: it may have been done, and is not to be done again.
+        so with the code "outcome_unknown": what may have been done is not to be done again.
 
         `then(error)` says that the end is not on disk yet. It is held, for `find` too, and written as soon as that
         works.
@@ -106,11 +100,9 @@ class Journal:
     ) -> None:
         self._num_ended += 1
         self._wanted.discard(id)
-        is_begun = id in self._begun
-        self._begun.discard(id)
         ending = None
         if place is not None:
-            is_kept = error is None or not _is_forgotten(error, is_begun=is_begun)
+            is_kept = error is None or not _is_forgotten(error)
             ending = Keyed(place, answer=keyed.answer_of(state, result, error) if is_kept else None)
         self._add(Event(END, (id,), then, ending, True))
 
@@ -251,15 +243,12 @@ class Journal:
         return event.is_spared and (event.kind != OPEN or event.row[0] in self._wanted)
 
     def _forget(self, event: Event) -> None:
-        """It was not written and will not be, but for an end."""
-        id = event.row[0]
+        """It was not written. An opening never will be."""
         if event.kind == OPEN:
             self._num_opened -= 1
-            self._wanted.discard(id)
+            self._wanted.discard(event.row[0])
             if event.keyed is not None:
                 self._fresh.pop(event.keyed.place, None)
-        elif event.kind == BEGIN:
-            self._begun.discard(id)
 
     def _try_again(self, events: list[Event]) -> None:
         group = Group(events, is_last_try=True)
@@ -283,13 +272,9 @@ class Journal:
             del self._fresh[place]
 
 
-def _is_forgotten(error: AiosError, *, is_begun: bool) -> bool:
+def _is_forgotten(error: AiosError) -> bool:
     """Whether a repeated call should be run again instead of hearing `error` again."""
-    if isinstance(error, OutcomeUnknown):
-        return False
-    if is_begun and not isinstance(error, Full | Stopping) and error.code not in NEVER_RAN:
-        return False
-    return error.status == 429 or error.status >= 500
+    return (error.status == 429 or error.status >= 500) and error.code != OutcomeUnknown.default_code
 
 
 def _tell(told: list[Told]) -> None:
