@@ -25,10 +25,9 @@ async def test_a_bad_name_of_a_tool_is_a_400_with_its_place(
 ) -> None:
     async with served(NanoCore(folder=tiny_model.write(tmp_path), kv_bytes=1 << 26)) as at:
         tools = [{"type": "function", "function": {"name": name}} for name in names]
-        status, body, _ = await at.chat(model="nano", tools=tools)
+        status, body, _ = await at.chat(model="nano", tools=tools, max_tokens=2)
         assert (status, body["error"]["param"]) == (400, param)
         assert says in body["error"]["message"]
-        status, body, _ = await at.post(
-            "/aios/v1/calls/llm_generate", {"messages": [{"role": "user", "content": "x"}], "tools": tools}
-        )
+        asked = {"messages": [{"role": "user", "content": "x"}], "tools": tools, "max_tokens": 2}
+        status, body, _ = await at.post("/aios/v1/calls/llm_generate", asked)
         assert (status, body["error"]["param"]) == (400, param)

@@ -126,5 +126,5 @@ async def test_a_purge_that_takes_long_does_not_hold_up_a_stop(monkeypatch: pyte
         kernel._house.cancel()
         kernel._keep_house()
         await begun.wait()
-        await asyncio.wait_for(kernel.stop(drain=0.0), 60)
+        await asyncio.wait_for(kernel.stop(drain=0.0), 20)
         assert is_cut == [True]
