@@ -28,7 +28,7 @@ from aios.kernel import Config, Kernel, State
 from aios.kernel.config import Scheduler
 from aios.kernel.control import MAX_CHILDREN
 from aios.kernel.process import Principal, ProcessState
-from aios.testing import MockClock, ScriptedCore, booted, principal
+from aios.testing import MockClock, ScriptedCore, booted, principal, settle, until
 
 pytestmark = pytest.mark.anyio
 
@@ -40,20 +40,6 @@ def anyio_backend() -> str:
 
 def ask(text: str = "hello", **more: Any) -> abi.LLMGenerate:
     return abi.LLMGenerate(messages=[Message(role="user", content=text)], **more)
-
-
-async def settle() -> None:
-    for _ in range(20):
-        await asyncio.sleep(0)
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    """Let the loop and the journal's writer go on until it is so; fails when it never is."""
-    for _ in range(5000):
-        if is_so():
-            return
-        await asyncio.sleep(0.001)
-    raise AssertionError("it never came true")
 
 
 async def test_a_call_is_answered_and_leaves_its_story_in_the_trace() -> None:
@@ -423,9 +409,14 @@ async def test_one_agents_task_has_a_bounded_number_of_processes_and_of_open_cal
 async def test_a_process_that_ended_makes_room_for_another_in_its_task() -> None:
     async with booted() as kernel:
         ann = principal(kernel, "ann")
-        for _ in range(MAX_CHILDREN + 1):
-            child = await kernel.call(ann, "proc_spawn", abi.ProcSpawn(agent="ann/child"))
-            await kernel.call(ann, "proc_signal", abi.ProcSignal(pid=child.pid, signal="exit"))
+        spawn = abi.ProcSpawn(agent="ann/child")
+        children = [await kernel.call(ann, "proc_spawn", spawn) for _ in range(MAX_CHILDREN)]
+        with pytest.raises(Full, match="processes already"):
+            await kernel.call(ann, "proc_spawn", spawn)
+        await kernel.call(ann, "proc_signal", abi.ProcSignal(pid=children[7].pid, signal="exit"))
+        assert (await kernel.call(ann, "proc_spawn", spawn)).pid > children[-1].pid
+        with pytest.raises(Full, match="processes already"):
+            await kernel.call(ann, "proc_spawn", spawn)
 
 
 async def test_a_call_goes_on_where_its_snapshot_is_though_another_core_with_the_same_model_is_free() -> None:

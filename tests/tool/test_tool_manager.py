@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Mapping
 from typing import Any
 
 import pytest
-from tool_world import World, until
+from tool_world import World
 
 from aios.abi.calls import Effect
 from aios.abi.errors import Cancelled, Conflict, ModuleFault, NotFound, TimedOut
@@ -15,6 +15,7 @@ from aios.abi.tools import ToolManifest
 from aios.kernel.process import Process
 from aios.kernel.tool import trusted
 from aios.kernel.tool.base import MAX_RESULT, Caller
+from aios.testing import until
 
 
 def go(test: Coroutine[Any, Any, None]) -> None:

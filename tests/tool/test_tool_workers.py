@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 import uvloop
-from tool_world import World, errors_of, until
+from tool_world import World, errors_of
 
 from aios.abi.errors import BadRequest, Cancelled, ModuleFault, NotFound, Stopping, TimedOut
 from aios.kernel.config import ConfigError, ToolSection
@@ -30,6 +30,7 @@ from aios.kernel.syscall import TERMINAL, State, Syscall
 from aios.kernel.tool import scratch
 from aios.kernel.tool.base import Caller
 from aios.kernel.tool.module import LONGEST_BACK_OFF
+from aios.testing import until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the checks look into /proc")
 
@@ -502,7 +503,8 @@ def killed_kernel(path: Path, last_deed: str) -> Path:
     kernel = f"""
 import asyncio, os, signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from tool_world import ToolSection, World, until
+from tool_world import ToolSection, World
+from aios.testing import until
 async def story():
     world = World(ToolSection(module={str(path)!r}))
     await world.tools.open()
