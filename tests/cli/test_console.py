@@ -40,7 +40,7 @@ def process(*calls: OpenCall, state: str = "running") -> ProcessInfo:
 
 
 def call(state: str, **more: object) -> OpenCall:
-    return OpenCall(id="c", name="llm_generate", state=state, since=1.25, **more)  # type: ignore[arg-type]
+    return OpenCall(id="c", name="llm_generate", state=state, since=1.25, **more)
 
 
 def test_help_names_every_verb_and_loads_none() -> None:

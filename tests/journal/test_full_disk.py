@@ -162,7 +162,7 @@ async def test_when_others_make_room_writing_goes_on_by_itself(
 ) -> None:
     monkeypatch.setattr(writer, "LOOK_AGAIN", 0.01)
     async with on_full_disk(tmp_path) as (kernel, who, _):
-        assert (await kernel.why_not_ready()).code == "storage_full"  # type: ignore[union-attr]
+        assert (await kernel.why_not_ready()).code == "storage_full"
         disk.free += 100 * MIB
         assert await kernel.why_not_ready() is None
         assert kernel.can_write

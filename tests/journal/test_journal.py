@@ -82,7 +82,7 @@ async def test_a_call_is_open_until_its_answer_is_on_disk(tmp_path: Path) -> Non
         assert found is not None
         assert (found.state, found.result) == (None, None)
         await database.run(lambda c: None)
-        assert journal.find("o", "a", "k").result == said("now")  # type: ignore[union-attr]
+        assert journal.find("o", "a", "k").result == said("now")
 
 
 async def test_keys_are_scoped_to_owner_and_agent(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ async def test_refusals_are_kept_but_429_and_5xx_free_the_key(tmp_path: Path, er
         else:
             again = call_of(key="k")
             await recorded(journal, again)
-            assert journal.find("o", "a", "k").call_id == again.id  # type: ignore[union-attr]
+            assert journal.find("o", "a", "k").call_id == again.id
 
 
 async def test_a_write_that_was_done_though_its_call_timed_out_is_not_done_again(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ async def test_a_write_that_was_done_though_its_call_timed_out_is_not_done_again
         await recorded(journal, call)
         await database.run(exactly_once(call.id, lambda c: Written(id="m1"), Written))
         await closed(journal, ended(call, error=TimedOut("slow")))
-        assert journal.find("o", "a", "k").result == Written(id="m1")  # type: ignore[union-attr]
+        assert journal.find("o", "a", "k").result == Written(id="m1")
 
 
 async def test_the_body_tells_calls_and_arguments_apart_but_not_their_spelling(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ async def test_what_is_settled_at_boot_is_over_at_the_next(tmp_path: Path) -> No
         journal = journal_of(database)
         assert journal.recover() == []
         found = journal.find("o", "a", "k")
-        assert isinstance(found.error, OutcomeUnknown)  # type: ignore[union-attr]
+        assert isinstance(found.error, OutcomeUnknown)
         assert journal.find("o", "a", "other") is None
 
 
@@ -219,7 +219,7 @@ async def test_a_call_taken_up_again_ends_as_if_it_had_never_stopped(tmp_path: P
         again = call_of(args=record.args, key=record.key)
         again.id = record.call_id
         await closed(journal, ended(again, said("late")))
-        assert journal.find("o", "a", "k").result == said("late")  # type: ignore[union-attr]
+        assert journal.find("o", "a", "k").result == said("late")
     with opened(tmp_path) as database:
         assert journal_of(database).recover() == []
 
@@ -334,7 +334,7 @@ async def test_answers_are_kept_for_their_time_and_open_calls_for_ever(tmp_path:
         clock.advance(500)
         assert await journal.purge(clock.wall()) == 1
         assert journal.find("o", "a", "old") is None
-        assert journal.find("o", "a", "young").result == said("young")  # type: ignore[union-attr]
+        assert journal.find("o", "a", "young").result == said("young")
     with opened(tmp_path) as database:
         (record,) = journal_of(database).recover()
         assert record.args == waiting.args

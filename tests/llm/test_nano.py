@@ -83,7 +83,7 @@ def stall(core: NanoCore) -> None:
         said.extend(moved := step())
         return moved
 
-    core._engine.step = stalling  # type: ignore[method-assign]
+    core._engine.step = stalling
 
 
 async def finish(
@@ -444,7 +444,7 @@ async def test_an_engine_that_breaks_fails_its_calls_and_takes_no_more(folder: P
     def broken() -> list[Any]:
         raise ZeroDivisionError("a bug of ours")
 
-    core._engine.step = broken  # type: ignore[method-assign]
+    core._engine.step = broken
     for _ in range(2):
         with pytest.raises(ModuleFault):
             await core.run(Request("c", ask(), Listener()), None)

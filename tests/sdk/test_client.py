@@ -115,7 +115,7 @@ def test_the_plain_client_works_inside_a_running_loop() -> None:
 def test_a_client_that_would_wait_for_its_own_loop_says_so() -> None:
     async def go() -> None:
         transport = FakeTransport(lambda name, arguments: ToolResult(content=""))
-        transport.loop = asyncio.get_running_loop()  # type: ignore[attr-defined]
+        transport.loop = asyncio.get_running_loop()
         with Client(transport=transport) as client, pytest.raises(BadRequest, match="AsyncClient"):
             client.tool_run("calculator")
         await asyncio.sleep(0)

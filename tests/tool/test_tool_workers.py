@@ -185,8 +185,8 @@ def test_a_worker_sees_no_keys_and_no_home(tmp_path: Path, monkeypatch: pytest.M
             assert "sk-secret" not in str(seen)
             assert not {"AIOS_HOME", "OPENAI_API_KEY"} & set(seen)
             assert seen["HOME"] == seen["cwd"] != os.environ.get("HOME")
-            assert os.path.isdir(seen["cwd"])  # noqa: ASYNC240
-        assert not os.path.exists(seen["cwd"])  # noqa: ASYNC240
+            assert os.path.isdir(seen["cwd"])  # noqa: ASYNC240 - a look, no work
+        assert not os.path.exists(seen["cwd"])  # noqa: ASYNC240 - a look, no work
 
     go(story())
 
@@ -547,9 +547,9 @@ def test_a_worker_that_loses_the_kernel_takes_its_folder_along(tmp_path: Path) -
             folder = Path((await world.run("whoami")).data["cwd"])
             (worker,) = world.tools._modules[0]._idle
             assert worker._process is not None
-            worker._writer.close()  # type: ignore[union-attr]  # of all that a death does, this comes first
+            worker._writer.close()  # of all that a death does, this comes first
             await worker._process.wait()
-            assert not folder.exists()  # noqa: ASYNC240
+            assert not folder.exists()  # noqa: ASYNC240 - a look, no work
 
     go(story())
 
@@ -572,7 +572,7 @@ def test_a_folder_left_by_a_kernel_killed_with_its_keepers_is_gone_when_the_next
             assert not left.exists()
             folder = Path((await one.run("whoami")).data["cwd"])
             async with world_of(elsewhere, GOOD):  # another kernel on this machine
-                assert folder.is_dir()  # noqa: ASYNC240
+                assert folder.is_dir()  # noqa: ASYNC240 - a look, no work
             assert (await one.run("add", a=1)).content == "2"
 
     go(story())

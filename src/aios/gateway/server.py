@@ -82,7 +82,7 @@ class Connection(HttpToolsProtocol):
         self._head_since = self._body_since = self._unread_since = 0.0
         self._head_bytes = 0
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a TCP one
         super().connection_made(transport)
         self._head_since = self.loop.time()
         if len(self.connections) > self.max_connections:
@@ -104,7 +104,7 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._body_since, self._head_since = self._head_since, 0.0
         super().on_headers_complete()
-        self.scope[WRITE_NOW] = partial(_write_now, self.cycle)  # type: ignore[literal-required]
+        self.scope[WRITE_NOW] = partial(_write_now, self.cycle)  # type: ignore[literal-required]  # a key of ours
 
     def on_message_complete(self) -> None:
         self._body_since = 0.0

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import apsw
 
@@ -121,7 +121,7 @@ class Database:
             if error is not None:
                 future.set_exception(error)
             else:
-                future.set_result(value)  # type: ignore[arg-type]
+                future.set_result(cast("T", value))
 
         self.submit(job, then, frees=frees)
         return await future
@@ -134,7 +134,7 @@ class Database:
         value, error = answers.get()
         if error is not None:
             raise error
-        return value  # type: ignore[return-value]
+        return cast("T", value)
 
     def read(self, job: Job[T]) -> T:
         """`job`'s value, at once, in this thread. Sees what is committed. For short reads on the event loop."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 
 import apsw
 import msgspec
@@ -29,7 +30,8 @@ class Retention:
         cutoff, count = now - self._keep, 0
         running = msgspec.json.encode(list(alive)).decode()
         while True:
-            gone = await self._database.run(lambda c, t=cutoff: _forget(c, t, self._slack, running), frees=True)  # type: ignore[misc]
+            forget = partial(_forget, cutoff=cutoff, slack=self._slack, alive=running)
+            gone = await self._database.run(forget, frees=True)
             count += gone
             if gone >= PURGE_STEP:
                 continue

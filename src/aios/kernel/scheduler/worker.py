@@ -146,7 +146,7 @@ class Queue:
         if not len(self.policy):
             return False
         for slot in self.runner.free():
-            call = self.policy.next(lambda c, s=slot: self.runner.fits(c, s))  # type: ignore[misc]
+            call = self.policy.next(lambda c, s=slot: self.runner.fits(c, s))  # type: ignore[misc]  # s is bound, not passed
             if call is not None:
                 self.runner.take(call, slot)
                 self.running[call.id] = (call, slot)
