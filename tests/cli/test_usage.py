@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import CLEAN, Served, aios
 
+from aios.cli import main
 from aios.cli.main import VERBS
 
 ROOT = Path(__file__).parent.parent.parent
@@ -135,3 +136,13 @@ def test_a_log_without_events_says_so_to_people_only(served: Served) -> None:
     done = aios("logs", "--pid", "99999", env=served.env())
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr == "Nothing of process 99999 among the last events; --tail looks further back.\n"
+
+
+def test_ctrl_c_while_a_verb_is_still_loaded_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(args: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main, "_answer", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main.main(["ps"])
+    assert ended.value.code == 130

@@ -80,6 +80,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         code = _answer(args)
         if sys.stdout is not None:
             sys.stdout.flush()
+    except KeyboardInterrupt:  # before the verb is loaded; then it sees to it itself
+        code = 130
     except BrokenPipeError:  # whoever read our output has left
         code = _give_up()
     except OSError as error:
