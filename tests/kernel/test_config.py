@@ -60,8 +60,17 @@ def test_a_mistake_is_named_with_its_place_and_the_nearest_known_key(text: str, 
 
 def test_a_missing_file_that_was_named_is_an_error_and_an_unnamed_one_is_not(tmp_path: Path) -> None:
     assert load(home=tmp_path).core
-    with pytest.raises(ConfigError, match="cannot read"):
+    with pytest.raises(ConfigError) as caught:
         load(tmp_path / "nowhere.toml")
+    assert caught.value.message == f"cannot read the configuration {tmp_path}/nowhere.toml: No such file or directory"
+
+
+def test_a_file_that_is_no_text_is_refused_in_words(tmp_path: Path) -> None:
+    path = tmp_path / "noise.toml"
+    path.write_bytes(b"# \xa4")
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    assert caught.value.message == f"cannot read the configuration {path}: it is not UTF-8 at byte 2"
 
 
 def test_the_example_of_the_documentation_is_accepted() -> None:

@@ -128,8 +128,10 @@ def load(path: Path | None = None, *, home: Path | None = None) -> Config:
             return parse("", str(path))
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the configuration {path}: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"cannot read the configuration {path}: it is not UTF-8 at byte {error.start}") from None
     return parse(text, str(path))
 
 

@@ -36,7 +36,7 @@ class HeldEnds:
         self._why.pop(place, None)
 
     def why(self, place: KeyPlace) -> AiosError | None:
-        """What whoever asks under this key is told for now."""
+        """What whoever asks under this key is told until that is on disk; None when it is."""
         error = self._why.get(place)
         return None if error is None else untold(error)
 
