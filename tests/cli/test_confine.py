@@ -142,7 +142,7 @@ def test_a_signal_to_the_group_reaches_the_program_and_its_status_comes_back(hom
 
 
 def test_killing_the_group_leaves_nothing_of_the_program(home: Path, mechanism: str) -> None:
-    script = "import os; os.fork() or os.setsid(); print('ready', flush=True); import time; time.sleep(600)"
+    script = "import os, time; os.fork() or os.setsid(); os.write(1, b'ready\\n'); time.sleep(600)"
     process = start([sys.executable, "-c", script], home, stdout=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.readline()

@@ -139,6 +139,16 @@ def test_a_kernels_broken_files_of_tools_are_told_until_they_are_mended(served: 
     assert (mended.stdout.splitlines()[1].split()[0], mended.stderr) == ("hello()", "")
 
 
+def test_a_kernel_that_takes_no_calls_is_quoted_with_its_reason(served: Served) -> None:
+    served.call(lambda: setattr(served.kernel, "is_ready", False))
+    asked = aios("doctor", "--json", env=served.env())
+    served.call(lambda: setattr(served.kernel, "is_ready", True))
+    ((level, told),) = findings("kernel", asked.stdout)
+    assert level == "bad"
+    assert told.startswith("the kernel is")
+    assert "HTTP" not in told
+
+
 @pytest.mark.parametrize(("status", "level", "says"), [(0, "ok", "in namespaces"), (1, "note", "no namespaces")])
 def test_workers_without_a_namespace_are_told_of(
     monkeypatch: pytest.MonkeyPatch, status: int, level: str, says: str

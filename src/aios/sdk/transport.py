@@ -178,8 +178,10 @@ def _reason(error: Exception) -> str:
 def _error(status: int, body: bytes, retry_after: str | None) -> AiosError:
     """The error that an answer tells of; also when what answered is no kernel."""
     try:
-        told = msgspec.json.decode(body)["error"]
-        error = from_dict(status, told)
+        told = msgspec.json.decode(body)
+        if "why" in told:  # how a page for machines says it
+            told["error"] = {"code": told["status"], "message": told["why"]}
+        error = from_dict(status, told["error"])
     except (msgspec.DecodeError, KeyError, TypeError, AttributeError):
         text = body[:200].decode(errors="replace").strip()
         return UpstreamFault(f"HTTP {status} with no error of a kernel in it: {text or 'an empty body'}")
