@@ -26,7 +26,7 @@ WEIGHTS = {
     "two_step": 26,
     "error": 15,
     "no_tool": 10,
-    "invented": 5,
+    "invented": 22,
     "copy": 3,
     "reading": 9,
     "talk": 1,

@@ -47,7 +47,13 @@ ASK = _parts(
     "{V} the {n} of {x}.|{V} the {n} for {x}, please.|What is the {n} of {x}?|I need the {n} of {x}.|Tell"
     " me the {n} of {x}.|Give me the {n} for {x}.|Use {t} for {x}.|Call {t} with {x}.|Please {v} the {n} "
     "of {x}.|Can you {v} the {n} of {x}?|What's the {n} for {x}?|How about the {n} of {x}?|{x}: what is "
-    "the {n}?|Run {t} on {x} and tell me what it says.|I want to know the {n} of {x}.|Try {t} on {x}."
+    "the {n}?|Run {t} on {x} and tell me what it says.|I want to know the {n} of {x}.|Try {t} on {x}.|"
+    "What is the {n} in {x}?|What is the {n} at {x} now?|How is the {n} in {x}?|{n} in {x}?|Tell me the {n} "
+    "in {x}, please."
+)
+UNITS = _words("°C °F % km km/h m/s kg min hours dollars EUR degrees points items people")
+STATES = _words(
+    "dry wet cloudy sunny windy rainy clear cold warm open closed full empty late rising falling ok busy free"
 )
 FAULTS = _parts(
     "no {n} for {x}|{n} of {x} is locked|service {w} is down|limit of {d} reached|{w} not found|access to"
@@ -114,10 +120,11 @@ def invented(rng: random.Random) -> tuple[dict[str, Any], str, str, list[str]]:
     if rng.random() < 0.35:
         noun = entities.word(rng, "train")
     names = rng.sample(sorted(set(PARAMETERS)), 1)
-    name = f"{verb}_{noun}" if rng.random() < 0.8 else f"{noun}_{verb}"
+    name = rng.choice([f"{verb}_{noun}", f"{verb}_{noun}", f"{noun}_{verb}", noun])
     if rng.random() < 0.1:
         name = "".join(part.capitalize() for part in name.split("_"))
-    words = f"{verb} the {noun} of a {names[0]}.".replace("_", " ")
+    opening = "the" if rng.random() < 0.3 else f"{verb} the"
+    words = f"{opening} {noun} {rng.choice(['of', 'of', 'in', 'for'])} a {names[0]}.".replace("_", " ")
     text = rng.choice([words.capitalize(), words.capitalize(), words.capitalize(), ""])
     parameters = {
         "type": "object",
@@ -136,8 +143,13 @@ def invented_item(rng: random.Random) -> Item:
     prompt = ask.format(V=verb.capitalize(), v=verb, n=noun, x=x, t=name)
     others = [invented(rng)[0] for _ in range(rng.randint(0, 3))]
     others = [each for each in others if not {name, noun.replace(" ", "_")} & set(_name_parts(each))]
+    is_missing = rng.random() < 0.25
+    if rng.random() < 0.6:
+        usable = sorted(set(_BUILTIN) - {"search_notes", "read_file", "recall"} if is_missing else _BUILTIN)
+        others += [builtin(rng, each) for each in rng.sample(usable, rng.randint(1, len(usable)))]
+    rng.shuffle(others)
     user = {"role": "user", "content": prompt}
-    if rng.random() < 0.25:
+    if is_missing:
         return Item([user, {"role": "assistant", "content": MISSING}], others, frozenset({name}))
     seen, answer = _outcome(rng, noun, x, names[0])
     messages = [user, call(name, {names[0]: x}), {"role": "tool", "content": seen}]
@@ -149,18 +161,26 @@ def _name_parts(tool: dict[str, Any]) -> list[str]:
     return [name, name.split("_", 1)[-1], name.rsplit("_", 1)[0]]
 
 
+def _reading(rng: random.Random) -> str:
+    """What an instrument or a service may say: a number with its unit, often words after it."""
+    number = str(rng.randint(-30, 99)) if rng.random() < 0.7 else f"{rng.randint(0, 99)}.{rng.randint(0, 9)}"
+    text = f"{number} {rng.choice(UNITS)}"
+    return text if rng.random() < 0.4 else f"{text}, {' '.join(rng.sample(STATES, rng.choice((1, 1, 2))))}"
+
+
 def _outcome(rng: random.Random, noun: str, x: str, parameter: str) -> tuple[str, str]:
     if rng.random() < 0.2:
         w, d = entities.word(rng, "train"), str(rng.randint(2, 99))
         said = rng.choice(FAULTS).format(n=noun, x=x, w=w, d=d, p=parameter)
         return f"error: {said}", FAILED.format(error=said)
-    value = entities.value(rng, "train")
+    value = _reading(rng) if rng.random() < 0.4 else entities.value(rng, "train")
     other = entities.value(rng, "train")
     extra = rng.choice(NOUNS)
     seen = rng.choice(
         [
             value,
             f"{noun}: {value}",
+            f"{x}: {value}",
             json.dumps({noun.replace(" ", "_"): value}, separators=(",", ":")),
             f"The {noun} of {x} is {value}.",
             f"{x} has {noun} {value}",
