@@ -36,6 +36,15 @@ def control_of(table: ProcessTable) -> Control:
     return Control(table, cast("Access", None), nothing, MockClock(), lambda call, error: None)
 
 
+def below(who: Principal, table: ProcessTable) -> set[int]:
+    """The pids of `who`'s agent and of all that they spawned, from the top down."""
+    pids: set[int] = set()
+    for each in sorted(table.list(ended=True), key=lambda process: process.pid):
+        if who.is_admin or (each.owner, each.agent) == (who.owner, who.agent) or each.parent in pids:
+            pids.add(each.pid)
+    return pids
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_a_process_is_found_exactly_by_those_whose_list_it_stands_in(seed: int) -> None:
     chance, table = random.Random(seed), ProcessTable(keep=20)
@@ -50,9 +59,10 @@ def test_a_process_is_found_exactly_by_those_whose_list_it_stands_in(seed: int) 
         table.spawn(chance.choice(AGENTS), owner, wall=0.0, parent=parent.pid if parent else None)
     people = [Principal(owner, agent) for owner in OWNERS for agent in AGENTS] + [Principal("root", "root", None, True)]
     for who in people:
-        listed = {process.pid for process in control.visible(who, ended=True)}
-        found = {pid for pid in range(1, 70) if control.find(who, pid) is not None}
-        assert found == listed
+        expected = below(who, table)
+        assert {process.pid for process in control.visible(who, ended=True)} == expected
+        assert {process.pid for process in control.visible(who)} == expected & {each.pid for each in table.list()}
+        assert {pid for pid in range(1, 70) if control.find(who, pid) is not None} == expected
 
 
 def test_an_event_of_a_process_that_is_new_costs_no_more_when_there_are_many() -> None:

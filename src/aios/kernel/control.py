@@ -154,24 +154,20 @@ class Control:
 
     def visible(self, principal: Principal, *, ended: bool = False) -> list[Process]:
         """Processes that `principal` may see: all for an admin, else those of its own agent and their children."""
-        everyone = self._processes.list(ended=ended)
-        if principal.is_admin:
-            return everyone
-        mine = {p.pid for p in everyone if (p.owner, p.agent) == (principal.owner, principal.agent)}
-        for process in sorted(everyone, key=lambda each: each.pid):  # pids only grow: parents before children
-            if process.parent in mine:
-                mine.add(process.pid)
-        return [p for p in everyone if p.pid in mine]
+        return [process for process in self._processes.list(ended=ended) if self._may_see(principal, process)]
 
     def find(self, principal: Principal, pid: int) -> Process | None:
-        """Process `pid`, live or remembered, if it is among those that `visible` would list. Looks at it and at those
-        above it only."""
-        found = step = self._processes.find(pid)
-        while step is not None:
-            if principal.is_admin or (step.owner, step.agent) == (principal.owner, principal.agent):
-                return found
+        """Process `pid`, live or remembered, if it is among those that `principal` may see."""
+        process = self._processes.find(pid)
+        return process if process is not None and self._may_see(principal, process) else None
+
+    def _may_see(self, principal: Principal, process: Process) -> bool:
+        step: Process | None = process
+        while step is not None and not principal.is_admin:
+            if (step.owner, step.agent) == (principal.owner, principal.agent):
+                return True
             step = None if step.parent is None else self._processes.find(step.parent)
-        return None
+        return principal.is_admin
 
     def info(self, process: Process) -> abi.ProcessInfo:
         running = next((c for c in process.open_calls.values() if c.state is State.RUNNING), None)
