@@ -226,6 +226,8 @@ class Events:
     def __init__(self, core: str, emit: Emit) -> None:
         self.answer = Answer()
         self.is_done = False
+        self.has_spoken = False
+        """Something was handed on: the request cannot be sent again as if nothing had been said."""
         self._core = core
         self._emit = emit
         self._rest = b""
@@ -286,6 +288,7 @@ class Events:
             answer.note(body)
         answer.texts.append(text)
         answer.num_tokens += 1
+        self.has_spoken = True
         self._emit(Chunk(text, None, None, None, None, 1, data))
         return True
 
@@ -343,6 +346,7 @@ class Events:
             raw=b"\n\n".join(self._raw) + b"\n\n",
         )
         self._start()
+        self.has_spoken = True
         self._emit(chunk)
 
     def _release(self) -> None:
@@ -404,9 +408,12 @@ def error_of(core: str, key_env: str | None, status: int, body: bytes, headers: 
         return TooLarge(f"core '{core}': {said}")
     if status in (400, 409, 422):
         return _bad_request(core, detail, said)
-    if status == 429:
+    if status == 429 and isinstance(detail, dict) and detail.get("code") == "insufficient_quota":
+        return UpstreamFault(f"core '{core}': {said}", code="upstream_quota")
+    if status in (429, 503, 529):
         return UpstreamFault(f"core '{core}' is busy: {said}", code="upstream_busy", retry_after=after)
-    return UpstreamFault(f"core '{core}' ({status}): {said}", retry_after=after)
+    code = "upstream_failed" if status >= 500 else "upstream_rejected"
+    return UpstreamFault(f"core '{core}' ({status}): {said}", code=code, retry_after=after)
 
 
 def _bad_request(core: str, detail: Any, said: str) -> AiosError:

@@ -176,6 +176,8 @@ class Queue:
             if not isinstance(outcome, Suspended):
                 return outcome
             call.snapshot = outcome.snapshot
+            if outcome.snapshot is None:
+                return outcome
             self.policy.charge(call, outcome.tokens)
             call.tokens_charged += outcome.tokens
             if call.process.state is ProcessState.STOPPED or self._must_yield(call, slot):
@@ -199,7 +201,9 @@ class Queue:
         if fate is not None:
             self._fail(call, fate)
         elif isinstance(result, Suspended):
-            self._move(call, State.SUSPENDED)
+            self._move(call, State.SUSPENDED, None if result.snapshot is not None else "not begun, to be tried again")
+            if result.after:
+                self._clock.call_later(result.after, self.pump)
             self.push(call)
         else:
             call.result = result
