@@ -1,4 +1,4 @@
-"""A server that refuses, breaks, hangs and cuts: every call ends in an answer or in one honest error, and no slot leaks."""
+"""A server that refuses, breaks, hangs and cuts: each call ends in an answer or one honest error; no slot leaks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import pytest
-from upstream import DONE, HEAD, LAST, chat, event, framed, whole
+from upstream import DONE, HEAD, LAST, Step, chat, event, framed, whole
 
 from aios.abi.calls import LLMGenerate
 from aios.abi.errors import AiosError
@@ -53,9 +53,9 @@ class Flaky:
         fault = self.rng.choice(FAULTS) if self.rng.random() < self.share else None
         if self.active > self.capacity or fault == "refuse":
             self.num_full += self.active > self.capacity
-            writer.writelines(_bytes(whole({"error": {"message": "slow down"}}, "429 Busy")))
+            writer.write(_bytes(whole({"error": {"message": "slow down"}}, "429 Busy")))
         elif fault == "break":
-            writer.writelines(_bytes(whole({"error": {"message": "oops"}}, "500 Oops")))
+            writer.write(_bytes(whole({"error": {"message": "oops"}}, "500 Oops")))
         elif fault == "hang":
             await reader.read(1)  # until the client gives up
             raise ConnectionError
@@ -66,7 +66,11 @@ class Flaky:
                 await writer.drain()
                 raise ConnectionError
             rest = framed(event({"content": "llo"})) + framed(event({}, "stop")) + framed(DONE) + LAST
-            writer.writelines([rest] if is_streamed else whole(chat({"content": "hello"})))  # type: ignore[arg-type]
+            writer.write(rest if is_streamed else _bytes(whole(chat({"content": "hello"}))))
+
+
+def _bytes(steps: list[Step]) -> bytes:
+    return b"".join(step for step in steps if isinstance(step, bytes))
 
 
 @contextlib.asynccontextmanager

@@ -12,7 +12,6 @@ from ..syscall import Suspended, Syscall
 from .base import Core, CoreInfo, NotBegun, Request
 from .router import Router
 
-
 MAX_TRIES = 4
 """Times that a call is begun before its error is given to the agent. Being refused for load does not count: waiting
 for room is what the queue is for, and the call's own deadline ends it."""
