@@ -100,5 +100,5 @@ def vocabulary() -> Vocabulary:
     )
 
 
-def engine(*, is_padded: bool = True, kv_bytes: int = 1 << 28, **changes: Any) -> Engine:
-    return Engine(decoder(is_padded=is_padded, **changes), vocabulary(), kv_bytes=kv_bytes)
+def engine(*, is_padded: bool = True, kv_bytes: int = 1 << 28, prefix_bytes: int = 0, **changes: Any) -> Engine:
+    return Engine(decoder(is_padded=is_padded, **changes), vocabulary(), kv_bytes=kv_bytes, prefix_bytes=prefix_bytes)

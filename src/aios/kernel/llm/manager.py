@@ -65,7 +65,7 @@ class LLMManager:
         return outcome
 
     def _try_again(self, call: Syscall, slot: str, refusal: NotBegun) -> Suspended:
-        """Back to the queue, for another core or for this one later. Raises what went wrong when it was tried enough."""
+        """Back to the queue, for another core or for this one later. Raises what went wrong when it was tried often."""
         call.num_tries += not refusal.is_busy
         if call.num_tries >= MAX_TRIES:
             raise refusal.error

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from .decoder import Decoder
+from .decoder import CHUNK, Decoder
 from .grammar import GrammarError, Grammars, Vocabulary
 from .kv import KVPool
 from .linear import F32
+from .prefix import PrefixCache
 from .sequence import Sequence, Spec
 
 PREFILL_WHILE_DECODING = 2
@@ -26,7 +27,7 @@ class Engine:
     A sequence is in the engine from `add` until `remove`, or until a step returns it with `finish` or `error` set.
     """
 
-    def __init__(self, decoder: Decoder, vocabulary: Vocabulary, *, kv_bytes: int) -> None:
+    def __init__(self, decoder: Decoder, vocabulary: Vocabulary, *, kv_bytes: int, prefix_bytes: int = 0) -> None:
         if len(vocabulary.tokens) != decoder.shape.vocabulary:
             raise ValueError(
                 f"the tokenizer has {len(vocabulary.tokens)} tokens and the model {decoder.shape.vocabulary}"
@@ -34,6 +35,7 @@ class Engine:
         self.decoder = decoder
         self.grammars = Grammars(vocabulary)
         self.pool = KVPool(decoder.shape.kv, kv_bytes)
+        self.prefixes = PrefixCache(prefix_bytes, CHUNK)
         self.num_steps = self.num_tokens = self.num_prefilled = 0
         self._prefilling: dict[str, Sequence] = {}
         self._decoding: dict[str, Sequence] = {}
@@ -108,6 +110,7 @@ class Engine:
             "decoding": len(self._decoding),
             "prefilling": len(self._prefilling),
             **{f"kv_{name}": number for name, number in self.pool.statistics().items()},
+            **{f"prefix_{name}": number for name, number in self.prefixes.statistics().items()},
             "context": self.context,
             "row_counts": list(self.decoder.row_counts),
             "fingerprint": self.fingerprint,
@@ -128,10 +131,13 @@ class Engine:
         begun = []
         for sequence in list(self._prefilling.values()):
             prompt = sequence.spec.prompt
+            if not sequence.computed:
+                self._reuse(sequence)
             while chunks and sequence.computed < len(prompt) and sequence.kv is not None:
                 start = sequence.computed
                 sequence.computed = self.decoder.prefill(sequence.kv, prompt, start)
                 self.num_prefilled += sequence.computed - start
+                self._keep(sequence)
                 chunks -= 1
             if sequence.computed < len(prompt):
                 break
@@ -139,6 +145,23 @@ class Engine:
             self._decoding[sequence.id] = self._prefilling.pop(sequence.id)
             begun.append(sequence)
         return begun
+
+    def _reuse(self, sequence: Sequence) -> None:
+        """Begin with what an earlier prompt that began alike has computed."""
+        if self.prefixes.budget and sequence.kv is not None:
+            for piece in self.prefixes.find(sequence.spec.group, sequence.spec.prompt):
+                sequence.kv.load(piece, sequence.computed)
+                sequence.computed += CHUNK
+            sequence.num_cached = sequence.computed
+
+    def _keep(self, sequence: Sequence) -> None:
+        """Keep the chunk that was just computed, if it is a whole one."""
+        end = sequence.computed
+        if not self.prefixes.budget or end % CHUNK or sequence.kv is None:
+            return
+        tokens = sequence.spec.prompt[:end]
+        if not self.prefixes.has(sequence.spec.group, tokens):
+            self.prefixes.put(sequence.spec.group, tokens, sequence.kv.piece(end - CHUNK, end))
 
     def _choose(self, sequence: Sequence, logits: F32) -> None:
         try:

@@ -98,10 +98,15 @@ class KV:
         """A copy of the first `tokens` positions."""
         return self._data[:, :, :tokens].copy()
 
-    def load(self, saved: F32) -> None:
-        """Put back what `export` gave."""
-        self.room_for(saved.shape[2], 0)
-        self._data[:, :, : saved.shape[2]] = saved
+    def piece(self, start: int, end: int) -> F32:
+        """A copy of the positions from `start` up to `end`."""
+        return self._data[:, :, start:end].copy()
+
+    def load(self, saved: F32, start: int = 0) -> None:
+        """Put back what `export` or `piece` gave, from position `start` on."""
+        end = start + saved.shape[2]
+        self.room_for(end, start)
+        self._data[:, :, start:end] = saved
 
     def free(self) -> None:
         """Give the memory back at once. Freeing twice is harmless; using it afterwards is not."""

@@ -41,6 +41,8 @@ class Spec:
     may_call: bool = False
     must_call: bool = False
     sampling: Sampling = field(default_factory=Sampling)
+    group: str = ""
+    """Whose prefixes it may share."""
 
     @property
     def longest(self) -> int:
@@ -59,6 +61,8 @@ class Sequence:
         self.output: list[int] = []
         self.computed = 0
         """Positions whose keys and values are in `kv`."""
+        self.num_cached = 0
+        """Those of them that an earlier prompt had computed."""
         self.kv: KV | None = None
         self.aside: F32 | None = None
         """What `kv` held, while it is moved aside."""
