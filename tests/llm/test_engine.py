@@ -13,7 +13,8 @@ from tiny_model import TOKENIZER, engine
 from aios.kernel.llm.local.engine import Engine
 from aios.kernel.llm.local.grammar import call_schema, response_schema
 from aios.kernel.llm.local.sampler import Sampling
-from aios.kernel.llm.local.sequence import Sequence, SnapshotError, Spec
+from aios.kernel.llm.local.sequence import Sequence, Spec
+from aios.kernel.llm.local.snapshot import SnapshotError, from_bytes, to_bytes
 
 ANSWER = response_schema({"type": "json_object"})
 CALL = call_schema([("add", {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}, True)])
@@ -26,6 +27,17 @@ def shared() -> Engine:
 
 def specs(rng: random.Random, count: int) -> list[Spec]:
     """Requests of all kinds, with prompts that end on both sides of chunk borders."""
+    return [searching(rng, spec) if rng.random() < 0.3 else spec for spec in drawn(rng, count)]
+
+
+def searching(rng: random.Random, spec: Spec) -> Spec:
+    """The same asked of a beam search."""
+    sampling = Sampling(logprobs=spec.sampling.logprobs)
+    width, penalty = rng.randint(2, 4), rng.choice([0.0, 1.0, 2.0])
+    return replace(spec, sampling=sampling, beam_width=width, length_penalty=penalty)
+
+
+def drawn(rng: random.Random, count: int) -> list[Spec]:
     return [
         Spec(
             prompt=tuple(rng.randrange(TOKENIZER.vocab_size) for _ in range(rng.choice([1, 5, 63, 64, 65, 130]))),
@@ -87,7 +99,7 @@ def interleaved(engine: Engine, wanted: list[Spec], rng: random.Random, slots: i
                 if rng.random() < 0.5:
                     waiting.append(sequence)
                 else:
-                    waiting.append(sequence.to_bytes(engine.fingerprint))
+                    waiting.append(to_bytes(sequence, engine.fingerprint))
                     engine.release(sequence)
     return done
 
@@ -173,7 +185,7 @@ def test_a_grammar_that_breaks_fails_its_own_sequence_only(shared: Engine, monke
         shared.step()
     assert "too complex" in str(bad.error)
     assert good.finish == "length"
-    assert bad.kv is None
+    assert bad.line.kv is None
 
 
 # ── snapshots as bytes ──
@@ -184,14 +196,14 @@ def saved(engine: Engine) -> bytes:
     engine.add(sequence)
     engine.step()
     engine.remove("s")
-    data = sequence.to_bytes(engine.fingerprint)
+    data = to_bytes(sequence, engine.fingerprint)
     engine.release(sequence)
     return data
 
 
 def test_a_snapshot_of_another_engine_is_refused_with_both_names(shared: Engine) -> None:
     with pytest.raises(SnapshotError, match=f"{shared.fingerprint}.*elsewhere"):
-        Sequence.from_bytes(saved(shared), "elsewhere", shared.grammars, shared.pool)
+        from_bytes(saved(shared), "elsewhere", shared.grammars)
 
 
 @pytest.mark.parametrize(

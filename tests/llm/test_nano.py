@@ -447,3 +447,32 @@ async def test_the_benchmark_measures_all_it_promises(folder: Path) -> None:
     assert set(found["speed"]) == {"bare, unpadded", "bare", "engine", "kernel", "kernel, streamed"}
     assert all(set(by_batch) == {1, 8, 32} for by_batch in found["speed"].values())
     assert len(found["ratios"]) == 5
+
+
+async def test_a_beam_search_interrupted_after_every_few_tokens_says_what_it_says_alone(core: NanoCore) -> None:
+    args = ask(beam_width=3, max_tokens=24, logprobs=True, top_logprobs=1)
+    alone = await core.run(Request("a", args, Listener(), is_streamed=True), None)
+    assert isinstance(alone, Generation)
+    listener, outcome, slices = Listener(), None, 0
+    while not isinstance(outcome, Generation):
+        snapshot = None if outcome is None else outcome.snapshot
+        if snapshot is not None and slices % 2:
+            saved = core.to_bytes(snapshot)
+            core.drop(snapshot)
+            snapshot = core.from_bytes(saved)
+        outcome = await core.run(Request("b", args, listener, snapshot, is_streamed=True), 5)
+        slices += 1
+    assert slices > 5
+    assert outcome.message == alone.message
+    assert outcome.logprobs == alone.logprobs
+    assert listener.text == alone.message.text()
+
+
+async def test_a_beam_search_that_could_never_fit_is_refused_with_the_numbers(folder: Path) -> None:
+    core = NanoCore(folder=folder, kv_bytes=1 << 19)
+    await core.open()
+    with pytest.raises(BadRequest, match="lower beam_width or max_tokens"):
+        await core.run(Request("a", ask(beam_width=16, max_tokens=400), Listener()), None)
+    with pytest.raises(BadRequest, match="draws nothing"):
+        core.check(ask(beam_width=2, temperature=0.5))
+    await core.close()

@@ -19,19 +19,20 @@ from typing import Any
 from safetensors import SafetensorError
 
 from aios.abi.calls import LLMGenerate
-from aios.abi.errors import BadRequest, ModuleFault
+from aios.abi.errors import BadRequest, Full, ModuleFault
 from aios.abi.messages import Generation
 
 from ..syscall import Suspended
-from .base import Request
+from .base import NotBegun, Request
 from .local.answer import Teller
 from .local.chat import ChatTemplate
 from .local.decoder import load
 from .local.engine import Engine
 from .local.grammar import GrammarError, Vocabulary
 from .local.request import Translator
-from .local.sequence import Sequence
+from .local.sequence import Sequence, Spec
 from .local.shelf import Shelf
+from .local.snapshot import to_bytes
 from .local.tokenizer import Tokenizer
 
 SWITCH_INTERVAL = 0.0005
@@ -49,6 +50,7 @@ class _Job:
     def __init__(self, sequence: Sequence, *, left: int | None, is_streamed: bool) -> None:
         self.sequence = sequence
         self.left = left
+        self.counted = sequence.num_chosen
         self.unsent = 0
         self.is_streamed = is_streamed
         self.is_over = False
@@ -189,9 +191,9 @@ class NanoCore:
         sequence: Sequence = request.snapshot or await self._begin(self._opened(), request)
         engine, shelf = self._opened(), self._shelved()
         shelf.take(sequence)
-        if sequence.kv is None:
+        if sequence.line.kv is None:
             raise ModuleFault("this generation was dropped and cannot be resumed")
-        before = len(sequence.output)
+        before = sequence.num_chosen
         teller = Teller(sequence, engine.grammars.vocabulary)
         job = _Job(sequence, left=quantum, is_streamed=request.is_streamed)
         self._jobs[sequence.id] = job
@@ -207,7 +209,7 @@ class NanoCore:
             del self._jobs[sequence.id]
         if sequence.finish is None:
             shelf.put(sequence)
-            return Suspended(sequence, len(sequence.output) - before)
+            return Suspended(sequence, sequence.num_chosen - before)
         answer = teller.whole(model=self.model, core=self.name, seed=request.args.seed, fingerprint=engine.fingerprint)
         request.emit(teller.last(*job.take(), answer))
         return answer
@@ -227,8 +229,7 @@ class NanoCore:
 
     def to_bytes(self, snapshot: Any) -> bytes:
         """A suspended generation as bytes, for this model and this kind of machine only."""
-        sequence: Sequence = snapshot
-        return sequence.to_bytes(self._opened().fingerprint)
+        return to_bytes(snapshot, self._opened().fingerprint)
 
     def from_bytes(self, data: bytes) -> Any:
         """The snapshot that `to_bytes` saved. Raises SnapshotError, or MemoryError when there is no room."""
@@ -255,8 +256,13 @@ class NanoCore:
                 sequence = Sequence(request.id, spec, engine.grammars)
             else:  # a schema is to be compiled, which may take a while
                 sequence = await asyncio.to_thread(Sequence, request.id, spec, engine.grammars)
-            self._shelved().make_room(spec.longest)
+            if (needed := sequence.bytes_in(engine.pool)) > engine.pool.budget:
+                raise _too_wide(spec, needed, engine.pool.budget)
+            self._shelved().make_room(sequence)
             return engine.admit(sequence)
+        except MemoryError:
+            full = Full(f"core '{self.name}' has no memory free for so many lines", code="no_kv_room", retry_after=1)
+            raise NotBegun(full, after=0.05, is_busy=True) from None
         except GrammarError as error:
             raise _bad_schema(error, spec.answer is not None) from None
 
@@ -324,11 +330,12 @@ class NanoCore:
             job = self._jobs[sequence.id]
             is_over = sequence.finish is not None or sequence.error is not None
             if job.left is not None:
-                job.left -= 1
+                job.left -= sequence.num_chosen - job.counted
                 if job.left <= 0 and not is_over:
                     engine.remove(sequence.id)
                     is_over = True
-            job.unsent += 1
+            job.unsent += sequence.num_chosen - job.counted
+            job.counted = sequence.num_chosen
             # The loop is woken only for what somebody listens to.
             if is_over or (job.is_streamed and sequence.has_text):
                 news.append(_News(job, sequence.take_text(), job.unsent, is_over))
@@ -350,6 +357,14 @@ def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
         bos=special["<|bos|>"],
         special=frozenset(special.values()),
         encode=tokenizer.encode,
+    )
+
+
+def _too_wide(spec: Spec, needed: int, budget: int) -> BadRequest:
+    return BadRequest(
+        f"beam_width {spec.beam_width} with up to {spec.longest} tokens each takes {needed} bytes of KV, and this core "
+        f"has kv_bytes = {budget}; lower beam_width or max_tokens",
+        param="beam_width",
     )
 
 

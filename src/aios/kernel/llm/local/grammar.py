@@ -7,6 +7,7 @@ limits: a schema is refused before it is compiled, or its sequence fails with a 
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import threading
@@ -153,6 +154,12 @@ class Guide:
         if self._is_first and self._may_call and not self.in_call:
             mask[self._vocabulary.call] = True
         return mask
+
+    def fork(self) -> Guide:
+        """Another guide that has seen the same."""
+        other = copy.copy(self)
+        other._matcher = self._matcher.deep_copy() if self._matcher is not None else None
+        return other
 
     def accept(self, token: int) -> None:
         """`token` was chosen."""

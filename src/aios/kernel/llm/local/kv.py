@@ -108,6 +108,11 @@ class KV:
         self.room_for(end, start)
         self._data[:, :, start:end] = saved
 
+    def copy(self, other: KV, tokens: int) -> None:
+        """Hold what `other` does in its first `tokens` positions."""
+        self.room_for(tokens, 0)
+        self._data[:, :, :tokens] = other._data[:, :, :tokens]
+
     def free(self) -> None:
         """Give the memory back at once. Freeing twice is harmless; using it afterwards is not."""
         if self.is_open:

@@ -115,7 +115,9 @@ class PrefixCache:
 
     def _evict(self) -> None:
         node, _ = self._order.popitem(last=False)
-        assert node.parent is not None and not node.children and node.data is not None
+        assert node.parent is not None, "the root is never in the order"
+        assert node.data is not None
+        assert not node.children, "what others follow is never the oldest"
         del node.parent.children[node.tokens]
         self.bytes -= node.data.nbytes
         self.num_evicted += 1

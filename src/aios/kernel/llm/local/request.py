@@ -60,6 +60,9 @@ class Translator:
             min_tokens=minimum,
             stops=stops,
             sampling=self._sampling(args),
+            beam_width=args.beam_width or 1,
+            length_penalty=1.0 if args.length_penalty is None else args.length_penalty,
+            group=args.cache_salt or "",
             **self._grammar(args),
         )
 
@@ -90,6 +93,8 @@ class Translator:
     def _sampling(self, args: LLMGenerate) -> Sampling:
         if args.top_logprobs is not None and not args.logprobs:
             raise BadRequest("top_logprobs needs logprobs to be true", param="top_logprobs")
+        if (args.beam_width or 1) > 1 and (args.temperature or args.presence_penalty or args.frequency_penalty):
+            raise BadRequest("beam search draws nothing: leave temperature and penalties at 0", param="beam_width")
         return Sampling(
             temperature=args.temperature or 0.0,
             top_p=1.0 if args.top_p is None else args.top_p,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import copy
 from collections.abc import Sequence
 
 
@@ -26,6 +27,14 @@ class TextStream:
         """The text that became certain. With `may_stop` False a complete stop string is text like any other."""
         fresh = self._decoder.decode(data)
         return self._give(fresh if not self._stops else self._filter(fresh, may_stop))
+
+    def fork(self) -> TextStream:
+        """Another stream that has seen the same."""
+        other = copy.copy(self)
+        other._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        other._decoder.setstate(self._decoder.getstate())
+        other._matched = self._matched[:]
+        return other
 
     def finish(self) -> str:
         """The rest: what was held back, and a broken character as U+FFFD."""
