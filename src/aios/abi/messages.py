@@ -58,14 +58,21 @@ class ToolSpec(Struct, frozen=True):
     type: str = "function"
 
 
+class PromptDetails(Struct, frozen=True):
+    """`cached_tokens` of the prompt were computed for an earlier one that began alike."""
+
+    cached_tokens: int = 0
+
+
 class Usage(Struct, frozen=True):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     total_tokens: int = 0
+    prompt_tokens_details: PromptDetails = PromptDetails()
 
     @classmethod
-    def of(cls, prompt: int, completion: int) -> Usage:
-        return cls(prompt, completion, prompt + completion)
+    def of(cls, prompt: int, completion: int, cached: int = 0) -> Usage:
+        return cls(prompt, completion, prompt + completion, PromptDetails(cached))
 
 
 class TopLogprob(Struct, frozen=True):

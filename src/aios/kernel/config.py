@@ -72,7 +72,8 @@ class CoreSection(Section, frozen=True):
     """One LLM core. `nano` is the packaged model; `openai` is any server that speaks OpenAI's API at `base_url`.
 
     `timeout` is seconds between two tokens. The key is read from the environment variable `api_key_env`. `kv_bytes`
-    bounds what running sequences of a `nano` core hold; suspended ones may take as much again.
+    bounds what running sequences of a `nano` core hold; suspended ones may take as much again. `prefix_bytes`
+    bounds what is kept of prompts, so that others that begin alike need not compute it; 0 keeps nothing.
     """
 
     name: CoreName
@@ -84,6 +85,7 @@ class CoreSection(Section, frozen=True):
     api_key_env: str | None = None
     context_length: Annotated[int, Meta(ge=16)] | None = None
     kv_bytes: Annotated[int, Meta(ge=1 << 20)] = 512 << 20
+    prefix_bytes: Annotated[int, Meta(ge=0)] = 64 << 20
 
 
 class ToolSection(Section, frozen=True):

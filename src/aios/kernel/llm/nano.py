@@ -117,6 +117,7 @@ class NanoCore:
         *,
         slots: int = 8,
         kv_bytes: int = 512 << 20,
+        prefix_bytes: int = 64 << 20,
         folder: Path | None = None,
         model: str = "aios-nano",
     ) -> None:
@@ -126,6 +127,7 @@ class NanoCore:
         self.context_length: int | None = None
         self._folder = folder or WEIGHTS
         self._kv_bytes = kv_bytes
+        self._prefix_bytes = prefix_bytes
         self._engine: Engine | None = None
         self._translator: Translator | None = None
         self._shelf: Shelf | None = None
@@ -156,7 +158,7 @@ class NanoCore:
             decoder = load(self._folder)
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise ModuleFault(f"core '{self.name}' finds no sound model in {self._folder}: {error!r}") from None
-        engine = Engine(decoder, vocabulary_of(tokenizer), kv_bytes=self._kv_bytes)
+        engine = Engine(decoder, vocabulary_of(tokenizer), kv_bytes=self._kv_bytes, prefix_bytes=self._prefix_bytes)
         if self._kv_bytes < (least := engine.pool.shape.bytes(engine.context)):
             raise ModuleFault(
                 f"core '{self.name}' has kv_bytes = {self._kv_bytes}, and one sequence of {engine.context} tokens "

@@ -42,9 +42,19 @@ _REASONS: dict[str, FinishReason] = {
 # ── what a server sends ──
 
 
+class _PromptDetails(Struct):
+    cached_tokens: int | None = None
+
+
 class _Usage(Struct):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    prompt_tokens_details: _PromptDetails | None = None
+
+    def told(self) -> Usage:
+        details = self.prompt_tokens_details
+        cached = (details.cached_tokens if details is not None else None) or 0
+        return Usage.of(self.prompt_tokens or 0, self.completion_tokens or 0, cached)
 
 
 class _Function(Struct):
@@ -149,7 +159,7 @@ class Answer:
         self.model = body.model or self.model
         self.fingerprint = body.system_fingerprint or self.fingerprint
         if body.usage is not None:
-            self.usage = Usage.of(body.usage.prompt_tokens or 0, body.usage.completion_tokens or 0)
+            self.usage = body.usage.told()
 
     def tool_calls(self) -> list[ToolCall] | None:
         return [

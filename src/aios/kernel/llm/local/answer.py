@@ -61,7 +61,7 @@ class Teller:
         return Generation(
             message=message,
             finish_reason=finish,
-            usage=Usage.of(len(sequence.spec.prompt), len(sequence.output)),
+            usage=Usage.of(len(sequence.spec.prompt), len(sequence.output), sequence.num_cached),
             model=model,
             core=core,
             seed=seed,
