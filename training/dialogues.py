@@ -26,9 +26,9 @@ WEIGHTS = {
     "two_step": 22,
     "error": 12,
     "no_tool": 10,
-    "invented": 5,
-    "copy": 1,
-    "reading": 4,
+    "invented": 7,
+    "copy": 3,
+    "reading": 6,
     "talk": 1,
 }
 DRILLS = {"invented": invented_item, "copy": copy_item, "reading": reading_item, "talk": talk_item}

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
 STRETCH = 256  # queries of one piece of attention
 
 

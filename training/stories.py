@@ -1,7 +1,7 @@
 """Word problems for training alone: the same sum in many scenes, with things and names drawn anew each time.
 
-A fifth of the arithmetic wordings are held out by whole rows, so a model must read a scene, not know it by heart. None of
-these scenes is one of `phrasings`.
+A fifth of the arithmetic wordings are held out by whole rows, so a model must read a scene, not know it by heart. None
+of these scenes is one of `phrasings`.
 """
 
 from __future__ import annotations
@@ -79,7 +79,10 @@ SCENES: dict[str, list[str]] = {
     "square": ["A square {y} has sides of {a}. What is its area?", "{a} rows of {a} {x}. How many {x}?"],
     "half": ["{w} gives away half of {a} {x}. How many is that?", "Half of the {a} {x} are gone. How many?"],
     "double": ["{w} has {a} {x} and gets as many again. How many now?", "Twice as many as {a} {x} is how many?"],
-    "mod": ["{a} {x} go into {ys} of {b}. How many {x} are left over?", "{w} deals {a} {x} to {b} people. What is left over?"],
+    "mod": [
+        "{a} {x} go into {ys} of {b}. How many {x} are left over?",
+        "{w} deals {a} {x} to {b} people. What is left over?",
+    ],
 }
 
 

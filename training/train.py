@@ -238,7 +238,9 @@ def main() -> None:
     size = sum(p.numel() for p in Decoder(Shape(vocab_size=tokenizer.vocab_size)).parameters())
     context = mp.get_context("spawn")
     shared, barrier = Shared(size), context.Barrier(WORKERS, timeout=300)
-    workers = [context.Process(target=work, args=(rank, shared, barrier, options)) for rank in range(WORKERS)]
+    workers = [
+        context.Process(target=work, args=(rank, shared, barrier, options), daemon=True) for rank in range(WORKERS)
+    ]
     for each in workers:
         each.start()
     for each in workers:

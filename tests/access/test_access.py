@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import stat
@@ -9,10 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
-from aios.abi.calls import CALLS, CallSpec, Effect, Empty, ProcNice, ProcSignal, ProcSpawn, ProcWait
-from aios.abi.errors import AiosError, Denied, NotFound, Unauthorized
+from aios.abi.calls import CALLS, CallSpec, Effect, Empty, ProcNice, ProcSignal, ProcSpawn, ProcWait, StoClear
+from aios.abi.errors import AiosError, Denied, NotFound, Stopping, Unauthorized
 from aios.kernel.access import RULES, AccessManager
 from aios.kernel.database import Database, HomeError, value
 from aios.kernel.process import Principal, ProcessTable
@@ -52,6 +54,33 @@ def test_keys_outlive_a_restart_and_are_nowhere_written(tmp_path: Path) -> None:
     database.close()
 
 
+@pytest.mark.parametrize("is_revoked", [False, True], ids=["minted", "revoked"])
+def test_what_the_disk_refused_is_written_before_it_is_said_to_be_settled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_revoked: bool
+) -> None:
+    def full(*_: object) -> None:
+        raise apsw.FullError("database or disk is full")
+
+    database = Database.open(tmp_path / "aios.db")
+    access = AccessManager(database)
+    key_id, _ = access.mint(owner="o", agent="a")
+    asyncio.run(access.settled())
+    with monkeypatch.context() as patch:
+        patch.setattr(database._writer, "_together", full)
+        if is_revoked:
+            access.revoke(key_id)
+        else:
+            key_id, _ = access.mint(owner="o", agent="b")
+        with pytest.raises(Stopping):
+            asyncio.run(access.settled())
+    asyncio.run(access.settled())
+    database.close()
+    database = Database.open(tmp_path / "aios.db")
+    infos = AccessManager(database).keys()
+    assert any(info.id == key_id for info in infos) is not is_revoked
+    database.close()
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -70,6 +99,14 @@ def test_a_key_that_is_not_known_is_refused_with_what_to_do(access: AccessManage
         access.authenticate(text)
     assert len(refusal.value.message) < 300
     assert access.statistics()["unauthorized"] == 1
+
+
+def test_a_key_opens_only_when_it_is_whole_and_nothing_more(access: AccessManager) -> None:
+    _, text = access.mint(owner="o", agent="a")
+    for near in (text[:-1], text + "A", text[:-1] + ("A" if text[-1] != "A" else "B"), text.swapcase(), f" {text}"):
+        with pytest.raises(Unauthorized):
+            access.authenticate(near)
+    assert access.authenticate(text).agent == "a"
 
 
 def test_a_revoked_key_is_worth_nothing_now_and_later(
@@ -96,6 +133,14 @@ def test_the_keys_of_a_process_die_with_it_and_no_others(access: AccessManager, 
         access.authenticate(texts[1])
     database.run_now(lambda c: None)
     assert database.read(lambda c: value(c, "SELECT count(*) FROM keys WHERE pid = 1")) == 0
+
+
+def test_old_keys_of_processes_that_live_are_not_purged(access: AccessManager) -> None:
+    texts = {pid: access.mint(owner="o", agent="a", pid=pid)[1] for pid in (None, 1, 2)}
+    access.purge(before=float("inf"), alive={1})
+    assert [access.authenticate(texts[pid]).pid for pid in (None, 1)] == [None, 1]
+    with pytest.raises(Unauthorized):
+        access.authenticate(texts[2])
 
 
 def test_the_home_has_an_admin_key_that_only_its_user_can_read(tmp_path: Path, access: AccessManager) -> None:
@@ -190,6 +235,14 @@ def allows(access: AccessManager, principal: Principal, name: str, args: Any) ->
     return True
 
 
+def test_a_process_may_fill_the_trash_and_only_a_person_empties_it(access: AccessManager) -> None:
+    agent, person = Principal("o", "a", 1), Principal("o", "a")
+    assert allows(access, agent, "sto_clear", StoClear(path="notes"))
+    assert allows(access, person, "sto_clear", StoClear(path="notes", trash=True))
+    with pytest.raises(Denied, match=r"gone for good.*aios keys new NAME --agent a"):
+        access.check(agent, CALLS["sto_clear"], StoClear(path="notes", trash=True), World().table)
+
+
 def test_a_process_that_is_not_there_is_not_found(access: AccessManager) -> None:
     with pytest.raises(NotFound):
         access.check(Principal("o", "a"), CALLS["proc_wait"], ProcWait(pid=99), World().table)
@@ -221,6 +274,16 @@ def test_only_an_admin_lowers_a_nice_value(access: AccessManager) -> None:
         assert allows(access, agent, "proc_spawn", ProcSpawn(agent="a", nice=nice)) == is_allowed
         assert allows(access, admin, "proc_nice", ProcNice(pid=1, nice=nice))
         assert allows(access, admin, "proc_spawn", ProcSpawn(agent="x", nice=nice))
+
+
+def test_a_process_starts_no_child_that_is_less_nice_than_itself(access: AccessManager) -> None:
+    table = ProcessTable()
+    process = table.spawn("a", "o", wall=0.0, nice=10)
+    who, spec = Principal("o", "a", process.pid), CALLS["proc_spawn"]
+    for nice in (10, 19):
+        access.check(who, spec, ProcSpawn(agent="a", nice=nice), table)
+    with pytest.raises(Denied, match="below nice 10"):
+        access.check(who, spec, ProcSpawn(agent="a", nice=9), table)
 
 
 def test_every_call_of_the_table_has_a_rule_and_a_call_without_one_is_denied(access: AccessManager) -> None:

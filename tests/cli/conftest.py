@@ -128,3 +128,46 @@ def started(*args: str, env: dict[str, str]) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+TAKE_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.executable, [sys.executable, "-m", "aios.cli.main", *sys.argv[1:]])
+"""
+
+
+class OnTerminal:
+    """The command on a terminal of its own, so that ctrl-C reaches it. `said` is all that it printed yet."""
+
+    def __init__(self, *args: str, env: dict[str, str]) -> None:
+        self.said = ""
+        self._ours, theirs = os.openpty()
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", TAKE_TERMINAL, *args],
+            env={**env, "TERM": "xterm"},
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+        )
+        os.close(theirs)
+
+    def read_until(self, words: str) -> None:
+        """Returns when `words` were printed; raises when the command ends without them."""
+        while words not in self.said:
+            try:
+                part = os.read(self._ours, 4096)
+            except OSError:  # nobody has the terminal open any more
+                part = b""
+            if not part:
+                raise AssertionError(f"it ended and said only: {self.said}")
+            self.said += part.decode(errors="replace")
+
+    def press_ctrl_c(self) -> None:
+        os.write(self._ours, b"\x03")
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._ours)

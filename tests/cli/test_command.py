@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from conftest import CLEAN, Served, aios, apart, started
+
+from aios.kernel import Kernel
+from aios.sdk import Client
 
 ASK = """
 import json, os, urllib.request
@@ -20,12 +26,31 @@ with urllib.request.urlopen(urllib.request.Request(url + "/chat/completions", bo
     print(json.load(answer)["choices"][0]["message"]["content"], os.environ["AIOS_PID"])
 """
 
+UNDER_ADMIN = """
+from aios import Client
+from aios.abi.errors import Cancelled
+with Client(retries=0) as client:
+    try:
+        client.llm_generate([{"role": "user", "content": "hi"}])
+    except Cancelled as error:
+        print(error.message)
+"""
+
 
 def listed(served: Served, *options: str) -> list[dict[str, Any]]:
     done = aios("ps", "--json", *options, env=served.env())
     assert done.returncode == 0, done.stderr
     found: list[dict[str, Any]] = json.loads(done.stdout)
     return found
+
+
+def spawn(served: Served, agent: str) -> dict[str, Any]:
+    with Client(served.url, served.key) as client:
+        return msgspec.structs.asdict(client.proc_spawn(agent))
+
+
+def admins(served: Served) -> dict[str, Any]:
+    return next(p for p in listed(served, "--all") if p["agent"] == "admin" and p["state"] == "running")
 
 
 def test_a_program_runs_as_an_agent_process_with_its_own_key(served: Served) -> None:
@@ -109,13 +134,96 @@ def test_pause_holds_a_process_and_resume_lets_it_go(served: Served) -> None:
         served.call(served.core.gate.set)
 
 
+def test_steering_says_what_it_did(served: Served) -> None:
+    spawned = spawn(served, "steered")
+    pid, name = str(spawned["pid"]), f"{spawned['pid']} (steered)"
+    for words, says in (
+        (("pause", pid), f"Paused {name}; 'aios resume {pid}' lets it go on.\n"),
+        (("pause", pid), f"{name} is paused already.\n"),
+        (("resume", pid), f"Resumed {name}.\n"),
+        (("resume", pid), f"{name} is not paused.\n"),
+        (("nice", pid, "-5"), f"{name} has nice -5 now; it was 0.\n"),
+        (("kill", pid), f"Killed {name}.\n"),
+    ):
+        done = aios(*words, env=served.env())
+        assert (done.returncode, done.stdout, done.stderr) == (0, says, "")
+    again = aios("kill", pid, env=served.env())
+    assert (again.returncode, again.stderr) == (5, f"aios kill: process {name} has ended already\n")
+
+
+def test_steering_as_json_tells_of_the_processes_as_they_are_then(served: Served) -> None:
+    pid = spawn(served, "steered")["pid"]
+    for words, key, value in (
+        (("pause", str(pid)), "state", "stopped"),
+        (("nice", str(pid), "3"), "nice", 3),
+        (("kill", str(pid)), "state", "ended"),
+    ):
+        (told,) = json.loads(aios(*words, "--json", env=served.env()).stdout)
+        assert (told["pid"], told[key]) == (pid, value)
+
+
+def test_one_process_that_is_not_there_does_not_spare_the_others(served: Served) -> None:
+    pid = spawn(served, "steered")["pid"]
+    done = aios("kill", "99999", str(pid), env=served.env())
+    assert done.returncode == 5
+    assert done.stdout == f"Killed {pid} (steered).\n"
+    assert done.stderr == "aios kill: there is no process 99999; 'aios ps' lists them\n"
+
+
+def test_what_is_no_pid_is_said_without_a_block_of_usage(served: Served) -> None:
+    for verb in ("kill", "pause", "resume"):
+        done = aios(verb, "abc", env=served.env())
+        assert done.returncode == 2
+        assert done.stderr == (
+            f"aios {verb}: 'abc' is no process id: that is a whole number such as 12, and 'aios ps' lists them\n"
+        )
+    assert "'0' is no process id" in aios("nice", "0", "5", env=served.env()).stderr
+    assert "it must be a whole number" in aios("nice", "1", "x", env=served.env()).stderr
+
+
+def test_help_names_types_in_words(served: Served) -> None:
+    for words in (["nice", "--help"], ["up", "--help"], ["kill", "--help"], ["run", "--help"]):
+        shown = aios(*words, env=served.env()).stdout
+        assert "Usage: " in shown
+        assert not any(word in shown for word in ("range>", "<int", "<str", "list["))
+
+
+def test_programs_under_the_admin_key_are_seen_and_can_be_killed(served: Served) -> None:
+    idle = aios("kill", str(admins(served)["pid"]), env=served.env())
+    assert idle.returncode == 2
+    assert "is the admin key's own, this command's too, and has nothing to kill" in idle.stderr
+    served.call(served.core.gate.clear)
+    try:
+        asking = subprocess.Popen(
+            [sys.executable, "-c", UNDER_ADMIN], env=served.env(), stdout=subprocess.PIPE, text=True
+        )
+        pid = _wait_for(served, "admin", "running")["pid"]
+        assert "llm_generate" in next(row for row in aios("ps", env=served.env()).stdout.splitlines() if "admin" in row)
+        killed = aios("kill", str(pid), env=served.env())
+        assert killed.returncode == 0, killed.stderr
+        assert killed.stdout.startswith(f"Killed {pid} (admin), 1 open call cancelled. The admin key goes on")
+        assert asking.communicate(timeout=60)[0] == "its process was killed\n"
+    finally:
+        served.call(served.core.gate.set)
+
+
 def _wait_for(served: Served, agent: str, state: str) -> dict[str, Any]:
-    """The process of `agent` once a call of it is in `state`; asks again until then."""
-    for _ in range(1000):
-        for process in listed(served):
-            if process["agent"] == agent and any(c["state"] == state for c in process["open_calls"]):
-                return process
-    raise AssertionError(f"no call of {agent} became {state}")
+    """The process of `agent` once a call of it is in `state`."""
+    return asyncio.run_coroutine_threadsafe(_until(served.kernel, agent, state), served.loop).result(100)
+
+
+async def _until(kernel: Kernel, agent: str, state: str) -> dict[str, Any]:
+    changed = asyncio.Event()
+    stop_listening = kernel.trace.listen(lambda row: changed.set())
+    try:
+        while True:
+            for process in kernel.processes.list():
+                if process.agent == agent and any(call.state.value == state for call in process.open_calls.values()):
+                    return msgspec.structs.asdict(kernel.info(process))
+            changed.clear()
+            await changed.wait()
+    finally:
+        stop_listening()
 
 
 def test_a_built_in_agent_answers_on_stdout(served: Served) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 import tomllib
 
+import msgspec
 import pytest
+from rich.console import Console
 
 from aios.abi.calls import OpenCall, ProcessInfo
 from aios.abi.errors import AiosError, Conflict, Denied, Full, KernelFault, NotFound, TimedOut, Unauthorized
-from aios.cli import console, view
+from aios.cli import console, logs, top, view
 from aios.cli.config import to_toml
 from aios.cli.exits import code_of
 from aios.cli.main import GROUPS, VERBS, usage
@@ -63,6 +66,57 @@ def test_durations_take_at_most_five_characters(seconds: float, text: str) -> No
 def test_tables_are_aligned_cut_and_safe_for_a_terminal() -> None:
     text = console.table((">N", "NAME", "DOING"), [(5, "a", "x" * 50), (12, "\x1b[31mred", "y")], columns=20)
     assert text.splitlines() == [" N  NAME      DOING", " 5  a         xxxxx…", "12  ?[31mred  y"]
+
+
+def test_tables_are_aligned_by_cells_not_by_characters() -> None:
+    text = console.table(("NAME", ">N"), [("研究助手", 1), ("🚀", 23), ("abc", 4)])
+    assert text.splitlines() == ["NAME       N", "研究助手   1", "🚀        23", "abc        4"]
+    assert console.cut("研究助手", 6) == "研究…"
+    assert console.width_of(console.cut("研究助手", 5)) <= 5
+
+
+def test_lines_of_the_log_are_aligned_by_cells() -> None:
+    event = {"time": 0.0, "pid": 7, "name": "sto_read", "state": "done", "call_id": "c"}
+    plain, wide = (logs.line({**event, "agent": agent}) for agent in ("clerk", "研究助手漢字漢字漢字"))
+    assert [console.width_of(text[: text.index("sto_read")]) for text in (plain, wide)] == [36, 36]
+
+
+def test_a_narrow_terminal_does_without_figures_before_what_a_process_does() -> None:
+    waits = process(call("queued", position=21, estimate=1.2))
+    wide, narrow = view.lines([waits], 120), view.lines([waits], 80)
+    assert wide[0].split() == [title.lstrip(">") for title in view.TITLES]
+    assert narrow[0].split() == ["PID", "AGENT", "STATE", "OUT", "WAITED", "CORE", "DOING"]
+    assert narrow[1].endswith("llm_generate, 21st in line, ~1.2s")
+    assert max(map(console.width_of, view.lines([waits], 40))) <= 40
+
+
+def test_the_admins_process_is_seen_while_programs_work_in_it() -> None:
+    looking = OpenCall(id="c", name="proc_list", state="running", since=0.0)
+    idle = msgspec.structs.replace(process(looking), agent="admin", owner="admin")
+    busy = msgspec.structs.replace(process(looking, call("queued", position=2)), agent="admin", owner="admin")
+    assert view.is_ours(idle)
+    assert not view.is_ours(busy)
+    assert not view.is_ours(msgspec.structs.replace(idle, state="stopped"))
+    assert (view.state(busy), view.doing(busy)) == ("queued", "llm_generate, 2nd in line")
+
+
+def drawn(processes: list[ProcessInfo], columns: int, height: int) -> list[str]:
+    core = {"name": "漢字", "active": 1, "slots": 2, "model": "m"}
+    screen = Console(width=columns, file=io.StringIO())
+    with screen.capture() as captured:
+        screen.print(top.picture(processes, [core], columns, height))
+    return captured.get().splitlines()
+
+
+def test_top_counts_by_state_and_says_which_states_it_has_no_room_for() -> None:
+    many = [process(call("running")), process(call("queued")), process(call("queued")), process(), process()]
+    lines = drawn(many, 80, 8)
+    assert lines[0] == "5 processes: 1 running, 2 queued, 2 idle · 280 tokens, 15 switches"
+    assert lines[1] == "漢字         █░ 1/2 slots, m"
+    assert lines[-1] == "… and 2 more, idle"
+    assert len(lines) == 8
+    assert drawn([*many, process(call("queued"))], 80, 8)[-1] == "… and 3 more: 1 queued, 2 idle"
+    assert drawn([process()], 80, 20)[0] == "1 process: 1 idle · 56 tokens, 3 switches"
 
 
 @pytest.mark.parametrize(

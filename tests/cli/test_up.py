@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from conftest import CLEAN, aios, apart, started
+from conftest import CLEAN, OnTerminal, aios, apart, started
+
+from aios.cli import connect, up
 
 CONFIG = """
 [router]
@@ -18,6 +24,8 @@ name = "far"
 kind = "openai"
 base_url = "http://127.0.0.1:9/v1"
 """
+
+ASK = "from aios import Client; Client(retries=0).llm_generate([{'role': 'user', 'content': 'hi'}])"
 
 
 @pytest.fixture
@@ -73,9 +81,62 @@ def test_a_detached_kernel_is_up_when_the_command_returns(env: dict[str, str]) -
     try:
         assert done.returncode == 0, done.stderr
         assert "is up at http://127.0.0.1:" in done.stderr
+        assert "ctrl-C" not in done.stderr
+        assert f"stop with 'AIOS_HOME={env['AIOS_HOME']} aios down'." in done.stderr
         assert aios("cores", env=env).returncode == 0
     finally:
         assert aios("down", env=env).returncode == 0
+
+
+def test_ctrl_c_says_what_is_waited_for_and_a_second_one_ends_at_once(env: dict[str, str], tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(100)
+        config = CONFIG.replace("127.0.0.1:9", f"127.0.0.1:{silent.getsockname()[1]}")
+        (tmp_path / "aios.toml").write_text(f"[server]\ndrain = 3600\n{config}")
+        terminal = OnTerminal("up", "--port", "0", env=env)
+        asking = None
+        try:
+            terminal.read_until("stop with ctrl-C or")
+            asking = subprocess.Popen([sys.executable, "-c", ASK], env=env)
+            upstream, _ = silent.accept()  # the call is there, and will never be answered
+            terminal.press_ctrl_c()
+            terminal.read_until("Finishing 1 call, for 3600 s at most; ctrl-C again ends now.")
+            assert terminal.process.poll() is None
+            terminal.press_ctrl_c()
+            terminal.read_until("Ending now.")
+            assert terminal.process.wait(60) in (0, 130)  # in order, or by force where that takes too long
+            upstream.close()
+        finally:
+            terminal.close()
+            if asking is not None:
+                asking.kill()
+                asking.wait()
+
+
+def test_an_end_asked_for_twice_does_not_wait_for_a_module_that_hangs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(up.os, "_exit", ended.append)
+    monkeypatch.setattr(up, "HURRY_SECONDS", 0.0)
+    connect.write_state(tmp_path, "http://127.0.0.1:1")
+    before = set(threading.enumerate())
+    up.stopping(SimpleNamespace(home=tmp_path), True)
+    for timer in set(threading.enumerate()) - before:
+        timer.join(60)
+    assert ended == [130]
+    assert connect.read_state(tmp_path) is None
+
+
+def test_a_core_whose_key_is_not_set_is_warned_of(env: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "aios.toml").write_text(CONFIG + 'api_key_env = "FAR_KEY"\n')
+    done = apart("up", "-d", "--port", "0", env=env)
+    try:
+        (warning,) = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
+        assert "core 'far' takes its key from FAR_KEY, which is not set" in warning
+        assert "set FAR_KEY and start the kernel again" in warning
+    finally:
+        aios("down", env=env)
 
 
 def test_a_taken_port_is_said_in_one_sentence(env: dict[str, str]) -> None:
@@ -86,15 +147,24 @@ def test_a_taken_port_is_said_in_one_sentence(env: dict[str, str]) -> None:
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("detach", [[], ["--detach"]])
-def test_a_home_that_cannot_be_one_is_said_in_one_sentence(
-    env: dict[str, str], tmp_path: Path, detach: list[str]
-) -> None:
+@pytest.mark.parametrize("words", [["up"], ["up", "--detach"], ["down"], ["ps"], ["keys", "list"], ["config", "show"]])
+def test_a_home_that_is_a_file_is_said_in_one_sentence(tmp_path: Path, words: list[str]) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    done = aios(*words, env={**CLEAN, "AIOS_HOME": str(file)})
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"aios {words[0]}: {file} cannot be the home: it is a file, not a folder; move that away, or set AIOS_HOME to "
+        "a folder\n"
+    )
+    below = aios(*words, env={**CLEAN, "AIOS_HOME": str(file / "below")})
+    assert f"{file}, on the way to it, is a file, not a folder" in below.stderr
+
+
+def test_a_home_that_is_a_file_is_no_matter_for_a_kernel_that_is_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    done = apart("up", "--port", "0", *detach, env={**env, "AIOS_HOME": str(tmp_path / "file")})
-    assert done.returncode != 0
-    assert "Traceback" not in done.stderr
-    assert str(tmp_path / "file") in done.stderr
+    env = {**CLEAN, "AIOS_HOME": str(tmp_path / "file"), "AIOS_URL": "http://127.0.0.1:1", "AIOS_KEY": "k"}
+    assert aios("ps", env=env).returncode == 3
 
 
 def test_a_wrong_configuration_names_the_key(env: dict[str, str], tmp_path: Path) -> None:

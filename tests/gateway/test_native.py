@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import resource
 from typing import Any
 
 import msgspec
 import pytest
 from served import ask, served
 
+from aios.gateway import events as streams_of_events
 from aios.kernel.process import Process
 from aios.testing import ScriptedCore
 
@@ -145,6 +148,40 @@ async def test_a_listener_that_left_is_forgotten(monkeypatch: pytest.MonkeyPatch
             await forgotten.wait()
 
 
+async def test_one_key_may_listen_to_a_few_streams_of_events_and_an_admin_always_may(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(streams_of_events, "MAX_STREAMS", 4)
+    monkeypatch.setattr(streams_of_events, "FOR_ADMINS", 1)
+    monkeypatch.setattr(streams_of_events, "MAX_STREAMS_EACH", 2)
+    async with served() as at, contextlib.AsyncExitStack() as stack:
+
+        async def listen(key: str) -> Any:
+            response = await stack.enter_async_context(at.session.get(f"{at.url}/aios/v1/events", headers=bearer(key)))
+            return response.status, response.headers.get("retry-after"), await response.content.readline()
+
+        other, root = at.key_of("other"), at.key_of("root", is_admin=True)
+        assert [(await listen(at.key))[0] for _ in range(2)] == [200, 200]
+        status, retry_after, why = await listen(at.key)
+        assert (status, retry_after) == (429, "5")
+        assert b"too_many_streams" in why
+        assert b"with this key" in why
+        assert (await at.get("/aios/v1/processes"))[0] == 200
+        assert (await listen(other))[0] == 200
+        assert (await listen(other))[0] == 429
+        assert (await listen(root))[0] == 200
+        assert (await listen(root))[0] == 429
+
+
+async def test_a_stream_of_events_that_ended_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams_of_events, "MAX_STREAMS_EACH", 1)
+    async with served() as at:
+        for _ in range(3):
+            async with at.session.get(f"{at.url}/aios/v1/events?follow=false") as response:
+                assert response.status == 200
+                await response.read()
+
+
 # ── cores, keys, health ──
 
 
@@ -176,7 +213,9 @@ async def test_an_admin_mints_lists_and_revokes_keys_and_nobody_else_does() -> N
 async def test_metrics_count_calls_and_readiness_follows_the_kernel() -> None:
     async with served() as at:
         await at.chat()
-        async with at.session.get(f"{at.url}/metrics") as response:
+        assert (await at.get("/metrics"))[0] == 403  # they tell of other agents too
+        admin = bearer(at.key_of("root", is_admin=True))
+        async with at.session.get(f"{at.url}/metrics", headers=admin) as response:
             text = await response.text()
         assert 'aios_call_moves_total{call="llm_generate",state="done"} 1.0' in text
         assert 'aios_queue_waiting{module="llm"} 0.0' in text
@@ -184,6 +223,26 @@ async def test_metrics_count_calls_and_readiness_follows_the_kernel() -> None:
         at.kernel.is_ready = False
         assert (await at.get("/readyz"))[0] == 503
         assert (await at.get("/healthz"))[0] == 200
+
+
+async def test_a_kernel_that_cannot_write_its_journal_is_not_ready_until_it_can() -> None:
+    async with served() as at:
+        assert (await at.post("/aios/v1/calls/mem_write", {"content": "x"}))[0] == 200
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        log = at.kernel.home / "aios.db-wal"
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (log.stat().st_size, limits[1]))
+            status, body, _ = await at.post("/aios/v1/calls/mem_write", {"content": "y"})
+            assert (status, body["error"]["code"]) == (503, "storage_full")
+            status, body = await at.get("/readyz", key="none")
+            assert (status, body["status"]) == (503, "storage_full")
+            assert "disk" in body["why"]
+            assert str(at.kernel.home) not in body["why"]
+            assert (await at.get("/healthz"))[0] == 200
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert await at.get("/readyz") == (200, {"status": "ready"})
+        assert (await at.post("/aios/v1/calls/mem_write", {"content": "z"}))[0] == 200
 
 
 async def test_a_bug_is_a_500_in_our_shape_and_its_log_quotes_nothing(

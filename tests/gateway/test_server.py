@@ -52,6 +52,17 @@ async def test_past_the_most_connections_a_client_is_turned_away() -> None:
             writer.close()
 
 
+async def test_as_many_connections_as_are_allowed_are_served() -> None:
+    async with served(config=Config(server=Server(max_connections=3))) as at:
+        host, port = at.url.removeprefix("http://").split(":")
+        held = [await asyncio.open_connection(host, int(port)) for _ in range(3)]
+        for reader, writer in held:
+            writer.write(f"GET /healthz HTTP/1.1\r\nhost: {host}\r\n\r\n".encode())
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+        for _, writer in held:
+            writer.close()
+
+
 async def test_a_head_that_does_not_arrive_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "HEAD_SECONDS", 0.0)
     async with served() as at:

@@ -56,6 +56,23 @@ async def test_a_client_that_does_not_read_is_cut_off_at_the_bound(monkeypatch: 
     assert b"".join(sent) == b""
 
 
+async def test_a_client_that_reads_may_be_told_far_more_than_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "MAX_BUFFERED", 100)
+    sent: list[bytes] = []
+    gate, left = asyncio.Event(), asyncio.Event()
+    gate.set()
+    stream = EventStream(exchange(sent, gate, left), lambda: None, lambda: b"")
+    running = asyncio.create_task(stream.run())
+    for _ in range(50):
+        stream.put(b"x" * 10)
+        for _ in range(4):
+            await asyncio.sleep(0)
+    stream.finish()
+    await running
+    assert not stream.is_cut
+    assert len(b"".join(sent)) == 500
+
+
 async def test_a_client_that_leaves_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aios.gateway.exchange.WATCH_AFTER", 0.0)
     gone: list[bool] = []

@@ -16,6 +16,7 @@ from journal_world import call_of, ended, in_child, journal_of, opened, recorded
 
 from aios.abi.errors import Stopping
 from aios.kernel.database import Database, rows
+from aios.kernel.database.fold import fold
 
 pytestmark = pytest.mark.anyio
 
@@ -43,11 +44,12 @@ async def main(home):
         assert isinstance(error, Stopping) and error.code == "storage_full" and error.retry_after, repr(error)
         assert "free some space" in error.message
         assert journal.find("o", "a", "refused") is None
-        assert isinstance(await told(lambda then: journal.close(ended(first, said("kept")), then)), Stopping)
+        assert not database.can_write
+        await closed(journal, ended(first, said("kept")))
         assert journal.find("o", "a", "first").result == said("kept")
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         await recorded(journal, call_of(args=big(), key="taken"))
-        assert not database.statistics()["is_full"]
+        assert database.can_write
         database.check_integrity()
     with opened(home) as database:
         journal = journal_of(database)
@@ -148,9 +150,9 @@ async def test_a_sync_that_failed_while_the_log_was_folded_poisons_too(
             real.close()
 
     database = Database.open(tmp_path / "aios.db", durable=True)
-    real = database._folder
-    monkeypatch.setattr(database, "_folder", Broken())
-    database._fold_once(apsw.SQLITE_CHECKPOINT_PASSIVE)
+    real = database._folder._connection
+    monkeypatch.setattr(database._folder, "_connection", Broken())
+    fold(database._folder._connection, database._health)
     with pytest.raises(Stopping, match="nothing more is accepted"):
         await database.run(lambda c: None)
     database.close()
@@ -168,7 +170,7 @@ async def test_refused_ends_keep_their_order_and_are_written_with_the_next_group
         def full(_: object) -> None:
             raise apsw.FullError("database or disk is full")
 
-        monkeypatch.setattr(database, "_together", full)
+        monkeypatch.setattr(database._writer, "_together", full)
         for call in calls:
             assert isinstance(await told(lambda then, c=call: journal.close(ended(c, said(c.id)), then)), Stopping)
         monkeypatch.undo()

@@ -13,9 +13,8 @@ from journal_world import call_of, closed, ended, journal_of, opened, process_of
 from aios.abi.calls import LLMGenerate, MemWrite, ToolRun, Written
 from aios.abi.errors import BadRequest, Cancelled, Full, KernelFault, NotFound, OutcomeUnknown, TimedOut
 from aios.abi.messages import FunctionSpec, Message, ToolSpec
-from aios.kernel import journal as module
 from aios.kernel.database import exactly_once, value
-from aios.kernel.journal import body_hash
+from aios.kernel.journal import body_hash, log, retention
 from aios.kernel.syscall import State
 from aios.testing import MockClock
 
@@ -231,7 +230,7 @@ async def test_pids_go_on_after_a_restart_though_a_process_never_made_a_call(tmp
 async def test_the_log_is_folded_and_still_knows_exactly_what_is_open(
     tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "FOLD_AFTER", 20)
+    monkeypatch.setattr(log, "FOLD_AFTER", 20)
     dice = random.Random(seed)
     open_calls: dict[str, Any] = {}
     with opened(tmp_path) as database:
@@ -339,7 +338,7 @@ async def test_messages_that_nobody_refers_to_are_purged_and_shared_ones_stay(tm
 async def test_past_the_bound_in_bytes_the_oldest_answers_go_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "PURGE_STEP", 10)
+    monkeypatch.setattr(retention, "PURGE_STEP", 10)
     clock = MockClock()
     with opened(tmp_path) as database:
         journal = journal_of(database, keep=1e6, max_bytes=100_000, clock=clock)

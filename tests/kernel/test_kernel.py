@@ -26,7 +26,7 @@ from aios.abi.messages import Chunk, Message
 from aios.kernel import Config, Kernel, State
 from aios.kernel.config import Scheduler
 from aios.kernel.control import MAX_CHILDREN
-from aios.kernel.process import ProcessState
+from aios.kernel.process import Principal, ProcessState
 from aios.testing import MockClock, ScriptedCore, booted, principal
 
 pytestmark = pytest.mark.anyio
@@ -124,6 +124,18 @@ async def test_the_same_key_with_another_body_is_a_conflict_and_another_agents_k
         assert answer.message.content == "second"
 
 
+async def test_agents_of_two_owners_that_share_a_name_share_neither_keys_nor_processes() -> None:
+    core = ScriptedCore()
+    core.gate.clear()
+    async with booted(cores={"one": core}) as kernel:
+        ann, bob = (principal(kernel, "writer", owner=owner) for owner in ("ann", "bob"))
+        calls = [kernel.submit(who, "llm_generate", ask(), key="k") for who in (ann, bob)]
+        assert calls[0] is not calls[1]
+        assert [kernel.visible(who) for who in (ann, bob)] == [[call.process] for call in calls]
+        core.gate.set()
+        await asyncio.gather(*map(kernel.wait, calls))
+
+
 async def test_a_call_whose_waiter_is_cancelled_ends_and_frees_its_slot_unless_it_has_a_key() -> None:
     core = ScriptedCore(slots=2)
     core.gate.clear()
@@ -154,6 +166,20 @@ async def test_a_call_that_is_not_done_in_time_fails_with_the_state_it_was_in() 
         assert core.inside == set()
 
 
+@pytest.mark.parametrize("asked", [None, 86_000.0])
+async def test_no_call_is_given_more_time_than_the_configuration_allows(asked: float | None) -> None:
+    clock, core = MockClock(), ScriptedCore()
+    core.gate.clear()
+    async with booted(cores={"one": core}, clock=clock, config=Config(scheduler=Scheduler(timeout=7))) as kernel:
+        call = kernel.submit(principal(kernel), "llm_generate", ask(), timeout=asked)
+        await core.entered(1)
+        clock.advance(7)
+        await settle()
+        assert (call.state, core.inside) == (State.FAILED, set())
+        with pytest.raises(TimedOut, match="not done after 7 s"):
+            await kernel.wait(call)
+
+
 async def test_killing_a_process_cancels_its_calls_and_revokes_its_key() -> None:
     core = ScriptedCore()
     core.gate.clear()
@@ -171,6 +197,38 @@ async def test_killing_a_process_cancels_its_calls_and_revokes_its_key() -> None
             kernel.authenticate(spawned.key)
         with pytest.raises(Denied, match="has ended"):
             kernel.submit(ann, "llm_generate", ask())
+
+
+async def test_an_ended_process_can_be_neither_signalled_nor_reordered_and_the_error_says_so() -> None:
+    async with booted() as kernel:
+        admin = principal(kernel, "admin", is_admin=True)
+        pid = (await kernel.call(admin, "proc_spawn", abi.ProcSpawn(agent="ann"))).pid
+        await kernel.call(admin, "proc_signal", abi.ProcSignal(pid=pid, signal="exit", code=3))
+        for signal in ("stop", "cont", "kill", "exit"):
+            with pytest.raises(Conflict, match=f"process {pid} has ended with exit code 3") as caught:
+                await kernel.call(admin, "proc_signal", abi.ProcSignal(pid=pid, signal=signal))
+            assert (caught.value.status, caught.value.code, caught.value.param) == (409, "process_ended", "pid")
+        with pytest.raises(Conflict, match="has ended"):
+            await kernel.call(admin, "proc_nice", abi.ProcNice(pid=pid, nice=5))
+        assert kernel.processes.get(pid).nice == 0
+        assert (await kernel.call(admin, "proc_wait", abi.ProcWait(pid=pid))).exit_code == 3
+
+
+async def test_a_process_that_exits_takes_its_calls_along_but_for_those_with_a_key() -> None:
+    core = ScriptedCore()
+    core.gate.clear()
+    async with booted(cores={"one": core}) as kernel:
+        admin = principal(kernel, "admin", is_admin=True)
+        spawned = await kernel.call(admin, "proc_spawn", abi.ProcSpawn(agent="ann"))
+        ann = kernel.authenticate(spawned.key)
+        plain, keyed = (kernel.submit(ann, "llm_generate", ask(), key=key) for key in (None, "k"))
+        await core.entered(2)
+        await kernel.call(admin, "proc_signal", abi.ProcSignal(pid=spawned.pid, signal="exit", code=0))
+        await settle()
+        assert (plain.state, plain.error and plain.error.code) == (State.CANCELLED, "process_ended")
+        assert core.inside == {keyed.id}
+        core.gate.set()
+        assert (await kernel.wait(keyed)).message.content == "ok"
 
 
 async def test_a_stopped_process_waits_and_goes_on_when_continued() -> None:
@@ -200,6 +258,19 @@ async def test_waiting_for_a_process_ends_when_it_ends_or_at_the_timeout() -> No
         assert (await kernel.wait(waits[1])).exit_code == 3
 
 
+async def test_who_waited_for_a_process_in_vain_is_not_remembered() -> None:
+    clock = MockClock()
+    async with booted(clock=clock) as kernel:
+        admin = principal(kernel, "admin", is_admin=True)
+        pid = (await kernel.call(admin, "proc_spawn", abi.ProcSpawn(agent="ann"))).pid
+        waits = [kernel.submit(admin, "proc_wait", abi.ProcWait(pid=pid, timeout=3)) for _ in range(3)]
+        await settle()
+        kernel.cancel(waits[0])
+        clock.advance(3)
+        await asyncio.gather(*map(kernel.wait, waits[1:]))
+        assert kernel.control._waiters == {}
+
+
 async def test_a_process_with_too_many_open_calls_is_told_to_wait_and_others_are_not() -> None:
     core = ScriptedCore()
     core.gate.clear()
@@ -211,6 +282,27 @@ async def test_a_process_with_too_many_open_calls_is_told_to_wait_and_others_are
         with pytest.raises(Full, match="2 calls open"):
             kernel.submit(ann, "llm_generate", ask())
         kernel.submit(principal(kernel, "bob"), "llm_generate", ask())
+
+
+async def test_a_process_with_too_many_waits_is_told_so_and_its_other_calls_go_on() -> None:
+    config = Config(scheduler=Scheduler(max_open=2))
+    async with booted(config=config) as kernel:
+        admin = principal(kernel, "admin", is_admin=True)
+        pid = (await kernel.call(admin, "proc_spawn", abi.ProcSpawn(agent="ann"))).pid
+        for _ in range(2):
+            kernel.submit(admin, "proc_wait", abi.ProcWait(pid=pid, timeout=3000))
+        with pytest.raises(Full, match="2 calls open"):
+            kernel.submit(admin, "proc_wait", abi.ProcWait(pid=pid, timeout=3000))
+        await kernel.call(admin, "llm_generate", ask())
+
+
+async def test_a_process_that_waits_for_itself_is_told_that_it_never_ends() -> None:
+    async with booted() as kernel:
+        admin = principal(kernel, "admin", is_admin=True)
+        spawned = await kernel.call(admin, "proc_spawn", abi.ProcSpawn(agent="ann"))
+        ann = Principal(admin.owner, "ann", spawned.pid)
+        with pytest.raises(BadRequest, match="its own end"):
+            await kernel.call(ann, "proc_wait", abi.ProcWait(pid=spawned.pid))
 
 
 async def test_a_full_queue_refuses_at_once_and_says_when_to_return() -> None:
@@ -227,6 +319,31 @@ async def test_a_full_queue_refuses_at_once_and_says_when_to_return() -> None:
         with pytest.raises(Full) as caught:
             kernel.submit(who, "llm_generate", ask())
         assert caught.value.retry_after
+
+
+async def test_calls_that_the_journal_has_not_yet_count_towards_the_bound_of_their_queue() -> None:
+    core = ScriptedCore(slots=1)
+    core.gate.clear()
+    async with booted(cores={"one": core}, config=Config(scheduler=Scheduler(max_waiting=3))) as kernel:
+        who = principal(kernel)
+        calls = [kernel.submit(who, "llm_generate", ask()) for _ in range(3)]
+        with pytest.raises(Full, match="3 calls wait"):
+            kernel.submit(who, "llm_generate", ask())
+        core.gate.set()
+        await asyncio.gather(*map(kernel.wait, calls))
+        assert (await kernel.call(who, "llm_generate", ask())).message.content == "ok"
+
+
+async def test_a_call_that_is_cancelled_before_the_journal_has_it_says_which_it_was_and_never_runs() -> None:
+    core = ScriptedCore()
+    async with booted(cores={"one": core}) as kernel:
+        call = kernel.submit(principal(kernel), "llm_generate", ask())
+        kernel.cancel(call)
+        with pytest.raises(Cancelled) as caught:
+            await kernel.wait(call)
+        assert caught.value.call_id == call.id
+        await until(lambda: kernel.queues["llm"].num_expected == 0)
+        assert (call.state, core.seen) == (State.CANCELLED, [])
 
 
 @pytest.mark.parametrize(
@@ -302,6 +419,43 @@ async def test_one_agents_task_has_a_bounded_number_of_processes_and_of_open_cal
                 kernel.submit(kernel.authenticate(key), "llm_generate", ask())
 
 
+async def test_a_process_that_ended_makes_room_for_another_in_its_task() -> None:
+    async with booted() as kernel:
+        ann = principal(kernel, "ann")
+        for _ in range(MAX_CHILDREN + 1):
+            child = await kernel.call(ann, "proc_spawn", abi.ProcSpawn(agent="ann/child"))
+            await kernel.call(ann, "proc_signal", abi.ProcSignal(pid=child.pid, signal="exit"))
+
+
+async def test_a_call_goes_on_where_its_snapshot_is_though_another_core_with_the_same_model_is_free() -> None:
+    cores = {name: ScriptedCore(name=name, model="m", tokens=24, slots=1) for name in ("one", "two")}
+    for core in cores.values():
+        core.gate.clear()
+    async with booted(cores=cores, policy="rr", quantum=4) as kernel:
+        calls = [kernel.submit(principal(kernel, f"a{n}"), "llm_generate", ask(model="m")) for n in range(5)]
+        await until(lambda: len(kernel.queues["llm"].policy) == 3)
+        for core in cores.values():
+            core.gate.set()
+        await asyncio.gather(*map(kernel.wait, calls))
+        places = [{row.core for row in kernel.trace.story(call.id) if row.state == "running"} for call in calls]
+        assert all(len(place) == 1 for place in places)
+        assert set.union(*places) == {"one", "two"}
+        assert sum(call.num_switches for call in calls) > 5
+
+
+async def test_a_call_that_is_cancelled_while_it_is_suspended_leaves_nothing_with_its_core() -> None:
+    core = ScriptedCore(tokens=24, slots=1)
+    core.gate.clear()
+    async with booted(cores={"one": core}, policy="rr", quantum=4) as kernel:
+        ann = kernel.submit(principal(kernel, "ann"), "llm_generate", ask())
+        bob = kernel.submit(principal(kernel, "bob"), "llm_generate", ask(), on_chunk=lambda _: kernel.cancel(ann))
+        await until(lambda: bob.state is State.QUEUED)
+        core.gate.set()
+        await kernel.wait(bob)
+        assert [row.state for row in kernel.trace.story(ann.id)][-3:] == ["suspended", "queued", "cancelled"]
+        assert core.num_dropped == 1
+
+
 async def test_a_seed_is_part_of_the_body_that_a_key_stands_for() -> None:
     async with booted() as kernel:
         who = principal(kernel)
@@ -332,6 +486,27 @@ async def test_stopping_while_an_answer_is_being_recorded_closes_every_room() ->
         await until(lambda: call.state is State.DONE)
         await kernel.stop(drain=0.0)
         assert (await kernel.wait(call)).message.content == "ok"
+
+
+async def test_an_answer_that_is_being_recorded_when_the_kernel_stops_is_still_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with booted() as kernel:
+        recorded: list[Callable[[], None]] = []
+        close = kernel.journal.close
+
+        def slowly(call: Any, then: Any = None) -> None:
+            recorded.append(lambda: close(call, then))
+
+        monkeypatch.setattr(kernel.journal, "close", slowly)
+        call = kernel.submit(principal(kernel), "llm_generate", ask(), key="k")
+        await until(lambda: bool(recorded))
+        stopping = asyncio.create_task(kernel.stop(drain=0.0))
+        await until(lambda: not kernel._idle.is_set() and kernel._is_stopping)
+        await settle()
+        recorded[0]()
+        assert (await kernel.wait(call)).message.content == "ok"
+        await stopping
 
 
 async def test_a_hurried_stop_does_not_wait_for_its_drain() -> None:

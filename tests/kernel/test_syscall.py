@@ -29,6 +29,15 @@ def test_every_state_that_is_not_terminal_can_be_cancelled_or_failed() -> None:
         assert {State.FAILED, State.CANCELLED} <= TRANSITIONS[state]
 
 
+def test_a_call_runs_from_its_queue_only_and_is_done_or_suspended_only_while_it_runs() -> None:
+    def before(state: State) -> set[State]:
+        return {old for old in State if state in TRANSITIONS[old]}
+
+    assert before(State.RUNNING) <= {State.NEW, State.QUEUED}
+    assert before(State.DONE) == before(State.SUSPENDED) == {State.RUNNING}
+    assert before(State.NEW) == set()
+
+
 def test_an_illegal_move_raises_with_the_calls_story_and_changes_nothing() -> None:
     call, trace = a_call(), Trace()
     move(call, State.QUEUED, 1.0, trace)

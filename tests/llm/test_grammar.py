@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from aios.kernel.llm.local.grammar import (
     check_schema,
     response_schema,
 )
+from aios.kernel.llm.local.schema_faults import explain_refusal, explain_stop
 
 END, CALL = TOKENIZER.special["<|end|>"], TOKENIZER.special["<|call|>"]
 ADD = {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}, "required": ["a", "b"]}
@@ -147,19 +149,64 @@ def test_keywords_we_cannot_follow_are_refused_when_strict_and_ignored_for_tools
     assert accepts(guide, '{"name":"f","arguments":{"a":[]}}')
 
 
+def inside(schema: Any) -> Any:
+    return {"type": "object", "properties": {"a": {"type": "array", "items": schema}}, "required": ["a"]}
+
+
 @pytest.mark.parametrize(
     ("schema", "words"),
     [
-        ({"type": "strin"}, "strin"),
-        ({"$ref": "#/nowhere"}, "nowhere"),
-        ({"type": "string", "pattern": "(("}, "unclosed"),
-        ({"enum": []}, "Unsatisfiable"),
-        ({"allOf": [{"type": "string"}, {"type": "number"}]}, "Unsatisfiable"),
+        ({"type": "strin"}, "followed: the type 'strin' is not known; a type is string, number"),
+        (inside({"type": ["null", "strin"]}), "at #/properties/a/items: the type 'strin' is not known"),
+        (inside({"not": {"type": "string"}}), "at #/properties/a/items: 'not' cannot be followed; do without"),
+        (inside({"$ref": "#/nowhere"}), "at #/properties/a/items: the $ref '#/nowhere' points at nothing"),
+        (inside({"$ref": "#/$defs/a~1b"}), "'#/$defs/a~1b' points at nothing"),
+        (inside({"type": "string", "pattern": "(("}), "at #/properties/a/items: the pattern '((' cannot be used: uncl"),
+        ({"patternProperties": {"x(": {}}}, "the pattern 'x(' cannot be used: unclosed group"),
+        ({"enum": []}, "followed: nothing can fulfil it: an empty list of alternatives"),
+        ({"allOf": [{"type": "string"}, {"type": "number"}]}, "its types exclude each other"),
+        ({"type": "string", "minLength": 5, "maxLength": 2}, "minLength (5) is greater than maxLength (2)"),
+        (
+            inside(True) | {"required": ["b"], "additionalProperties": False},
+            "the required property 'b' may have no value",
+        ),
+        (inside({"type": "string", "format": "dat"}), "at #/properties/a/items: the format 'dat' is not known"),
+        (inside({"type": "integer", "multipleOf": 0}), "at #/properties/a/items: multipleOf must be a number above 0"),
+        (inside({"minLength": "x"}), 'at #/properties/a/items: minLength must be a whole number from 0, not "x"'),
+        (inside({"required": [5]}), "each of required must be a text, not 5"),
+        (inside(5), "at #/properties/a/items: a schema must be an object, true or false"),
+        (inside({"properties": 5}), "at #/properties/a/items: properties must be an object"),
+        (inside({"oneOf": [{"type": "string"}, {"minLength": 1}]}), "at #/properties/a/items: oneOf with alternatives"),
+        ({"$schema": "http://foo"}, "'http://foo' is not known here"),
+        ({"anyOf": [{"type": "x"}, {"type": "x"}]}, "at #/anyOf/0 or #/anyOf/1: the type 'x' is not known"),
+        ({"properties": {"a/b": {"type": "x"}, "type": {"type": "string"}}}, "at #/properties/a~1b: the type 'x'"),
+        ({"$ref": "#"}, "nothing can fulfil it; does a $ref lead back to itself only?"),
     ],
 )
-def test_a_schema_that_is_none_is_refused_with_the_reason(grammars: Grammars, schema: Any, words: str) -> None:
-    with pytest.raises(GrammarError, match=words):
-        for_schema(grammars, schema)
+def test_a_schema_that_is_none_is_refused_with_the_reason_and_the_place(
+    grammars: Grammars, schema: Any, words: str
+) -> None:
+    with pytest.raises(GrammarError, match=re.escape(words)) as caught:
+        for_schema(grammars, schema).allowed()
+    for inner in ("llguidance", "failed to compile", "<state>", "Parser", "%json"):
+        assert inner not in str(caught.value)
+
+
+def test_a_fault_in_a_tools_parameters_is_told_with_the_tools_name(grammars: Grammars) -> None:
+    odd = {"type": "object", "properties": {"a": {"type": "strin"}}}
+    for tools in ([("f", odd, True)], [("add", ADD, True), ("f", odd, True)]):
+        with pytest.raises(GrammarError, match="at #/properties/a of the parameters of 'f': the type 'strin'"):
+            Guide(grammars, call=call_schema(tools), may_call=True)
+
+
+def test_a_schema_that_grows_too_complex_says_what_would_help() -> None:
+    assert "fewer alternatives" in explain_stop("Parser Error: too many items\n<state>\nStop: ParserTooComplex\n")
+    assert "fewer alternatives" in explain_stop("something new")
+
+
+def test_a_message_nobody_foresaw_is_told_without_the_librarys_own_text() -> None:
+    told = explain_refusal("at 2(8): failed to compile JSON schema: odd thing\n   1 | %llguidance {}\n  ^\n", {})
+    assert told == "the schema cannot be followed: odd thing"
 
 
 def nested(depth: int) -> dict[str, Any]:

@@ -307,6 +307,41 @@ async def test_a_second_answer_in_the_same_packet_changes_nothing_of_the_first()
     assert (pool._idle, wire.is_cut) == ([], True)
 
 
+@pytest.mark.parametrize(
+    ("bound", "data", "said"),
+    [
+        ("MAX_HEAD", b"HTTP/1.1 200 OK\r\n" + b"x-pad: y\r\n" * 20, "endless headers"),
+        ("MAX_WHOLE", b"HTTP/1.1 200 OK\r\ncontent-length: 9999\r\n\r\n" + b"x" * 200, "more than 100 bytes"),
+    ],
+)
+async def test_a_server_that_says_more_than_the_bound_is_cut_off(
+    monkeypatch: pytest.MonkeyPatch, bound: str, data: bytes, said: str
+) -> None:
+    monkeypatch.setattr(connection, bound, 100)
+    pool, wire = Pool("http://h/v1", {}), Wire()
+    connected = Connection(pool)
+    connected.connection_made(wire)  # type: ignore[arg-type]
+    asking = asyncio.create_task(connected.ask(b"x", 60.0, None))
+    await asyncio.sleep(0)
+    connected.data_received(data)
+    assert (pool._idle, wire.is_cut) == ([], True)
+    with pytest.raises(Broken, match=said):
+        await asking
+
+
+async def test_a_connection_whose_answer_nobody_waits_for_is_never_used_again() -> None:
+    (answer,) = whole({"a": 1})
+    assert isinstance(answer, bytes)
+    pool, connected, wire, _ = await answered(answer)
+    assert pool._take() is connected
+    asking = asyncio.create_task(connected.ask(b"x", 60.0, None))
+    await asyncio.sleep(0)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert (pool._idle, wire.is_cut) == ([], True)
+
+
 async def test_cancelling_closes_the_connection_at_once() -> None:
     never = asyncio.Event()
     async with upstream([HEAD + framed(event({"content": "a"})), never]) as at:

@@ -10,6 +10,7 @@ import pytest
 from aios.abi.calls import LLMGenerate
 from aios.abi.errors import Full
 from aios.abi.messages import Message
+from aios.gateway.errors import error_headers
 from aios.kernel import Config
 from aios.kernel.config import Scheduler
 from aios.testing import ScriptedCore, booted, principal
@@ -71,3 +72,9 @@ async def test_every_waiting_process_gets_its_turn_in_each_round() -> None:
         turns = [row.pid for row in kernel.trace.rows if row.state == "running"]
         for start in range(1, 64, 8):  # the very first turn fell before the others had come
             assert len(set(turns[start : start + 8])) == 8
+
+
+@pytest.mark.parametrize(("after", "seconds", "milliseconds"), [(0.2, 1, 200), (1.0, 1, 1000), (1.2, 2, 1200)])
+def test_nobody_is_told_to_return_before_there_is_room(after: float, seconds: int, milliseconds: int) -> None:
+    headers = dict(error_headers(Full("no room", retry_after=after)))
+    assert (int(headers[b"retry-after"]), int(headers[b"retry-after-ms"])) == (seconds, milliseconds)

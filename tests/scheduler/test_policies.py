@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from aios.abi.calls import CALLS, MemId
 from aios.kernel.process import Process, ProcessTable
 from aios.kernel.scheduler import POLICIES, Fifo, Policy, RoundRobin
+from aios.kernel.scheduler.round_robin import MAX_OWED
 from aios.kernel.syscall import Syscall
 
 every_policy = pytest.mark.parametrize("make", list(POLICIES.values()), ids=list(POLICIES))
@@ -156,6 +157,15 @@ def test_round_robin_never_preempts_a_process_for_its_own_calls() -> None:
     assert policy.should_yield(call_of(process), anything)
 
 
+def test_round_robin_never_preempts_for_a_call_that_the_slot_cannot_take() -> None:
+    policy, big = RoundRobin(8), call_of(Process(2, "b", "o"))
+    policy.push(big)
+    running = call_of(Process(1, "a", "o"))
+    assert not policy.should_yield(running, lambda c: c is not big)
+    policy.push(call_of(Process(3, "c", "o")))
+    assert policy.should_yield(running, lambda c: c is not big)
+
+
 def test_children_share_the_turn_of_the_task_they_belong_to() -> None:
     policy, table = RoundRobin(8), ProcessTable()
     parent, other = (table.spawn(name, "o", wall=0.0) for name in ("parent", "other"))
@@ -177,6 +187,39 @@ def test_a_turn_that_took_four_quanta_while_others_waited_is_paid_for_by_sitting
     policy.push(call_of(long))
     turns = [policy.next(anything).process.agent for _ in range(5)]  # type: ignore[union-attr]
     assert turns == ["short", "short", "short", "short", "long"]
+
+
+def test_what_a_child_took_too_much_its_whole_task_owes() -> None:
+    policy, table = RoundRobin(8), ProcessTable()
+    parent, short = (table.spawn(name, "o", wall=0.0) for name in ("parent", "short"))
+    child = table.spawn("child", "o", wall=0.0, parent=parent.pid)
+    for _ in range(6):
+        policy.push(call_of(short))
+    policy.charge(call_of(child), 32)
+    policy.push(call_of(parent))
+    turns = [policy.next(anything).process.agent for _ in range(5)]  # type: ignore[union-attr]
+    assert turns == ["short", "short", "short", "short", "parent"]
+
+
+def test_nobody_sits_out_more_turns_than_the_bound_however_much_it_took() -> None:
+    policy, long, short = RoundRobin(8), Process(1, "long", "o"), Process(2, "short", "o")
+    for _ in range(int(MAX_OWED) + 10):
+        policy.push(call_of(short))
+    for _ in range(3):
+        policy.charge(call_of(long), 1_000_000)
+    policy.push(call_of(long))
+    turns = [policy.next(anything).process.agent for _ in range(int(MAX_OWED) + 2)]  # type: ignore[union-attr]
+    assert turns.index("long") == MAX_OWED + 1
+
+
+def test_a_debt_is_forgotten_when_nobody_waits_any_more() -> None:
+    policy, long, short = RoundRobin(8), Process(1, "long", "o"), Process(2, "short", "o")
+    policy.push(call_of(short))
+    policy.charge(call_of(long), 800)
+    assert policy.next(anything).process is short  # type: ignore[union-attr]
+    policy.push(call_of(long))
+    policy.push(call_of(short))
+    assert policy.next(anything).process is long  # type: ignore[union-attr]
 
 
 def test_nobody_owes_for_what_it_used_while_nobody_waited() -> None:

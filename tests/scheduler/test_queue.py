@@ -81,12 +81,13 @@ class House:
         self.runner = Stepper(slots)
         self.ended: list[Syscall] = []
         self.trace = Trace()
+        self.clock = MockClock()
         self._ids = count(1)
         self.queue = Queue(
             "llm",
             policy,
             self.runner,
-            clock=MockClock(),
+            clock=self.clock,
             trace=self.trace,
             on_end=self.ended.append,
             max_waiting=max_waiting,
@@ -189,6 +190,28 @@ async def test_aborting_a_call_before_its_task_took_a_step_still_ends_it() -> No
     assert house.runner.taken == 0
 
 
+@pytest.mark.parametrize("outcome", [Suspended("half", 8), "answer"])
+async def test_a_call_aborted_in_the_instant_its_slice_ends_is_over(outcome: Any) -> None:
+    house = House(RoundRobin(8))
+    first, second = await house.push(ANN), await house.push(BOB)
+    house.runner.steps.pop(first.id).set_result(outcome)
+    house.queue.abort(first, Cancelled("gone"))
+    await settle()
+    assert (first.state, second.state) == (State.CANCELLED, State.RUNNING)
+    assert house.ended == [first]
+    assert house.runner.dropped == [first.id]
+
+
+async def test_a_call_aborted_twice_ends_with_the_first_reason() -> None:
+    house = House(Fifo())
+    call = await house.push(ANN)
+    house.queue.abort(call, TimedOut("late"))
+    house.queue.abort(call, Cancelled("gone"))
+    await settle()
+    assert call.state is State.FAILED
+    assert isinstance(call.error, TimedOut)
+
+
 async def test_aborting_a_waiting_call_with_a_timeout_makes_it_failed() -> None:
     house = House(Fifo())
     first, second = await house.push(ANN), await house.push(BOB)
@@ -223,6 +246,19 @@ async def test_a_stopped_process_is_held_at_its_next_quantum_and_goes_on_when_co
     assert (running.state, waiting.state) == (State.RUNNING, State.QUEUED)
 
 
+async def test_a_held_call_that_was_aborted_is_not_queued_again_when_its_process_goes_on() -> None:
+    house = House(Fifo(), max_waiting=1)
+    ANN.state = ProcessState.STOPPED
+    call = await house.push(ANN)
+    house.queue.abort(call, Cancelled("gone"))
+    house.queue.check_integrity()
+    house.queue.check_room()
+    ANN.state = ProcessState.RUNNING
+    house.queue.unhold(call)
+    await settle()
+    assert (call.state, house.ended, house.runner.taken) == (State.CANCELLED, [call], 0)
+
+
 async def test_beyond_its_bound_the_queue_says_so_and_when_to_return() -> None:
     house = House(Fifo(), max_waiting=2)
     for _ in range(3):
@@ -231,6 +267,28 @@ async def test_beyond_its_bound_the_queue_says_so_and_when_to_return() -> None:
         house.queue.check_room()
     assert caught.value.retry_after is not None
     assert "2 calls wait" in caught.value.message
+
+
+async def test_an_estimate_is_known_after_the_first_slice_and_counts_slices_not_calls() -> None:
+    house = House(RoundRobin(8))
+    first, second = await house.push(ANN), await house.push(BOB)
+    assert house.queue.estimate(1) == 0.0
+    house.clock.advance(2.0)
+    await house.runner.finish(first, Suspended("half", 8))
+    assert house.queue.estimate(3) == 6.0
+    house.clock.advance(1.0)
+    await house.runner.finish(second, "done")
+    assert house.queue.estimate(1) == 1.5
+
+
+async def test_calls_of_stopped_processes_count_towards_the_bound() -> None:
+    house = House(Fifo(), max_waiting=2)
+    ANN.state = ProcessState.STOPPED
+    for _ in range(2):
+        house.queue.check_room()
+        await house.push(ANN)
+    with pytest.raises(Full, match="2 calls wait"):
+        house.queue.check_room()
 
 
 @pytest.mark.parametrize("seed", range(8))

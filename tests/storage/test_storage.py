@@ -11,9 +11,9 @@ import pytest
 
 from aios.abi.calls import CALLS, Args, StoClear, StoCreate, StoList, StoRead, StoWrite
 from aios.abi.errors import BadRequest, Conflict, ModuleFault, NotFound, Stopping, TooLarge
-from aios.kernel.database import Database, kept, value
+from aios.kernel.database import Database, kept, rows, value
 from aios.kernel.process import Process
-from aios.kernel.storage import StorageManager, manager
+from aios.kernel.storage import StorageManager, manager, versions
 from aios.kernel.syscall import Syscall
 from aios.testing import MockClock
 
@@ -145,7 +145,7 @@ async def test_the_nearest_path_is_looked_for_in_its_folder_and_among_so_many_na
 ) -> None:
     for path in ("a/note0", "a/note1", "note2"):
         await world.write(path, "x")
-    monkeypatch.setattr(manager, "MAX_SIBLINGS", 1)
+    monkeypatch.setattr(versions, "MAX_SIBLINGS", 1)
     with pytest.raises(NotFound, match=r"did you mean 'a/note0'"):
         await world.read("a/note2")
 
@@ -199,41 +199,93 @@ async def test_what_is_no_text_or_too_much_is_refused(world: World, monkeypatch:
 
 
 @pytest.mark.parametrize(("bound", "limit"), [("MAX_ENTRIES", 2), ("MAX_BYTES", 220)])
-async def test_an_agent_keeps_so_much_and_its_oldest_trash_makes_room_for_more(
+async def test_an_agent_at_its_bound_is_refused_and_loses_nothing_until_it_is_said_what_may_go(
     world: World, monkeypatch: pytest.MonkeyPatch, bound: str, limit: int
 ) -> None:
-    monkeypatch.setattr(manager, bound, limit)
-    monkeypatch.setattr(manager, "TRASH_STEP", 1)
+    monkeypatch.setattr(versions, bound, limit)
     await world.write("first", "x" * 10)
     await world.write("second", "x" * 10)
-    with pytest.raises(TooLarge, match="clear some first"):
-        await world.write("third", "x" * 10)
+    await world.call(StoClear(path="second"))
+    for args in (StoWrite(path="third", content="x" * 10), StoCreate(path="d", kind="folder"), StoCreate(path="e")):
+        if bound == "MAX_ENTRIES" or args != StoCreate(path="d", kind="folder"):
+            with pytest.raises(TooLarge, match=r"clear some first.*sto_clear with 'trash' empties it"):
+                await world.call(args)
+    assert in_trash(world) == ["second"]
+    assert world.database.read(lambda c: kept(c, "storage", "o", "a")) >= (2, 220)
     await world.write("third", "x" * 10, agent="b")
-    for last, new in (("second", "third"), ("third", "fourth"), ("fourth", "fifth")):
-        await world.call(StoClear(path=last))
-        await world.write(new, "x" * 10)
-        assert await world.names() == sorted(["first", new])
-        assert world.database.read(lambda c: kept(c, "storage", "o", "a")) == (2, 220)
-    assert await world.read("first") == "x" * 10
-    with pytest.raises(TooLarge):
-        await world.call(StoCreate(path="sixth"))
+    assert (await world.call(StoClear(path="second", trash=True))).count == 1
+    await world.write("third", "x" * 10)
+    assert in_trash(world) == []
 
 
-async def test_trash_that_made_room_leaves_nothing_on_the_disk_but_what_others_name(
+def in_trash(world: World) -> list[str]:
+    sql = "SELECT path FROM files WHERE trashed IS NOT NULL ORDER BY trashed, path"
+    return [path for (path,) in world.database.read(lambda c: rows(c, sql))]
+
+
+async def test_emptying_the_trash_takes_what_is_in_it_there_and_below_and_nothing_else(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(manager, "MAX_ENTRIES", 1)
+    monkeypatch.setattr(versions, "TRASH_STEP", 2)
+    monkeypatch.setattr(manager, "TRASH_STEP", 2)
+    for path in ("d/a", "d/b", "d/e/c", "d0", "e"):
+        await world.write(path, path)
+    await world.write("d/a", "of another", agent="b")
+    for path in ("d", "d0", "e"):
+        await world.call(StoClear(path=path))
+        world.clock.advance(1)
+    await world.call(StoClear(path="d"), agent="b")
+    await world.write("d/a", "new")
+    assert (await world.call(StoClear(path="d", trash=True))).count == 5
+    assert in_trash(world) == ["d0", "e", "d", "d/a"]
+    assert await world.read("d/a") == "new"
+    assert (await world.call(StoClear(path="nothing", trash=True))).count == 0
+    assert (await world.call(StoClear(path=".", trash=True))).count == 2
+    assert in_trash(world) == ["d", "d/a"]
+    assert world.database.read(lambda c: kept(c, "storage", "o", "a")) == (2, 103)
+    with pytest.raises(BadRequest, match=r"holds '\.'"):
+        await world.call(StoClear(path="."))
+
+
+async def test_trash_that_is_emptied_leaves_nothing_on_the_disk_but_what_others_name(world: World) -> None:
     await world.write("b", LARGE, agent="b")
     await world.write("a", LARGE)
     await world.write("a", f"{LARGE}y")
     await world.call(StoClear(path="a"))
-    await world.write("c", "small")
-    with pytest.raises(TooLarge):
-        await world.write("d", f"{LARGE}z")
+    await world.call(StoClear(path="a", trash=True))
     assert await world.read("b", agent="b") == LARGE
     blobs = [path for path in (world.home / "blobs").rglob("*") if path.is_file()]
     assert [path.read_text() for path in blobs] == [LARGE]
-    assert world.database.read(lambda c: value(c, "SELECT count(*) FROM contents")) == 2
+    assert world.database.read(lambda c: value(c, "SELECT count(*) FROM contents")) == 1
+
+
+async def test_a_large_content_whose_write_was_refused_leaves_the_disk(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(versions, "MAX_ENTRIES", 0)
+    with pytest.raises(TooLarge):
+        await world.write("a", LARGE)
+    assert [path for path in (world.home / "blobs").rglob("*") if path.is_file()] == []
+
+
+async def test_emptying_the_trash_run_again_under_its_key_ends_what_was_begun_and_answers_the_same(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in ("a", "b"):
+        await world.write(path, "x")
+        await world.call(StoClear(path=path))
+
+    def dies(*_: object) -> None:
+        raise Stopping("the kernel died")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(manager, "drop_leaving", dies)
+        with pytest.raises(Stopping):
+            await world.call(StoClear(path=".", trash=True), key="k", id="call_1")
+    assert in_trash(world) == ["a", "b"]
+    world.restart()
+    assert (await world.call(StoClear(path=".", trash=True), key="k", id="call_1")).count == 2
+    assert in_trash(world) == []
 
 
 async def test_a_content_that_is_about_to_be_named_is_not_dropped(world: World) -> None:
@@ -288,7 +340,13 @@ async def test_paths_that_lead_out_are_refused_by_every_call(world: World) -> No
                 await world.call(args)
         with pytest.raises(BadRequest):
             await world.storage.read_text("o", "a", path)
-    assert {path.name for path in world.home.iterdir()} <= {"aios.db", "aios.db-wal", "aios.db-shm", "kernel.lock"}
+    assert {path.name for path in world.home.iterdir()} <= {
+        "aios.db",
+        "aios.db-wal",
+        "aios.db-shm",
+        "kernel.lock",
+        "reserve",
+    }
 
 
 @pytest.mark.parametrize("seed", range(3))

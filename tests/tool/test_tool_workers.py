@@ -6,10 +6,13 @@ Time is a mock clock's: a tool that never ends is past its deadline when the tes
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,6 +26,7 @@ from aios.abi.errors import BadRequest, Cancelled, ModuleFault, NotFound, TimedO
 from aios.kernel.config import ConfigError, ToolSection
 from aios.kernel.process import Process
 from aios.kernel.tool.base import Caller
+from aios.kernel.tool.module import LONGEST_BACK_OFF
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the checks look into /proc")
 
@@ -274,12 +278,16 @@ def test_what_a_crashed_tool_had_started_is_killed_with_it(tmp_path: Path, loop:
     go(story(), loop)
 
 
-def test_without_namespaces_the_whole_tree_is_killed_too(tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text(
+def without_namespaces(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let workers start as on a machine that allows them no namespaces."""
+    (folder / "sitecustomize.py").write_text(
         "import ctypes\nreal = ctypes.CDLL\nclass CDLL(real):\n    def unshare(self, flags):\n        return -1\n"
         "ctypes.CDLL = CDLL\n"
     )
+    monkeypatch.setenv("PYTHONPATH", str(folder))
 
+
+def test_without_namespaces_the_whole_tree_is_killed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story() -> None:
         async with world_of(tmp_path) as world:
             mark = a_mark(3)
@@ -292,9 +300,8 @@ def test_without_namespaces_the_whole_tree_is_killed_too(tmp_path: Path) -> None
                 await world.run("orphans", mark=mark)
             await gone(mark)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(tmp_path))
-        go(story())
+    without_namespaces(tmp_path, monkeypatch)
+    go(story())
 
 
 def test_cancelling_a_run_kills_its_process(tmp_path: Path) -> None:
@@ -368,23 +375,114 @@ def test_a_worker_that_was_busy_when_the_file_changed_is_not_used_again(tmp_path
     go(story())
 
 
-def test_workers_do_not_outlive_a_kernel_that_is_killed(tmp_path: Path) -> None:
-    path = tmp_path / "tools.py"
-    path.write_text(HEAD + GOOD)
+FILLS = """
+@tool
+def fills() -> None:
+    for n in range(1 << 40):
+        os.mkdir(f"{n}")
+"""
+
+STARTS = """
+    world.tools._modules[0]._idle.clear()
+    starting = asyncio.create_task(world.run("whoami"))
+    await until(lambda: sum(each._process is not None for each in world.tools._modules[0]._workers) == 2)
+"""
+
+
+def killed_kernel(path: Path, last_deed: str) -> Path:
+    """The folder of the worker of a kernel that loads the tools in `path` and, after `last_deed`, is killed."""
     kernel = f"""
 import asyncio, os, signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from tool_world import ToolSection, World
+from tool_world import ToolSection, World, until
 async def story():
     world = World(ToolSection(module={str(path)!r}))
     await world.tools.open()
-    print((await world.run("whoami")).data["cwd"], flush=True)
+    folder = (await world.run("whoami")).data["cwd"]
+    print(folder, flush=True)
+    keeper = world.tools._modules[0]._idle[0]._process.pid
+    {last_deed}
     os.kill(os.getpid(), signal.SIGKILL)
 asyncio.run(story())
 """
     killed = subprocess.run([sys.executable, "-c", kernel], check=False, stdout=subprocess.PIPE, text=True)
     assert killed.returncode == -signal.SIGKILL
+    return Path(killed.stdout.strip())
+
+
+@pytest.mark.parametrize("is_contained", [True, False], ids=["contained", "not contained"])
+@pytest.mark.parametrize(
+    "last_deed",
+    ["pass", "world.push('fills'); await until(lambda: os.path.exists(folder + '/100'))", STARTS],
+    ids=["idle", "busy", "starting"],
+)
+def test_no_worker_and_no_folder_outlives_a_kernel_that_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last_deed: str, is_contained: bool
+) -> None:
+    temp = tmp_path / "temp"
+    temp.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temp))
+    if not is_contained:
+        without_namespaces(tmp_path, monkeypatch)
+    path = tmp_path / "tools.py"
+    path.write_text(HEAD + GOOD + FILLS)
+    killed_kernel(path, last_deed)
+    go(gone(str(path)))  # keepers end last, and nothing is there any more when they do
+    assert not list(temp.iterdir())
+
+
+def test_a_worker_that_loses_the_kernel_takes_its_folder_along(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with world_of(tmp_path, GOOD) as world:
+            folder = Path((await world.run("whoami")).data["cwd"])
+            (worker,) = world.tools._modules[0]._idle
+            assert worker._process is not None
+            worker._writer.close()  # type: ignore[union-attr]  # of all that a death does, this comes first
+            await worker._process.wait()
+            assert not folder.exists()  # noqa: ASYNC240
+
+    go(story())
+
+
+def test_a_folder_left_by_a_kernel_killed_with_its_keepers_is_gone_when_the_next_one_is_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    path = tmp_path / "tools.py"
+    path.write_text(HEAD + GOOD)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    left = killed_kernel(path, "os.kill(keeper, signal.SIGKILL)")
     go(gone(str(path)))
+    assert left.is_dir()
+
+    async def story() -> None:
+        async with world_of(tmp_path, GOOD) as one:
+            assert not left.exists()
+            folder = Path((await one.run("whoami")).data["cwd"])
+            async with world_of(elsewhere, GOOD):  # another kernel on this machine
+                assert folder.is_dir()  # noqa: ASYNC240
+            assert (await one.run("add", a=1)).content == "2"
+
+    go(story())
+
+
+def test_a_kernel_without_room_for_workers_boots_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+    async def story() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(tempfile, "gettempdir", nowhere)
+            async with world_of(tmp_path, GOOD) as world:
+                (why,) = world.tools.problems.values()
+                assert why.startswith(
+                    "a process for tools.py could not be started: [Errno 2] No usable temporary directory"
+                )
+                assert (await world.run("calculator", expression="1")).content == "1"
+
+    go(story())
 
 
 def test_a_file_that_does_not_load_costs_only_its_own_tools_and_is_tried_again_when_mended(
@@ -419,6 +517,57 @@ def test_a_file_that_breaks_later_backs_off_and_says_why(tmp_path: Path) -> None
             (tmp_path / "tools.py.broken").unlink()
             world.mock.advance(1.1)
             assert (await world.run("add", a=1)).content == "2"
+
+    go(story())
+
+
+def test_operators_are_told_why_a_file_has_no_tools_and_have_it_tried_again(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with world_of(tmp_path, "from helper import word\n" + GOOD) as world:
+            assert (await world.tools_as(is_admin=False)).problems == {}
+            why = "tools.py cannot be loaded: ModuleNotFoundError: No module named 'helper' (line 3)"
+            assert (await world.tools_as(is_admin=True)).problems == {str(tmp_path / "tools.py"): why}
+            (tmp_path / "helper.py").write_text("word = 'hi'\n")
+            assert "add" not in await world.list()  # an agent that asks waits for no second try
+            mended = await world.tools_as(is_admin=True)
+            assert (mended.tools[-2].name, mended.problems) == ("add", {})
+
+    go(story())
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("def one(word: Annotated[str, Meta(pattern='(?=x)')]) -> str: ...", "the parameters of tool 'one'"),
+        ("def one(word: object) -> str: ...", "cannot be loaded: TypeError: @tool on 'one': parameter 'word"),
+        ("def calculator() -> str: ...", "there is a tool called 'calculator' already"),
+    ],
+)
+def test_a_file_whose_tools_cannot_be_taken_says_which_and_fails_no_call_with_its_callers_fault(
+    tmp_path: Path, text: str, why: str
+) -> None:
+    bad = f"from typing import Annotated\nfrom msgspec import Meta\n@tool\n{text}\n"
+
+    async def story() -> None:
+        async with world_of(tmp_path, GOOD) as world:
+            (tmp_path / "tools.py").write_text(HEAD + bad)
+            with pytest.raises(ModuleFault, match=why) as caught:
+                await world.run("add", a=1)
+            assert "mend that; it is tried again when the file changes" in caught.value.message
+            ((where, told),) = world.tools.problems.items()
+            assert where == str(tmp_path / "tools.py")
+            assert re.search(why, told)
+
+    go(story())
+
+
+def test_a_file_that_is_broken_for_days_is_tried_once_a_minute(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with world_of(tmp_path, GOOD) as world:
+            (module,) = world.tools._modules
+            for _ in range(3000):
+                module._failed("broken")
+            assert module._not_before - world.clock.now() == LONGEST_BACK_OFF
 
     go(story())
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import Any, TypeVar
 
-from aios.abi.calls import ToolList, ToolRun, spec_of
+from aios.abi.calls import ToolList, ToolRun, Tools, spec_of
 from aios.abi.errors import AiosError, NotFound
 from aios.kernel.clock import Clock
 from aios.kernel.config import ToolSection
-from aios.kernel.process import Process
+from aios.kernel.process import Principal, Process
 from aios.kernel.scheduler import POLICIES, Queue
 from aios.kernel.syscall import Syscall
 from aios.kernel.tool.manager import ToolManager
@@ -92,8 +92,14 @@ class World:
         return await call.future
 
     async def list(self, query: str | None = None) -> list[str]:
-        call = Syscall("c", spec_of("tool_list"), ToolList(query=query), self.process, 0.0)
-        return [info.name for info in (await self.tools.run(call, "tools", None)).tools]  # type: ignore[union-attr]
+        return [info.name for info in (await self.tools_as(is_admin=False, query=query)).tools]
+
+    async def tools_as(self, *, is_admin: bool, query: str | None = None) -> Tools:
+        asks = Principal("o", "a", is_admin=is_admin)
+        call = Syscall("c", spec_of("tool_list"), ToolList(query=query), self.process, 0.0, None, asks)
+        found = await self.tools.run(call, "tools", None)
+        assert isinstance(found, Tools)
+        return found
 
     def _end(self, call: Syscall) -> None:
         self.ended.append(call)

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct, field
 
+from .choices import choices_at, place_of
 from .errors import BadRequest, NotFound
 from .messages import Generation, Message, ToolSpec
 
@@ -152,9 +153,12 @@ class StoList(Args, frozen=True):
 
 
 class StoClear(Args, frozen=True):
-    """A file or a folder and all beneath it; into the trash of the agent, not out of the world."""
+    """A file or a folder and all beneath it; into the trash of the agent, not out of the world. With `trash`, what
+    was cleared there before leaves the trash for good, all versions of it ("." is all of the trash); what is not in
+    the trash stays. That makes room and cannot be undone, so it takes a key that is no process's."""
 
     path: Path
+    trash: bool = False
 
 
 class Version(Result, frozen=True):
@@ -204,7 +208,10 @@ class ToolInfo(Result, frozen=True):
 
 
 class Tools(Result, frozen=True):
+    """`problems`, told to admins only: files of tools that do not load, and why."""
+
     tools: list[ToolInfo]
+    problems: dict[str, str] = field(default_factory=dict)
 
 
 class ToolResult(Result, frozen=True):
@@ -258,7 +265,7 @@ class ProcNice(Args, frozen=True):
 
 class ProcWait(Args, frozen=True):
     pid: Pid
-    timeout: Annotated[float, Meta(ge=0, le=3600)] = 30.0
+    timeout: Annotated[float, Meta(ge=0, le=3600)] = 5.0
 
 
 class Spawned(Result, frozen=True):
@@ -318,6 +325,7 @@ class CallSpec(Struct, frozen=True):
 
     `is_repeatable`: after a crash the kernel may run it again, since a second run changes nothing more.
     `is_wait`: it only waits for what others do, so it has no time-out of the kernel's and holds up no stop.
+    `frees`: it makes room, so it is carried out on a full disk too.
     """
 
     name: str
@@ -329,6 +337,7 @@ class CallSpec(Struct, frozen=True):
     is_repeatable: bool = True
     is_streamed: bool = False
     is_wait: bool = False
+    frees: bool = False
 
 
 R, W, P = Effect.READ, Effect.WRITE, Effect.PURE
@@ -347,12 +356,20 @@ _ROWS = [
     CallSpec("mem_read", "memory", MemId, Entry, R, "Read one entry of the agent's memory."),
     CallSpec("mem_search", "memory", MemSearch, Entries, R, "Find the k entries that fit a query best, best first."),
     CallSpec("mem_list", "memory", MemList, Entries, R, "List entries, newest first; `after` is the last id seen."),
-    CallSpec("mem_clear", "memory", MemClear, Count, W, "Forget one entry, or all of them."),
+    CallSpec("mem_clear", "memory", MemClear, Count, W, "Forget one entry, or all of them.", frees=True),
     CallSpec("sto_create", "storage", StoCreate, Version, W, "Make an empty file or a folder."),
     CallSpec("sto_write", "storage", StoWrite, Version, W, "Write a file whole; each write is a new version."),
     CallSpec("sto_read", "storage", StoRead, File, R, "Read a file, the newest version unless one is named."),
     CallSpec("sto_list", "storage", StoList, Listing, R, "List what is in a folder of the agent's storage."),
-    CallSpec("sto_clear", "storage", StoClear, Count, W, "Move a file or folder to the trash."),
+    CallSpec(
+        "sto_clear",
+        "storage",
+        StoClear,
+        Count,
+        W,
+        "Move a file or folder to the trash, or what is there out of it for good.",
+        frees=True,
+    ),
     CallSpec("tool_list", "tool", ToolList, Tools, R, "List the tools the caller may run, with their schemas."),
     CallSpec("tool_run", "tool", ToolRun, ToolResult, W, "Check the arguments and run a tool.", is_repeatable=False),
     CallSpec("acc_check", "kernel", AccCheck, Verdict, R, "Ask whether a call would be allowed, without making it."),
@@ -404,28 +421,21 @@ def convert_args(spec: CallSpec, raw: Any) -> Args:
     try:
         return msgspec.convert(raw, spec.args)
     except msgspec.ValidationError as error:
-        raise BadRequest(explain(error, spec.args), code="bad_arguments", param=_path(error)) from None
+        raise bad_arguments(error, spec.args) from None
 
 
-def decode_args(spec: CallSpec, body: bytes) -> Args:
-    """`body` (JSON text; empty means `{}`) as the argument struct of `spec`. Raises BadRequest."""
-    try:
-        return msgspec.json.decode(body or b"{}", type=spec.args)
-    except msgspec.ValidationError as error:
-        raise BadRequest(explain(error, spec.args), code="bad_arguments", param=_path(error)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRequest(f"the body is not valid JSON: {error}", code="invalid_json") from None
+def bad_arguments(error: msgspec.ValidationError, kind: type[Struct]) -> BadRequest:
+    """What a caller hears of arguments that are no `kind`."""
+    return BadRequest(explain(error, kind), code="bad_arguments", param=place_of(error))
 
 
 def explain(error: msgspec.ValidationError, kind: type[Struct]) -> str:
-    """msgspec's message, with the nearest known field added when a field is unknown."""
+    """msgspec's message, with the nearest known field when one is unknown, and the words a place may hold."""
     text = str(error)
     if "unknown field `" in text:
         word = text.split("unknown field `", 1)[1].split("`", 1)[0]
         return f"Object contains unknown field `{word[:100]}`" + nearest(word, kind.__struct_encode_fields__)
-    return text[:500]
-
-
-def _path(error: msgspec.ValidationError) -> str | None:
-    text = str(error)
-    return text.rsplit("at `$.", 1)[1].rstrip("`") if "at `$." in text else None
+    text = text[:500]
+    if words := choices_at(kind, place_of(error) or ""):
+        text += f"; it must be {' or '.join(map(repr, words))}"
+    return text

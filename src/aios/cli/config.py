@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from aios.kernel import home_path, load
+from aios.kernel import load
 
+from .connect import checked_home
 from .console import note, print_json
 
 
@@ -25,7 +26,7 @@ def show(
       aios config show
       aios config show --json
     """
-    place = config or home_path() / "aios.toml"
+    place = config or checked_home() / "aios.toml"
     settings = msgspec.to_builtins(load(config))
     if as_json:
         print_json(settings)

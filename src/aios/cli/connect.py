@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aios.abi.errors import BadRequest
 from aios.sdk import AsyncClient, Client
 from aios.sdk.client import home_path
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "async_client",
+    "checked_home",
     "client",
     "forget_state",
     "home_path",
@@ -32,11 +34,32 @@ RETRIES = 0
 
 def client() -> Client:
     """A client for the kernel of this environment."""
+    _check_needed_home()
     return Client(retries=RETRIES)
 
 
 def async_client(key: str | None = None) -> AsyncClient:
+    _check_needed_home()
     return AsyncClient(key=key, retries=RETRIES)
+
+
+def checked_home() -> Path:
+    """The home, which is a folder or not made yet. Raises BadRequest."""
+    home = home_path()
+    for place in (home, *home.parents):
+        if place.exists() and not place.is_dir():
+            what = "it" if place == home else f"{place}, on the way to it,"
+            raise BadRequest(
+                f"{home} cannot be the home: {what} is a file, not a folder; "
+                f"move that away, or set AIOS_HOME to {'a folder' if os.environ.get('AIOS_HOME') else 'another place'}",
+                code="home_unusable",
+            )
+    return home
+
+
+def _check_needed_home() -> None:
+    if not (os.environ.get("AIOS_URL") and os.environ.get("AIOS_KEY")):
+        checked_home()
 
 
 # ── what a running kernel says in its home ──
@@ -67,6 +90,16 @@ def read_state(home: Path) -> dict[str, Any] | None:
 def key_names(settings: Config) -> list[str]:
     """The variables in which keys of cores are, as far as `settings` says."""
     return [core.api_key_env for core in settings.core if core.api_key_env]
+
+
+def missing_keys(settings: Config) -> list[str]:
+    """A sentence for each core whose key is not to be had: its server will refuse what is sent without."""
+    return [
+        f"core '{core.name}' takes its key from {core.api_key_env}, which is not set, so its server may refuse calls; "
+        f"set {core.api_key_env} and start the kernel again, or remove api_key_env if the server wants no key"
+        for core in settings.core
+        if core.api_key_env and not os.environ.get(core.api_key_env)
+    ]
 
 
 def forget_state(home: Path) -> None:

@@ -25,26 +25,64 @@ def width() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def table(titles: Sequence[str], rows: Sequence[Sequence[object]], *, columns: int | None = None) -> str:
+def table(
+    titles: Sequence[str], rows: Sequence[Sequence[object]], *, columns: int | None = None, drop: Sequence[str] = ()
+) -> str:
     """Rows under titles, as narrow as they can be. A title that begins with `>` is set right.
 
-    The last column is cut when a line would be longer than `columns`.
+    When a line would be longer than `columns`, the columns named in `drop` are left out, in that order, until the last
+    one has its width or LAST cells; then the last one is cut.
     """
     names = [title.lstrip(">") for title in titles]
     cells = [names, *([safe(str(cell)) for cell in row] for row in rows)]
-    widths = [max(len(row[n]) for row in cells) for n in range(len(names))]
+    widths = [max(width_of(row[n]) for row in cells) for n in range(len(names))]
+    kept = _kept(names, widths, columns, drop)
     lines = []
     for row in cells:
-        aligned = [
-            cell.rjust(size) if title.startswith(">") else cell.ljust(size)
-            for cell, size, title in zip(row, widths, titles, strict=True)
-        ]
-        lines.append(cut("  ".join(aligned).rstrip(), columns))
+        parts = [aligned(row[n], widths[n], titles[n].startswith(">")) for n in kept]
+        lines.append(cut("  ".join(parts).rstrip(), columns))
     return "\n".join(lines)
 
 
+LAST = 36
+"""Cells that the last column of a table may ask others to make room for."""
+
+
+def _kept(names: Sequence[str], widths: Sequence[int], columns: int | None, drop: Sequence[str]) -> list[int]:
+    """Which columns of a table are shown."""
+    kept = list(range(len(names)))
+    for name in drop:
+        needed = sum(widths[n] + 2 for n in kept[:-1]) + min(widths[-1], LAST)
+        if columns is None or needed <= columns:
+            break
+        kept.remove(names.index(name))
+    return kept
+
+
+def aligned(text: str, size: int, is_right: bool = False) -> str:
+    """`text` filled up with blanks to `size` cells."""
+    blank = " " * (size - width_of(text))
+    return blank + text if is_right else text + blank
+
+
+def width_of(text: str) -> int:
+    """Cells that `text` takes on a terminal: two for a character of Chinese, Japanese or Korean, and most emoji."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len  # slow to load, and seldom needed
+
+    return cell_len(text)
+
+
 def cut(text: str, columns: int | None) -> str:
-    return text if columns is None or len(text) <= columns else f"{text[: columns - 1]}…"
+    """`text` in at most `columns` cells."""
+    if columns is None or width_of(text) <= columns:
+        return text
+    if text.isascii():
+        return f"{text[: columns - 1]}…"
+    from rich.cells import set_cell_size
+
+    return f"{set_cell_size(text, columns - 1).rstrip()}…"
 
 
 def safe(text: str) -> str:
@@ -78,6 +116,11 @@ def span(seconds: float) -> str:
         return f"{minutes}m{int(seconds % 60):02d}"
     hours = minutes // 60
     return f"{hours}h{minutes % 60:02d}" if hours < 100 else f"{hours // 24}d"
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """`1 call`, `1.2k calls`; `many` for a plural that is not made with an s."""
+    return f"{figure(number)} {one if number == 1 else many or one + 's'}"
 
 
 def ordinal(number: int) -> str:

@@ -15,7 +15,7 @@ from aios.eval.runner import Run, Runner
 from aios.eval.workload import generate
 from aios.kernel import Config, CoreSection, Kernel, RouterSection, Scheduler
 
-from .console import figure, span, table, width
+from .console import counted, span, table, width
 from .demo_view import Lines, Live, View, one_line
 from .exits import FAILED
 from .up import run_loop
@@ -115,14 +115,14 @@ def _sum_up(runs: list[Run], figures: dict[str, Any]) -> None:
     ]
     print(table(("AGENT", "IS", "TASK", "ANSWER"), rows, columns=columns))
     print()
+    right = f"{figures['succeeded']} of {counted(figures['agents'], 'agent')} right"
+    calls, tokens = counted(figures["calls"], "call"), counted(figures["tokens"], "token")
+    print(f"{right} · {calls} · {tokens} in {span(figures['wall_s'])} ({figures['tokens_per_s']:.0f}/s)")
     print(
-        f"{figures['succeeded']} of {figures['agents']} agents right · {figures['calls']} calls · "
-        f"{figure(figures['tokens'])} tokens in {span(figures['wall_s'])} ({figures['tokens_per_s']:.0f}/s)"
-    )
-    print(
-        f"{figures['context_switches']} context switches · a generation waited "
+        f"{counted(figures['context_switches'], 'context switch', 'context switches')} · a generation waited "
         f"{span(figures['mean_wait_s'])} in the mean, {span(figures['p90_wait_s'])} at p90"
     )
+    print("The model is a tiny one, made for demonstration.")
 
 
 def _said(run: Run) -> str:

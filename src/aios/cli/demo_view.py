@@ -15,8 +15,8 @@ from aios.abi.calls import ProcessInfo
 from aios.eval.runner import Run
 from aios.kernel import Kernel, Process
 
-from .console import figure, ordinal, safe, span
-from .view import foremost, state
+from .console import counted, cut, ordinal, safe, span
+from .view import foremost, more, state
 
 PER_SECOND = 8
 _OTHER_LINES = 6  # what stands above and below the agents
@@ -48,7 +48,7 @@ class Lines:
         process = self._kernel.processes.get(run.pid)
         print(
             f"{time.perf_counter() - self._begun:5.1f}s  {run.agent}  {'right' if run.is_right else 'WRONG'}  "
-            f"{process.num_calls:2} calls, {process.tokens_out:3} tokens, {process.num_switches:2} switches, "
+            f"calls {process.num_calls:2}, tokens {process.tokens_out:3}, switches {process.num_switches:2}, "
             f"waited {span(process.wait_s)}",
             flush=True,
         )
@@ -62,14 +62,14 @@ class Lines:
 class Live:
     """The agents, busiest first, under a bar of the model's slots."""
 
-    def __init__(self, kernel: Kernel, agents: int) -> None:
+    def __init__(self, kernel: Kernel, agents: int, console: Console | None = None) -> None:
         self._kernel = kernel
         self._agents = agents
         self._runs: list[Run] = []
-        self._console = Console()
+        self._console = console or Console()
         self._begun = time.perf_counter()
         self._live = RichLive(
-            console=self._console, get_renderable=self._frame, refresh_per_second=PER_SECOND, transient=True
+            console=self._console, get_renderable=self.frame, refresh_per_second=PER_SECOND, transient=True
         )
 
     def started(self, run: Run) -> None:
@@ -85,44 +85,52 @@ class Live:
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
-    def _frame(self) -> Group:
+    def frame(self) -> Group:
         runs = sorted(self._runs, key=lambda run: (run.is_over, run.pid))
         room = max(3, self._console.height - _OTHER_LINES)
         table = _new_table()
         for run in runs[:room]:
             self._add(table, run)
-        more = Text(f"  … and {len(runs) - room} more", "dim") if len(runs) > room else Text("")
-        return Group(self._head(), self._bar(), table, more)
+        hidden = Text(f" {more([self._state(run) for run in runs[room:]])}", "dim")
+        return Group(self._head(), self._bar(), table, hidden)
 
     def _head(self) -> Text:
         scheduler = self._kernel.config.scheduler
         turns = "first come, first served" if scheduler.policy == "fifo" else f"{scheduler.quantum} tokens a turn"
-        text = f"{self._agents} agents · one model · {turns} · {time.perf_counter() - self._begun:.1f}s"
+        text = f"{counted(self._agents, 'agent')} · one model · {turns} · {time.perf_counter() - self._begun:.1f}s"
         return Text(f"AIOS demo  {text}", "bold", no_wrap=True, overflow="ellipsis")
 
     def _bar(self) -> Text:
         queue = self._kernel.queues["llm"]
         processes = [self._kernel.processes.get(run.pid) for run in self._runs]
-        tokens = sum(_tokens(process) for process in processes)
+        tokens = counted(sum(_tokens(process) for process in processes), "token")
+        switches = counted(sum(process.num_switches for process in processes), "switch", "switches")
         slots = sum(core.slots for core in self._kernel.llm.info())
         busy = len(queue.running)
         text = Text("slots ", no_wrap=True, overflow="ellipsis")
         text.append("█" * busy, "green").append("░" * (slots - busy), "dim")
         text.append(f" {busy}/{slots}  {len(queue.policy)} wait  ")
         text.append(f"{sum(run.is_over for run in self._runs)}/{self._agents} done  ", "bold")
-        text.append(f"{figure(tokens)} tokens  {figure(sum(p.num_switches for p in processes))} switches")
+        text.append(f"{tokens}  {switches}")
         return text
+
+    def _state(self, run: Run) -> str:
+        if run.is_over:
+            return "right" if run.is_right else "wrong"
+        return state(self._kernel.info(self._kernel.processes.get(run.pid)))
 
     def _add(self, table: Table, run: Run) -> None:
         process = self._kernel.processes.get(run.pid)
         info = self._kernel.info(process)
-        is_now = ("right" if run.is_right else "wrong") if run.is_over else state(info)
+        is_now, tokens = self._state(run), _tokens(process)
         table.add_row(
             run.agent,
             Text(is_now, _STYLES.get(is_now, "")),
             "" if run.is_over else _doing(info),
             one_line(_text(run)),
-            str(_tokens(process)),
+            str(tokens)
+            if tokens or run.is_over
+            else "",  # a core tells of them by the slice: not known yet is not none
             str(process.num_switches),
             span(info.wait_s),
         )
@@ -172,5 +180,4 @@ def _tokens(process: Process) -> int:
 
 
 def one_line(text: str, columns: int | None = None) -> str:
-    text = safe(" ".join(text.split()))
-    return text if columns is None or len(text) <= columns else f"{text[: columns - 1]}…"
+    return cut(safe(" ".join(text.split())), columns)

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
+import logging
 import os
 import platform
-import shutil
 import socket
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
+import msgspec
 import typer
 
 from aios import __version__
-from aios.abi.errors import AiosError
+from aios.abi.errors import AiosError, BadRequest
 from aios.kernel import Config, ConfigError, load
 from aios.sdk import Client
 from aios.sdk.client import default_key, default_url
 
 from . import confine, connect
-from .console import print_json, table, width
+from .console import counted, print_json, table
 from .exits import FAILED
+from .tools import AGAIN, problem
 
-LEAST_DISK = 1 << 30
+LEAST_DISK = 128 << 20
+"""Bytes: with less the disk is as good as full."""
+GOOD_DISK = 1 << 30
 
 
 class Finding(NamedTuple):
@@ -36,8 +43,8 @@ class Finding(NamedTuple):
 
 
 def command(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
-    """Check Python, packages, the home, the configuration, the port, the cores, and how programs can be confined. Ends
-    with 1 when something is bad.
+    """Check Python, packages, the home and its disk, the configuration, the cores, the kernel or its port, the tools,
+    and how programs can be confined. Ends with 1 when something is bad.
 
     \b
     Example:
@@ -47,7 +54,8 @@ def command(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = 
     if as_json:
         print_json([finding._asdict() for finding in findings])
     else:
-        print(table(("", "WHAT", "FOUND"), [(f.level, f.what, f.detail) for f in findings], columns=width()))
+        # Whole lines, however wide: at their end is what to do.
+        print(table(("", "WHAT", "FOUND"), [(f.level, f.what, f.detail) for f in findings]))
     if any(finding.level == "bad" for finding in findings):
         raise typer.Exit(FAILED)
 
@@ -72,18 +80,34 @@ def check_packages() -> list[Finding]:
 
 
 def check_home() -> list[Finding]:
-    home = connect.home_path()
-    if not home.exists():
-        return [Finding("home", "ok", f"{home} will be made by the first 'aios up'")]
-    if not os.access(home, os.W_OK | os.X_OK):
-        return [Finding("home", "bad", f"{home} is not writable; set AIOS_HOME to a folder that is")]
-    free = shutil.disk_usage(home).free
-    level = "ok" if free >= LEAST_DISK else "note"
-    findings = [Finding("home", level, f"{home}, {free / (1 << 30):.1f} GiB free")]
+    try:
+        home = connect.checked_home()
+    except BadRequest as error:
+        return [Finding("home", "bad", error.message)]
+    place = next(folder for folder in (home, *home.parents) if folder.exists())
+    if not os.access(place, os.W_OK | os.X_OK):
+        return [Finding("home", "bad", f"{place} is not writable; set AIOS_HOME to a folder that is")]
+    detail = str(home) if home.exists() else f"{home} will be made by the first 'aios up'"
+    findings = [Finding("home", "ok", detail), _disk(place)]
     key = home / "admin.key"
     if key.exists() and key.stat().st_mode & 0o077:
         findings.append(Finding("admin key", "bad", f"{key} can be read by others; run chmod 600 {key}"))
     return findings
+
+
+def _disk(place: Path) -> Finding:
+    """A kernel whose disk is full can record nothing, and so takes no calls."""
+    disk = os.statvfs(place)
+    free = disk.f_bavail * disk.f_frsize
+    found = f"{free / (1 << 20):,.0f} MiB free" if free < 10 << 30 else f"{free / (1 << 30):,.0f} GiB free"
+    advice = f"make room on the disk of {place}, or set AIOS_HOME to a folder on another one"
+    if disk.f_files and not disk.f_favail:
+        return Finding("disk", "bad", f"full: {found}, but no file can be added; {advice}")
+    if free < LEAST_DISK:
+        return Finding("disk", "bad", f"{'nearly full' if free else 'full'}: {found}; {advice}")
+    if free < GOOD_DISK:
+        return Finding("disk", "note", f"{found}; the journal and the memory of many agents take more")
+    return Finding("disk", "ok", found)
 
 
 def check_config() -> list[Finding]:
@@ -122,17 +146,21 @@ def _address(url: str) -> tuple[str, int]:
 
 
 def check_kernel() -> list[Finding]:
-    """Running and answering, or not running and free to start."""
-    home = connect.home_path()
-    if connect.is_running(home) or os.environ.get("AIOS_URL"):
-        try:
-            with Client(retries=0) as kernel:
-                kernel.proc_list()
-        except AiosError as error:
-            return [Finding("kernel", "bad", error.message)]
-        whose = "with AIOS_KEY" if os.environ.get("AIOS_KEY") else "with the admin key" if default_key() else ""
-        return [Finding("kernel", "ok", f"answers at {default_url()} {whose}".strip())]
-    return [Finding("kernel", "ok", "none runs; start one with 'aios up'"), *_port()]
+    """Running, answering and able to take calls; or not running and free to start."""
+    if not _is_up():
+        return [Finding("kernel", "ok", "none runs; start one with 'aios up'"), *_port()]
+    try:
+        with Client(retries=0) as kernel:
+            kernel.proc_list()
+            kernel.fetch("GET", "/readyz")
+    except AiosError as error:
+        return [Finding("kernel", "bad", error.message)]
+    whose = "with AIOS_KEY" if os.environ.get("AIOS_KEY") else "with the admin key" if default_key() else ""
+    return [Finding("kernel", "ok", f"answers at {default_url()} {whose}".strip())]
+
+
+def _is_up() -> bool:
+    return connect.is_running(connect.home_path()) or bool(os.environ.get("AIOS_URL"))
 
 
 def _port() -> list[Finding]:
@@ -148,6 +176,66 @@ def _port() -> list[Finding]:
         except OSError as error:
             return [Finding("port", "bad", f"{host}:{port}: {error.strerror}; choose another with [server] port")]
     return [Finding("port", "ok", f"{host}:{port} is free")]
+
+
+def check_tools() -> list[Finding]:
+    """Files of tools that do not load: as the running kernel says, else by loading them."""
+    return [*(_told_problems() if _is_up() else _tried_problems()), _workers()]
+
+
+def _told_problems() -> list[Finding]:
+    try:
+        with Client(retries=0) as kernel:
+            found = kernel.tool_list()
+    except AiosError:
+        return []  # told already
+    bad = [Finding("tools", "bad", f"{problem(*each)}; {AGAIN}") for each in found.problems.items()]
+    return bad or [Finding("tools", "ok", f"{counted(len(found.tools), 'tool')} listed by the kernel")]
+
+
+def _tried_problems() -> list[Finding]:
+    try:
+        settings = load()
+    except ConfigError:
+        return []  # told already
+    if not settings.tool:
+        return [Finding("tools", "ok", "the built-in ones; no file of tools is configured")]
+    try:
+        problems = asyncio.run(_load_tools(settings))
+    except AiosError as error:
+        return [Finding("tools", "bad", error.message)]
+    bad = [Finding("tools", "bad", f"{problem(*each)}; mend that before 'aios up'") for each in problems.items()]
+    return bad or [Finding("tools", "ok", f"{counted(len(settings.tool), 'file')} configured, and all load")]
+
+
+async def _load_tools(settings: Config) -> dict[str, str]:
+    """Load them with a kernel that has nothing else, not even this home: why any does not load, by file."""
+    from aios.kernel import Kernel  # loads every room: not needed where no file of tools is configured
+
+    logging.getLogger("aios.tool").addHandler(logging.NullHandler())  # what it would say is in the findings
+    home = connect.home_path()
+    tried = []
+    for section in settings.tool:
+        path = home / section.module
+        tried.append(msgspec.structs.replace(section, module=str(path)) if path.is_file() else section)
+    with tempfile.TemporaryDirectory(prefix="aios-doctor-") as empty:
+        kernel = await Kernel.boot(msgspec.structs.replace(settings, core=[], tool=tried), Path(empty), cores={})
+        try:
+            return dict(kernel.tools.problems)
+        finally:
+            await kernel.stop(0)
+
+
+def _workers() -> Finding:
+    """What ends all that a tool starts: a namespace of processes, else a search for them."""
+    what = "tool workers"
+    probe = (sys.executable, "-P", "-m", "aios.kernel.tool.host", "probe")
+    if subprocess.run(probe, check=False, stdin=subprocess.DEVNULL, capture_output=True).returncode == 0:
+        return Finding(what, "ok", "in namespaces: what a tool starts ends with it")
+    advice = "allow unprivileged user namespaces, also to the container if this is one"
+    if Path(f"/proc/self/task/{os.getpid()}/children").exists():
+        return Finding(what, "note", f"no namespaces: what a tool starts is searched for, to be ended; {advice}")
+    return Finding(what, "note", f"no namespaces, no lists of children: what a tool starts may outlive it; {advice}")
 
 
 def check_confinement() -> list[Finding]:
@@ -166,5 +254,6 @@ CHECKS: tuple[Callable[[], list[Finding]], ...] = (
     check_home,
     check_config,
     check_kernel,
+    check_tools,
     check_confinement,
 )

@@ -26,7 +26,7 @@ def command(
     Example:
       aios down
     """
-    home = connect.home_path()
+    home = connect.checked_home()
     state = connect.read_state(home)
     if state is None or not connect.is_running(home):
         raise NoKernel(f"no kernel runs on {home}; nothing to stop")

@@ -11,7 +11,7 @@ import msgspec
 import typer
 
 from .connect import async_client
-from .console import cut, safe, width
+from .console import aligned, cut, safe, width
 
 
 def command(
@@ -36,12 +36,12 @@ async def _print_events(path: str, pid: int | None, as_json: bool) -> None:
         async for event in events:
             if pid is not None and event["pid"] != pid:
                 continue
-            print(msgspec.json.encode(event).decode() if as_json else cut(_line(event), columns), flush=True)
+            print(msgspec.json.encode(event).decode() if as_json else cut(line(event), columns), flush=True)
 
 
-def _line(event: dict[str, Any]) -> str:
+def line(event: dict[str, Any]) -> str:
     at = datetime.datetime.fromtimestamp(event["time"]).strftime("%H:%M:%S.%f")[:-3]
     where = f" on {event['core']}" if event.get("core") and event["state"] == "running" else ""
     why = f" ({event['why']})" if event.get("why") else ""
-    who = f"{event['pid']:>5} {event['agent'][:16]:<16}"
-    return safe(f"{at} {who} {event['name']:<13} {event['state']}{where}{why}  {event['call_id']}")
+    who = aligned(cut(safe(event["agent"]), 16), 16)
+    return safe(f"{at} {event['pid']:>5} {who} {event['name']:<13} {event['state']}{where}{why}  {event['call_id']}")

@@ -8,7 +8,7 @@ import typer
 
 from . import view
 from .connect import client
-from .console import note, print_json, table, width
+from .console import note, print_json, width
 
 
 def command(
@@ -18,7 +18,10 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="All that is known, as JSON.")] = False,
 ) -> None:
     """List agent processes: state, calls, tokens in and out, slices of a core, time spent waiting, and what each does
-    now. A queued one says its place in line and about how long that takes.
+    now. A queued one says its place in line and about how long that takes. A narrow terminal leaves figures out.
+
+    Programs that use the admin key itself are one process, 'admin', listed while it has calls open. To see, steer and
+    end a program on its own, start it with 'aios run', or give it a key of 'aios keys new'.
 
     \b
     Examples:
@@ -30,6 +33,6 @@ def command(
     if as_json:
         print_json(processes)
     elif processes:
-        print(table(view.TITLES, [view.row(process) for process in processes], columns=width()))
+        print("\n".join(view.lines(processes, width())))
     else:
         note("No processes. Start one with 'aios run react \"What is 127 * 49?\"'.")

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from aios.abi.calls import ProcessInfo
+from aios.sdk import Client
 
-import typer
-
-from .connect import client
+from .steer import AsJson, Pids, name_of, steer
 
 
-def command(pids: Annotated[list[int], typer.Argument(metavar="PID", min=1, help="As 'aios ps' lists them.")]) -> None:
+def command(pids: Pids, as_json: AsJson = False) -> None:
     """Let paused processes go on: their calls queue again and continue where they were.
 
     \b
     Example:
       aios resume 12
     """
-    with client() as kernel:
-        for pid in pids:
-            kernel.proc_signal(pid, "cont")
+    steer("resume", pids, _resume, as_json)
+
+
+def _resume(kernel: Client, process: ProcessInfo) -> str:
+    if process.state != "stopped":
+        return f"{name_of(process)} is not paused."
+    kernel.proc_signal(process.pid, "cont")
+    return f"Resumed {name_of(process)}."

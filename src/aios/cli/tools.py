@@ -9,14 +9,15 @@ import typer
 from aios.abi.calls import ToolInfo
 
 from .connect import client
-from .console import note, print_json, span, table, width
+from .console import note, print_json, safe, span, table, width
 
 
 def command(
     query: Annotated[str | None, typer.Argument(help="Only tools that fit these words.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="With schemas, as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With schemas and problems, as JSON.")] = False,
 ) -> None:
-    """List the tools with their arguments, what a run may change, and how many runs may be under way at once.
+    """List the tools with their arguments, what a run may change, and how many runs may be under way at once. A file of
+    tools that does not load is tried again, and what keeps it from loading is told.
 
     \b
     Examples:
@@ -24,14 +25,24 @@ def command(
       aios tools convert --json
     """
     with client() as kernel:
-        tools = kernel.tool_list(query=query).tools
+        found = kernel.tool_list(query=query)
     if as_json:
-        print_json(tools)
-    elif tools:
+        print_json(found)
+        return
+    if found.tools:
         titles = ("TOOL", "EFFECT", ">RUNNING", ">LIMIT", ">TIMEOUT", "WHAT IT DOES")
-        print(table(titles, [_row(tool) for tool in tools], columns=width()))
+        print(table(titles, [_row(tool) for tool in found.tools], columns=width()))
     else:
         note(f"No tool fits '{query}'; 'aios tools' lists all." if query else "No tools.")
+    for each in found.problems.items():
+        note(f"warning: {problem(*each)}; {AGAIN}")
+
+
+AGAIN = "mend that, and 'aios tools' has it loaded again"
+
+
+def problem(path: str, why: str) -> str:
+    return safe(f"no tools from {path}: {' '.join(why.split())}")
 
 
 def _row(tool: ToolInfo) -> tuple[object, ...]:

@@ -15,10 +15,11 @@ from aios.sdk import Client
 
 from . import view
 from .connect import client
-from .console import figure, print_json, safe, table
+from .console import aligned, counted, cut, print_json, safe, width
 
 _STYLES = {"running": "green", "queued": "yellow", "blocked": "yellow", "stopped": "red", "idle": "dim"}
-_RANK = ("running", "queued", "blocked", "stopped", "idle")
+_WIDEST = 1000
+"""Columns of a picture that nobody looks at on a terminal: nothing needs to be cut."""
 
 
 def command(
@@ -27,6 +28,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="One picture as JSON, and end.")] = False,
 ) -> None:
     """Show processes as they run: the busiest first, under a bar of each core's slots. Leave with ctrl-C.
+    Into a pipe goes one picture.
 
     \b
     Examples:
@@ -37,15 +39,16 @@ def command(
         if as_json:
             processes, cores = _look(kernel)
             print_json({"processes": processes, "cores": cores})
-        elif once:
-            Console().print(_picture(*_look(kernel), None))
+        elif once or width() is None:
+            console = Console(width=width() or _WIDEST)
+            console.print(picture(*_look(kernel), console.width, None))
         else:
             _follow(kernel, interval)
 
 
 def _look(kernel: Client) -> tuple[list[ProcessInfo], list[dict[str, Any]]]:
     processes = [p for p in kernel.proc_list().processes if not view.is_ours(p)]
-    processes.sort(key=lambda p: (_RANK.index(s) if (s := view.state(p)) in _RANK else 9, -p.tokens_out, p.pid))
+    processes.sort(key=lambda p: (view.rank(view.state(p)), -p.tokens_out, p.pid))
     return processes, kernel.fetch("GET", "/aios/v1/cores")["cores"]
 
 
@@ -54,18 +57,18 @@ def _follow(kernel: Client, interval: float) -> None:
     try:
         with Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
             while True:
-                live.update(_picture(*_look(kernel), console.height), refresh=True)
+                live.update(picture(*_look(kernel), console.width, console.height), refresh=True)
                 time.sleep(interval)
     except KeyboardInterrupt:
         return  # that is how one leaves
 
 
-def _picture(processes: list[ProcessInfo], cores: list[dict[str, Any]], height: int | None) -> Group:
+def picture(processes: list[ProcessInfo], cores: list[dict[str, Any]], columns: int, height: int | None) -> Group:
     head = [_summary(processes), *(_bar(core) for core in cores), Text("")]
     room = len(processes) if height is None else max(3, height - len(head) - 2)
-    titles, *rows = table(view.TITLES, [view.row(process) for process in processes[:room]]).splitlines()
-    more = [Text(f"… and {len(processes) - room} more", "dim")] if len(processes) > room else []
-    return Group(*head, _line(titles, "dim"), *map(_line, rows), *more)
+    titles, *rows = view.lines(processes[:room], columns)
+    more = view.more([view.state(process) for process in processes[room:]])
+    return Group(*head, _line(titles, "dim"), *map(_line, rows), *([Text(more, "dim")] if more else []))
 
 
 def _line(text: str, style: str = "") -> Text:
@@ -76,11 +79,11 @@ def _line(text: str, style: str = "") -> Text:
 
 
 def _summary(processes: list[ProcessInfo]) -> Text:
-    states = [view.state(process) for process in processes]
-    counts = ", ".join(f"{states.count(each)} {each}" for each in _RANK if each in states)
-    tokens = figure(sum(process.tokens_out for process in processes))
-    switches = figure(sum(process.num_switches for process in processes))
-    return Text(f"{len(processes)} processes{f': {counts}' if counts else ''} · {tokens} tokens, {switches} switches")
+    states = view.states(view.state(process) for process in processes)
+    tokens = counted(sum(process.tokens_out for process in processes), "token")
+    switches = counted(sum(process.num_switches for process in processes), "switch", "switches")
+    head = counted(len(processes), "process", "processes")
+    return Text(f"{head}{f': {states}' if states else ''} · {tokens}, {switches}", no_wrap=True, overflow="ellipsis")
 
 
 def _bar(core: dict[str, Any]) -> Text:
@@ -88,6 +91,6 @@ def _bar(core: dict[str, Any]) -> Text:
     busy, slots = core["active"], core["slots"]
     cells = min(slots, 40)
     full = round(busy * cells / slots)
-    text = Text(f"{core['name'][:12]:<12} ", no_wrap=True, overflow="ellipsis")
+    text = Text(f"{aligned(cut(safe(core['name']), 12), 12)} ", no_wrap=True, overflow="ellipsis")
     text.append("█" * full, "green").append("░" * (cells - full), "dim")
     return text.append(f" {busy}/{slots} slots, {safe(core['model'])}")

@@ -7,24 +7,31 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 
 from aios import __version__
-from aios.abi.errors import Conflict, TimedOut
+from aios.abi.errors import BadRequest, Conflict, TimedOut
 from aios.kernel import Config, load
 
 from . import connect
 from .confine import undumpable
-from .console import note, safe
-from .exits import FAILED
+from .console import counted, note, safe
+from .exits import FAILED, INTERRUPTED
+
+if TYPE_CHECKING:
+    from aios.kernel import Kernel
 
 BOOT_SECONDS = 60.0
+HURRY_SECONDS = 2.0
+"""What an end that was asked for twice may take."""
 
 
 def command(
@@ -42,7 +49,7 @@ def command(
       aios up
       aios up --detach --port 9000
     """
-    home = connect.home_path()
+    home = connect.checked_home()
     if detach:
         _detach(home)
         return
@@ -104,13 +111,45 @@ async def _serve(settings: Config, home: Path) -> None:
     def ready() -> None:
         for module, why in kernel.statistics()["tools"]["problems"].items():
             note(safe(f"warning: no tools from {module}: {' '.join(why.split())}"))
+        for warning in connect.missing_keys(settings):
+            note(safe(f"warning: {warning}"))
         connect.write_state(home, url, connect.key_names(settings))
         note(_greeting(kernel, url))
 
     try:
-        await serve(kernel, sock, on_ready=ready)
+        await serve(kernel, sock, on_ready=ready, on_stop=partial(stopping, kernel))
     finally:
         connect.forget_state(home)
+
+
+def stopping(kernel: Kernel, is_again: bool) -> None:
+    """A stop begins, or is to be over. Calls that only wait for others are not waited for."""
+    if is_again:
+        note("Ending now.")
+        timer = threading.Timer(HURRY_SECONDS, _end_hard, [kernel.home])
+        timer.daemon = True
+        timer.start()
+        return
+    calls = [call for process in kernel.processes.list() for call in process.open_calls.values()]
+    number = sum(not call.spec.is_wait for call in calls)
+    if number:
+        again = "; ctrl-C again ends now" if _has_terminal() else ""
+        note(f"Finishing {counted(number, 'call')}, for {kernel.config.server.drain:g} s at most{again}.")
+
+
+def _end_hard(home: Path) -> None:
+    """A module does not let go. Nothing acknowledged is lost: a kernel may be killed at any instant."""
+    connect.forget_state(home)
+    os._exit(INTERRUPTED)
+
+
+def _has_terminal() -> bool:
+    """Whether ctrl-C can reach this process: one that was detached has no terminal."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def _greeting(kernel: Any, url: str) -> str:
@@ -131,7 +170,7 @@ def _greeting(kernel: Any, url: str) -> str:
             f"  {other}aios run -- python my_agent.py",
             f"  or: export OPENAI_BASE_URL={url}/v1 OPENAI_API_KEY=$({other}aios keys new my-agent)",
             "",
-            f"Look with '{other}aios top'; stop with ctrl-C or '{other}aios down'.",
+            f"Look with '{other}aios top'; stop with {'ctrl-C or ' if _has_terminal() else ''}'{other}aios down'.",
         ]
     )
 
@@ -152,7 +191,11 @@ def _detach(home: Path) -> None:
                 start_new_session=True,
             )
     except OSError as error:
-        raise typer.BadParameter(f"{error.filename} cannot be written ({error.strerror})") from None
+        raise BadRequest(
+            f"{error.filename or home} cannot be written ({error.strerror}): make it writable, or set AIOS_HOME to a "
+            "folder that is",
+            code="home_unusable",
+        ) from None
     _wait_until_up(home, child)
     sys.stderr.write(_since(log, begin))
     if child.poll() is not None:

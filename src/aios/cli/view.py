@@ -2,24 +2,63 @@
 
 from __future__ import annotations
 
-from aios.abi.calls import OpenCall, ProcessInfo
+from collections.abc import Iterable, Sequence
 
-from .console import figure, ordinal, span
+from aios.abi.calls import CALLS, OpenCall, ProcessInfo
+
+from .console import cut, figure, ordinal, span, table
 
 TITLES = (">PID", "AGENT", "STATE", ">CALLS", ">IN", ">OUT", ">SLICES", ">WAITED", "CORE", "DOING")
+DROP = ("SLICES", "IN", "CALLS", "WAITED", "OUT", "CORE")
+"""What a narrow terminal does without, in this order, so that there is room for what each does."""
+RANK = ("running", "queued", "blocked", "stopped", "idle", "ended")
+"""States, the busiest first."""
 
 _URGENT = ("running", "queued", "suspended", "blocked", "new")
 
 
 def is_ours(process: ProcessInfo) -> bool:
-    """Whether it is the process of the admin's key: this command, looking."""
+    """Whether there is nothing to see but this command, looking: the admin key's process, with no work open."""
+    return is_admins(process) and not work(process) and process.state != "stopped"
+
+
+def is_admins(process: ProcessInfo) -> bool:
+    """Whether it is the process of the admin's key. Programs that use that key work in it too."""
     return process.agent == process.owner == "admin" and process.command is None
+
+
+def work(process: ProcessInfo) -> list[OpenCall]:
+    """Open calls that ask a module for something; the kernel's own, such as this look, left out."""
+    return [call for call in process.open_calls if call.name not in CALLS or CALLS[call.name].module != "kernel"]
+
+
+def lines(processes: Sequence[ProcessInfo], columns: int | None) -> list[str]:
+    """A line of titles, then one a process."""
+    return table(TITLES, [row(process) for process in processes], columns=columns, drop=DROP).split("\n")
+
+
+def states(found: Iterable[str]) -> str:
+    """How many of each state, the busiest first: `2 running, 11 queued`."""
+    all_of_them = list(found)
+    return ", ".join(f"{all_of_them.count(each)} {each}" for each in sorted(set(all_of_them), key=rank))
+
+
+def more(hidden: Sequence[str]) -> str:
+    """What stands below a list that is too long for the screen: how many are not shown, and in which states."""
+    told = states(hidden)
+    return (
+        f"… and {len(hidden)} more: {told}" if "," in told else f"… and {len(hidden)} more, {hidden[0]}" if told else ""
+    )
+
+
+def rank(state: str) -> int:
+    return RANK.index(state) if state in RANK else len(RANK)
 
 
 def row(process: ProcessInfo) -> tuple[object, ...]:
     return (
         process.pid,
-        process.agent[:24],
+        cut(process.agent, 24),
         state(process),
         process.num_calls,
         figure(process.tokens_in),
@@ -45,7 +84,7 @@ def doing(process: ProcessInfo) -> str:
     call = foremost(process)
     if call is None:
         return ""
-    others = len(process.open_calls) - 1
+    others = len(_told(process)) - 1
     return f"{call.name}{_waiting(call)}{f' and {others} more' if others else ''}"
 
 
@@ -64,4 +103,8 @@ def _waiting(call: OpenCall) -> str:
 
 def foremost(process: ProcessInfo) -> OpenCall | None:
     """The open call that tells most: a running one, else one that waits."""
-    return min(process.open_calls, key=lambda call: _URGENT.index(call.state), default=None)
+    return min(_told(process), key=lambda call: _URGENT.index(call.state), default=None)
+
+
+def _told(process: ProcessInfo) -> list[OpenCall]:
+    return work(process) if is_admins(process) else process.open_calls

@@ -22,8 +22,9 @@ from starlette.types import ASGIApp
 from aios.abi.errors import AiosError, BadRequest, Denied, KernelFault, NotFound
 
 from . import events, native, openai, openapi
-from .errors import error_body, refuse
+from .errors import error_body, error_headers, refuse
 from .exchange import JSON, Exchange, Receive, Scope, Send, encode
+from .host import LocalNames, host_of
 
 if TYPE_CHECKING:
     from aios.kernel import Kernel
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("aios.gateway")
 
 CALLS = "/aios/v1/calls/"
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 HEALTH = frozenset({"/healthz", "/readyz"})
 
 
@@ -58,7 +58,7 @@ def _routes() -> list[Route]:
         ("GET", "/aios/v1/processes", native.list_processes),
         ("GET", "/aios/v1/processes/{pid}", native.get_process),
         ("POST", "/aios/v1/processes/{pid}/signal", native.signal_process),
-        ("GET", "/aios/v1/events", events.stream_events),
+        ("GET", "/aios/v1/events", events.Streams().answer),
         ("GET", "/aios/v1/cores", native.list_cores),
         ("GET", "/aios/v1/keys", native.list_keys),
         ("POST", "/aios/v1/keys", native.mint_key),
@@ -82,9 +82,13 @@ async def healthz(exchange: Exchange) -> None:
 
 
 async def readyz(exchange: Exchange) -> None:
-    """The kernel takes calls."""
-    is_ready = exchange.kernel.is_ready
-    await exchange.reply(200 if is_ready else 503, encode({"status": "ready" if is_ready else "stopping"}), JSON)
+    """The kernel takes calls, and can record them."""
+    fault = await exchange.kernel.why_not_ready()
+    if fault is None:
+        await exchange.reply_json({"status": "ready"})
+    else:
+        body = encode({"status": fault.code, "why": fault.message})
+        await exchange.reply(503, body, JSON, error_headers(fault))
 
 
 async def metrics(exchange: Exchange) -> None:
@@ -101,9 +105,7 @@ class Gate:
         self._router = Router(routes=_routes(), redirect_slashes=False)
         self._ids = count(1)
         self._prefix = f"req_{secrets.token_hex(4)}"
-        # A page in somebody's browser can reach a loopback port by a name that it makes resolve there; the Host
-        # header then tells of it.
-        self._hosts = LOOPBACK if _is_loopback(kernel.config.server.host) else None
+        self._names = LocalNames(kernel.config.server.host)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -118,8 +120,9 @@ class Gate:
 
     async def _answer(self, exchange: Exchange) -> None:
         path = exchange.path
-        if self._hosts is not None:
-            self._check_host(exchange)
+        exchange.check_headers()
+        if not self._names.allow(exchange.header(b"host")):
+            raise self._bad_host(exchange)
         if path not in HEALTH:
             exchange.principal = self._kernel.authenticate(exchange.key())
         if exchange.scope["method"] == "POST":
@@ -132,15 +135,18 @@ class Gate:
         scope["app"] = self  # tells the router to raise its refusals, which get their shape here
         await self._router(scope, exchange.receive, exchange.send)
 
-    def _check_host(self, exchange: Exchange) -> None:
-        host = (exchange.header(b"host") or "").lower()
-        name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
-        if self._hosts is not None and name not in self._hosts:
-            raise Denied(
-                f"this kernel listens on this machine only and does not answer to the host '{host[:100]}'; "
-                "use http://127.0.0.1:PORT",
-                code="bad_host",
-            )
+    def _bad_host(self, exchange: Exchange) -> AiosError:
+        host = exchange.header(b"host")
+        if host is None or host_of(host) is None:
+            said = "has no Host header" if host is None else f"has the Host header '{host[:100]}'"
+            return BadRequest(f"the request {said}; it must be HOST or HOST:PORT", code="bad_host", param="Host")
+        own = self._kernel.config.server.host
+        own = f"[{own}]" if ":" in own else own
+        return Denied(
+            f"this kernel listens on this machine only and does not answer to the host '{host[:100]}'; "
+            f"use http://{own}:PORT",
+            code="bad_host",
+        )
 
     async def _refuse_http(self, exchange: Exchange, error: HTTPException) -> None:
         """What the router refuses: 404 for a path, 405 for a method."""
@@ -152,10 +158,6 @@ class Gate:
         refusal = BadRequest(f"{path} does not take {method}", code="method_not_allowed")
         headers = [(k.lower().encode(), v.encode()) for k, v in (error.headers or {}).items()]
         await exchange.reply(error.status_code, error_body(exchange.path, refusal), headers=headers)
-
-
-def _is_loopback(host: str) -> bool:
-    return host == "localhost" or host == "::1" or host.startswith("127.")
 
 
 async def _broken(request: Request, error: Exception) -> Response:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -17,6 +20,10 @@ if TYPE_CHECKING:
 MAX_TAIL = 10_000
 MAX_STREAMS = 64
 """Every row is shown to every listener while the kernel waits: more would slow all calls."""
+MAX_STREAMS_EACH = 4
+"""Those of one process, or of one key that names none."""
+FOR_ADMINS = 8
+"""Streams that agents cannot take: who looks for what is wrong must be able to look."""
 MAX_KNOWN = 10_000
 
 
@@ -60,16 +67,47 @@ class View:
         return self._agents[pid]
 
 
-async def stream_events(exchange: Exchange) -> None:
+class Streams:
+    """All open streams of one gateway, counted by who listens."""
+
+    def __init__(self) -> None:
+        self._open: Counter[int | str] = Counter()
+
+    @contextlib.contextmanager
+    def _place(self, principal: Principal) -> Iterator[None]:
+        """One of the places that there are. Raises Full when none is left for `principal`."""
+        who = principal.pid or principal.key_id
+        limit = MAX_STREAMS if principal.is_admin else MAX_STREAMS - FOR_ADMINS
+        if self._open.total() >= limit:
+            raise _full(f"{limit} clients listen to events already, the most allowed")
+        if self._open[who] >= MAX_STREAMS_EACH and not principal.is_admin:
+            raise _full(f"{MAX_STREAMS_EACH} streams of events are open with this key already; close one of them")
+        self._open[who] += 1
+        try:
+            yield
+        finally:
+            self._open[who] -= 1
+            if not self._open[who]:
+                del self._open[who]
+
+    async def answer(self, exchange: Exchange) -> None:
+        """`GET /aios/v1/events`."""
+        tail = _tail(exchange)
+        with self._place(exchange.principal):
+            await _stream_events(exchange, tail)
+
+
+def _full(why: str) -> Full:
+    return Full(f"{why}; try again later", code="too_many_streams", retry_after=5)
+
+
+async def _stream_events(exchange: Exchange, tail: int) -> None:
     """The last `tail` rows and then new ones as they come; with `follow=false` only the last ones."""
     kernel = exchange.kernel
-    tail = _tail(exchange)
     if exchange.scope["method"] == "HEAD":
         await exchange.start_events()
         await exchange.end()
         return
-    if kernel.trace.num_listeners >= MAX_STREAMS:
-        raise Full(f"{MAX_STREAMS} clients listen to events already; try again later", retry_after=5)
     view = View(kernel, exchange.principal)
     stream = EventStream(exchange, lambda: None, lambda: _keep_on(exchange, stream))
     stream.put(b": events\n\n")

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from aios.abi.errors import AiosError, BadRequest, Cancelled, TooLarge
+from aios.abi.errors import AiosError, BadRequest, Cancelled, Denied, TooLarge
 
 if TYPE_CHECKING:
     from aios.kernel import Kernel, Principal, Syscall
@@ -31,6 +31,9 @@ WATCH_AFTER = 0.05
 DISCARD = 8
 """A body beyond its bound is read to its end and thrown away, up to so many times the bound: a client that still
 writes would otherwise lose the answer that says why."""
+
+ONCE = (b"host", b"authorization", b"x-api-key", b"idempotency-key", b"content-length", b"x-aios-timeout")
+"""Headers that say one thing: of two, whoever stands between could have meant the other."""
 
 MAX_VALUES = 200_000
 """Commas in a body. A few megabytes of the smallest values would keep the loop busy with parsing for seconds."""
@@ -61,6 +64,19 @@ class Exchange:
         value = self.headers.get(name)
         return None if value is None else value.decode("latin-1")
 
+    def check_headers(self) -> None:
+        """Raise BadRequest when a header that says one thing is there twice."""
+        given = self.scope["headers"]
+        if len(given) == len(self.headers):
+            return
+        names = [name for name, _ in given]
+        for name in ONCE:
+            if names.count(name) > 1:
+                title = name.decode().title()
+                raise BadRequest(
+                    f"the header {title} is there twice; send it once", code="repeated_header", param=title
+                )
+
     @property
     def query(self) -> dict[str, str]:
         if self._query is None:
@@ -82,6 +98,12 @@ class Exchange:
             return self.header(b"x-api-key")
         scheme, _, key = value.decode("latin-1").partition(" ")
         return key.strip() if scheme.lower() == "bearer" else None
+
+    def check_admin(self) -> None:
+        """Raise Denied for every key but an admin's."""
+        if not self.principal.is_admin:
+            why = "only an admin key may do this; 'aios up' writes one to $AIOS_HOME/admin.key"
+            raise Denied(why, code="admin_only")
 
     def idempotency_key(self) -> str | None:
         key = self.header(b"idempotency-key")
@@ -176,14 +198,8 @@ class Exchange:
 
     async def outcome(self, call: Syscall) -> Any:
         """The call's result. A client that leaves meanwhile has cancelled its call, unless that has a key."""
-        assert call.future is not None
         with Watch(self, lambda: self.kernel.cancel(call)):
-            try:
-                # A call with a key may have other listeners: its future is theirs too.
-                return await (asyncio.shield(call.future) if call.is_detached else call.future)
-            except asyncio.CancelledError:
-                self.kernel.cancel(call)
-                raise
+            return await self.kernel.wait(call)
 
 
 class Watch:

@@ -71,6 +71,7 @@ class KernelCollector(Collector):
 
 
 async def show_metrics(exchange: Exchange) -> None:
+    exchange.check_admin()  # the counts are everybody's
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     registry.register(KernelCollector(exchange.kernel))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
-import msgspec
 from msgspec import Meta, Struct
 
-from aios.abi.calls import CALLS, Args, CallSpec, Name, ProcList, ProcSignal, convert_args, decode_args, spec_of
-from aios.abi.errors import AiosError, BadRequest, Denied, NotFound
+from aios.abi.calls import Args, CallSpec, Name, ProcList, ProcSignal, convert_args, spec_of
+from aios.abi.errors import AiosError, BadRequest, NotFound
 from aios.abi.messages import Chunk
 
+from .body import read_args
 from .errors import native_error
 from .exchange import JSON, Exchange, encode
 from .stream import stream_call
@@ -18,13 +18,11 @@ from .stream import stream_call
 if TYPE_CHECKING:
     from aios.kernel import Syscall
 
-A = TypeVar("A", bound=Args)
-
 
 async def run_call(exchange: Exchange, name: str) -> None:
     """`POST /aios/v1/calls/{name}`: JSON arguments in, JSON result out, or a stream of chunks and then the result."""
     spec = spec_of(name)
-    args = decode_args(spec, await exchange.body())
+    args = read_args(await exchange.body(), spec.args)
     await _run(exchange, spec, args)
 
 
@@ -105,7 +103,7 @@ class SignalBody(Args, frozen=True):
 
 async def signal_process(exchange: Exchange, pid: str) -> None:
     wanted = _pid(pid)
-    body = _decode(await exchange.body(), SignalBody)
+    body = read_args(await exchange.body(), SignalBody)
     spec = spec_of("proc_signal")
     await _run(exchange, spec, convert_args(spec, {"pid": wanted, "signal": body.signal, "code": body.code}))
 
@@ -133,19 +131,14 @@ class MintedKey(Struct):
     agent: str
 
 
-def _admin_only(exchange: Exchange) -> None:
-    if not exchange.principal.is_admin:
-        raise Denied("only an admin key may do this; 'aios up' writes one to $AIOS_HOME/admin.key", code="admin_only")
-
-
 async def list_keys(exchange: Exchange) -> None:
-    _admin_only(exchange)
+    exchange.check_admin()
     await exchange.reply_json({"keys": exchange.kernel.access.keys()})
 
 
 async def mint_key(exchange: Exchange) -> None:
-    _admin_only(exchange)
-    wanted = _decode(await exchange.body(), NewKey)
+    exchange.check_admin()
+    wanted = read_args(await exchange.body(), NewKey)
     agent = wanted.agent or wanted.name
     key_id, key = exchange.kernel.access.mint(owner=exchange.principal.owner, agent=agent, name=wanted.name)
     await exchange.kernel.access.settled()
@@ -153,13 +146,7 @@ async def mint_key(exchange: Exchange) -> None:
 
 
 async def revoke_key(exchange: Exchange, id: str) -> None:
-    _admin_only(exchange)
+    exchange.check_admin()
     exchange.kernel.access.revoke(id)
     await exchange.kernel.access.settled()
     await exchange.reply_json({})
-
-
-def _decode(body: bytes, kind: type[A]) -> A:
-    decoded = decode_args(msgspec.structs.replace(CALLS["proc_list"], args=kind), body)
-    assert isinstance(decoded, kind)
-    return decoded

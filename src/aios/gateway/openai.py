@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from aios.abi.calls import CALLS, LLMGenerate, decode_args, nearest
+from aios.abi.calls import LLMGenerate, nearest
 from aios.abi.errors import AiosError, BadRequest, NotFound
 from aios.abi.messages import Chunk, FunctionDelta, Generation, TokenLogprob, ToolCall, ToolCallDelta, Usage
 
+from .body import read_args, read_json
 from .errors import openai_error
 from .exchange import JSON, Exchange, encode
 from .stream import stream_call
@@ -36,21 +37,25 @@ class ChatRequest(LLMGenerate, frozen=True, kw_only=True, forbid_unknown_fields=
     max_completion_tokens: Annotated[int, Meta(ge=1)] | None = None
 
 
-_SPEC = msgspec.structs.replace(CALLS["llm_generate"], args=ChatRequest)
 _KNOWN = frozenset(ChatRequest.__struct_encode_fields__)
 _OURS = ("extra", "stream", "stream_options", "n", "max_completion_tokens")
 """Fields of the request that are none of the call."""
 _keys = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
+def _unknown(body: bytes) -> dict[str, Any]:
+    """Parameters that are none of ours, but for those that are null."""
+    raw = _keys(body)
+    return {name: value for name in raw.keys() - _KNOWN if (value := msgspec.json.decode(raw[name])) is not None}
+
+
 def decode_chat(body: bytes) -> tuple[ChatRequest, LLMGenerate]:
     """What was asked, and the call's arguments. Parameters nobody knows are kept for remote cores."""
-    request: ChatRequest = decode_args(_SPEC, body)  # type: ignore[assignment]
+    request = read_args(body, ChatRequest)
     if request.n not in (None, 1):
         raise BadRequest(f"n must be 1, not {request.n}: ask once for each answer", code="unsupported_n", param="n")
     limit = request.max_completion_tokens if request.max_tokens is None else request.max_tokens
-    raw = _keys(body)
-    extra = {name: value for name in raw.keys() - _KNOWN if (value := msgspec.json.decode(raw[name])) is not None}
+    extra = read_json(body, _unknown)
     fields = msgspec.structs.asdict(request)
     for name in _OURS:
         del fields[name]

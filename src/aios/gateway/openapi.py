@@ -90,8 +90,9 @@ class Models(Struct):
     data: list[Model]
 
 
-class Status(Struct):
+class Status(Struct, omit_defaults=True):
     status: str
+    why: str | None = None
 
 
 def _ref(name: str) -> dict[str, Any]:
@@ -207,7 +208,7 @@ def _kernel_paths() -> dict[str, Any]:
     key_id = _parameter("id", "path", {"type": "string", "minLength": 1}, "A key's id.")
     mint = _get("mintKey", "Mint a key (admins only).", _ref("MintedKey"), status=201)
     mint["requestBody"] = _body(_ref("NewKey"))
-    metrics = _get("showMetrics", "Counts, in Prometheus' text format.", None)
+    metrics = _get("showMetrics", "Counts, in Prometheus' text format (admins only).", None)
     metrics["responses"]["200"]["content"] = _content({"type": "string"}, "text/plain")
     return {
         "/aios/v1/cores": {"get": _get("listCores", "The LLM cores.", None)},

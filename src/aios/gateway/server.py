@@ -153,7 +153,9 @@ def _write_now(cycle: RequestResponseCycle, data: bytes) -> bool:
 class Server(uvicorn.Server):
     """uvicorn's server around one kernel: SIGTERM or SIGINT drains, a second one does not wait."""
 
-    def __init__(self, kernel: Kernel, on_ready: Callable[[], None] | None) -> None:
+    def __init__(
+        self, kernel: Kernel, on_ready: Callable[[], None] | None, on_stop: Callable[[bool], None] | None = None
+    ) -> None:
         bounded = type("Connection", (Connection,), {"max_connections": kernel.config.server.max_connections})
         super().__init__(
             uvicorn.Config(
@@ -173,10 +175,13 @@ class Server(uvicorn.Server):
         )
         self._kernel = kernel
         self._on_ready = on_ready
+        self._on_stop = on_stop
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit:
             self._kernel.hurry()
+        if self._on_stop is not None:
+            self._on_stop(self.should_exit)
         super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -218,14 +223,19 @@ class Server(uvicorn.Server):
 
 
 async def serve(
-    kernel: Kernel, sock: socket.socket | None = None, *, on_ready: Callable[[], None] | None = None
+    kernel: Kernel,
+    sock: socket.socket | None = None,
+    *,
+    on_ready: Callable[[], None] | None = None,
+    on_stop: Callable[[bool], None] | None = None,
 ) -> None:
     """Serve `kernel` until SIGTERM, SIGINT or this task's cancelling; then drain and stop it.
 
-    `sock` is what `bind` gave; without it the configured address is bound here.
+    `sock` is what `bind` gave; without it the configured address is bound here. `on_stop` hears of each signal, and
+    whether the stop was under way already.
     """
     settings = kernel.config.server
-    server = Server(kernel, on_ready)
+    server = Server(kernel, on_ready, on_stop)
     sock = sock or bind(settings.host, settings.port)
     serving = asyncio.ensure_future(server.serve(sockets=[sock]))
     try:

@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .config import Config, ConfigError, CoreSection, RouterSection, Scheduler, home_path, load, parse
+    from .config import Config, ConfigError, CoreSection, RouterSection, Scheduler, load, parse
     from .kernel import Kernel
     from .process import Principal, Process
     from .syscall import State, Syscall
@@ -27,7 +27,6 @@ _PLACES = {
     "Scheduler": "config",
     "State": "syscall",
     "Syscall": "syscall",
-    "home_path": "config",
     "load": "config",
     "parse": "config",
 }
@@ -44,7 +43,6 @@ __all__ = [
     "Scheduler",
     "State",
     "Syscall",
-    "home_path",
     "load",
     "parse",
 ]

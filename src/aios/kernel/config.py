@@ -5,17 +5,19 @@ Knows nothing about what the settings do; each room takes its own section.
 
 from __future__ import annotations
 
-import os
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct, field
 
 from aios.abi.calls import nearest
+from aios.abi.choices import choices_at, place_of
 from aios.abi.errors import BadRequest
+from aios.abi.home import home_path
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 CoreName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -117,11 +119,6 @@ FOREIGN_KEYS = {"nano": ("base_url", "model", "api_key_env", "context_length"), 
 DEFAULT_CORES = [CoreSection(name="nano", kind="nano", slots=8)]
 
 
-def home_path() -> Path:
-    """`$AIOS_HOME`, else `~/.aios`."""
-    return Path(os.environ.get("AIOS_HOME") or Path.home() / ".aios").expanduser()
-
-
 def load(path: Path | None = None, *, home: Path | None = None) -> Config:
     """The configuration in `path`, else in the home's `aios.toml` if there is one, else the defaults.
 
@@ -146,7 +143,7 @@ def parse(text: str, where: str = "aios.toml") -> Config:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{where} is not valid TOML: {error}") from None
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{where}: {_explain(str(error))}") from None
+        raise ConfigError(f"{where}: {_explain(error)}") from None
     if not config.core:
         default = config.router.default or DEFAULT_CORES[0].name
         config = msgspec.structs.replace(config, core=DEFAULT_CORES, router=RouterSection(default=default))
@@ -172,25 +169,51 @@ def check_url(core: CoreSection) -> None:
         raise ConfigError(f"core '{core.name}' needs base_url = \"http://…/v1\", and {url!r:.200} is none: {why}")
 
 
-def _explain(text: str) -> str:
-    if "unknown field `" not in text:
-        return text
-    word = text.split("unknown field `", 1)[1].split("`", 1)[0]
-    return f"unknown key '{word}'{nearest(word, _known_keys(Config))}" + _place(text)
+TYPES = {
+    "`object`": "a section", "`array`": "a list", "`str`": "a text", "`int`": "a whole number", "`float`": "a number",
+    "`bool`": "true or false",
+}  # fmt: skip
 
 
-def _place(text: str) -> str:
-    return " (at " + text.rsplit("at `$.", 1)[1].rstrip("`") + ")" if "at `$." in text else ""
+def _explain(error: msgspec.ValidationError) -> str:
+    """msgspec's message as one about keys: where first, then what, with the words that may stand there."""
+    what, place = str(error).split(" - at `", 1)[0], place_of(error) or ""
+    if "unknown field `" in what:
+        word = what.split("unknown field `", 1)[1].split("`", 1)[0]
+        return f"unknown key '{word}'{_meant(word, place)}" + (f" (at {place})" if place else "")
+    if words := choices_at(Config, place):
+        allowed = " or ".join(f'"{word}"' for word in words)
+        given = what.partition("Invalid enum value ")[2]
+        hint = nearest(given.strip("'").lower(), words)
+        return f"{place} is {given or 'no text'}, and must be {allowed}{hint}"
+    for theirs, ours in TYPES.items():
+        what = what.replace(theirs, ours)
+    what = what[:1].lower() + what[1:]
+    if what == "expected a list, got a section":
+        what += f"; write its header as [[{place}]]"
+    return f"{place}: {what}" if place else what
 
 
-def _known_keys(kind: Any) -> set[str]:
-    keys: set[str] = set()
-    for item in msgspec.structs.fields(kind):
-        keys.add(item.encode_name)
-        inner = getattr(item.type, "__args__", (item.type,))[0]
-        if isinstance(inner, type) and issubclass(inner, Section):
-            keys |= _known_keys(inner)
-    return keys
+def _meant(word: str, place: str) -> str:
+    """What an unknown key may have been meant to be: one of its own section, or one of another."""
+    known = {header.strip("[]"): (header, keys) for header, keys in _sections()}
+    own = known[place.partition("[")[0]][1] if place.partition("[")[0] in known else set(known)
+    if hint := nearest(word, own):
+        return hint
+    homes = [header for header, keys in known.values() if word in keys]
+    if homes:
+        return f"; it belongs under {' or '.join(homes)}"
+    return nearest(word, {key for _, keys in known.values() for key in keys})
+
+
+def _sections() -> Iterator[tuple[str, set[str]]]:
+    """Each section's header, as it is written, and its keys."""
+    for item in msgspec.structs.fields(Config):
+        inner = getattr(item.type, "__args__", ())
+        kind = inner[0] if inner else item.type
+        if isinstance(kind, type) and issubclass(kind, Section):
+            header = f"[[{item.encode_name}]]" if inner else f"[{item.encode_name}]"
+            yield header, set(kind.__struct_encode_fields__)
 
 
 def _check(config: Config, where: str) -> None:

@@ -85,7 +85,7 @@ class Control:
         return abi.Processes(processes=[self.info(p) for p in self.visible(principal, ended=args.is_all)])
 
     async def proc_signal(self, principal: Principal, process: Process, args: abi.ProcSignal) -> abi.Empty:
-        target = self._processes.get(args.pid)
+        target = self._processes.live(args.pid)
         if args.signal == "stop":
             self._stop(target)
         elif args.signal == "cont":
@@ -99,11 +99,13 @@ class Control:
         return abi.Empty()
 
     async def proc_nice(self, principal: Principal, process: Process, args: abi.ProcNice) -> abi.Empty:
-        self._processes.get(args.pid).nice = args.nice
+        self._processes.live(args.pid).nice = args.nice
         return abi.Empty()
 
     async def proc_wait(self, principal: Principal, process: Process, args: abi.ProcWait) -> abi.ProcessInfo:
         target = self._processes.get(args.pid)
+        if target is process:
+            raise BadRequest(f"process {args.pid} is the one that asks: it cannot wait for its own end", param="pid")
         if target.state is not ProcessState.ENDED:
             ended = asyncio.get_running_loop().create_future()
             self._waiters.setdefault(target.pid, []).append(ended)

@@ -48,6 +48,10 @@ OnChunk = Callable[[Chunk], None]
 MAX_ANSWERS = 4096
 """Calls of the kernel itself at once: they take no time, but for those that wait for a process to end."""
 HOUSE_SECONDS = 300.0
+LOST_KEY_SECONDS = 7 * 86_400.0
+"""So long after it was made, the key of a process that vanished with an earlier kernel still works: its program may
+run. How long answers are kept is another matter, and configured."""
+UNWRITABLE = "the disk of the kernel's home is full or fails, and nothing can be recorded; the kernel's log says more"
 
 
 class Kernel:
@@ -154,6 +158,19 @@ class Kernel:
             is_held=name != "kernel",
         )
 
+    async def why_not_ready(self) -> Stopping | None:
+        """What keeps calls from being taken or recorded; None when nothing does. After a write has failed the store
+        is tried again, since those who ask may send no calls until then."""
+        if not self.is_ready:
+            return Stopping("the kernel is stopping", retry_after=5)
+        if not self.can_write:
+            try:
+                await self.database.try_write()
+            except AiosError as error:
+                # Its message names the home, and these pages are shown to everybody.
+                return Stopping(UNWRITABLE, code=error.code, retry_after=error.retry_after)
+        return None
+
     # ── submit ──
 
     def authenticate(self, key: str | None) -> Principal:
@@ -255,7 +272,8 @@ class Kernel:
         queue = self.queues[call.spec.module]
         limit = self.config.scheduler.max_open
         root = call.process.root
-        if root.num_open >= limit and not call.spec.is_wait:
+        # Waits are counted apart: a parent that waits for its children must not take the room that they need.
+        if (root.num_waits if call.spec.is_wait else root.num_open) >= limit:
             raise Full(
                 f"process {root.pid} and its children have {limit} calls open already; wait for some of them",
                 code="too_many_open_calls",
@@ -269,6 +287,7 @@ class Kernel:
         call.process.open_calls[call.id] = call
         call.process.num_calls += 1
         call.process.root.num_open += not call.spec.is_wait
+        call.process.root.num_waits += call.spec.is_wait
         self._open[call.id] = call
         self._idle.clear()
         if call.key is not None:
@@ -317,6 +336,7 @@ class Kernel:
         process.tokens_out += call.tokens_out
         process.num_failed += call.state is not State.DONE
         process.root.num_open -= not call.spec.is_wait
+        process.root.num_waits -= call.spec.is_wait
         if not _is_journalled(call):
             self._give(call, None)
         elif self._is_stopping and isinstance(call.error, Stopping):
@@ -392,7 +412,7 @@ class Kernel:
         with contextlib.suppress(AiosError):  # a full disk is told to those who write
             await self.journal.purge(wall)
         alive = {process.pid for process in self.processes.list()}
-        self.access.purge(wall - self.config.journal.keep, alive)
+        self.access.purge(wall - LOST_KEY_SECONDS, alive)
 
     # ── looking ──
 

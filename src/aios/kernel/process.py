@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from aios.abi.errors import Conflict, NotFound
 
@@ -37,6 +37,13 @@ class Principal:
     key_id: str = ""
 
 
+class Place(NamedTuple):
+    """An agent, which is an owner's agent: the only entries and files that a call can reach are those of its own."""
+
+    owner: str
+    agent: str
+
+
 @dataclass(slots=True, eq=False)
 class Process:
     """One run of an agent. Times are monotonic seconds but `started_wall` and `ended_wall` (since 1970)."""
@@ -54,7 +61,8 @@ class Process:
     root: Process = field(init=False, repr=False)
     """The top of the tree it was spawned in: a root and all below it are one task, and share one turn."""
     num_open: int = 0
-    """Open calls of the whole task; kept at its root."""
+    """Open calls of the whole task; kept at its root. Those that only wait are counted apart, in `num_waits`."""
+    num_waits: int = 0
     num_live: int = 1
     """Live processes of the whole task; kept at its root."""
     is_implicit: bool = False
@@ -139,6 +147,19 @@ class ProcessTable:
         process = self._live.get(pid) or self._ended.get(pid)
         if process is None:
             raise NotFound(f"there is no process {pid}; 'aios ps' lists them", code="no_such_process", param="pid")
+        return process
+
+    def live(self, pid: int) -> Process:
+        """As `get`, for those who want to change it. Raises Conflict when it has ended."""
+        process = self.get(pid)
+        if process.state is ProcessState.ENDED:
+            code = "" if process.exit_code is None else f" with exit code {process.exit_code}"
+            raise Conflict(
+                f"process {pid} has ended{code}: there is nothing left to signal or to reorder; 'aios ps' lists those "
+                "that run",
+                code="process_ended",
+                param="pid",
+            )
         return process
 
     def end(self, process: Process, wall: float, code: int | None = None) -> None:

@@ -78,6 +78,10 @@ class Agent:
     `tools` are names of the kernel's tools, or `@tool` functions that run in this program; None offers all of the
     kernel's. `max_steps` bounds the model's turns. `strict=False` lets a core write tool calls unconstrained.
     `sampling` (temperature, seed, max_tokens, …) goes with every generation.
+
+    Whose memory, files and process it works with is said by the client's key, not by `name`. Under the home's admin key
+    `aios ps` shows it as 'admin', with all else that uses that key; under `aios run --agent clerk -- python it.py`, or
+    with a key of `aios keys new clerk`, as 'clerk', to be seen and steered on its own.
     """
 
     system = "You are a helpful agent. Use the tools when they help."

@@ -248,14 +248,17 @@ class AsyncCalls(ABC):
         self,
         path: str,
         *,
+        trash: bool | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
     ) -> calls.Count:
-        """Move a file or folder to the trash.
+        """Move a file or folder to the trash, or what is there out of it for good.
 
-        A file or a folder and all beneath it; into the trash of the agent, not out of the world.
+        A file or a folder and all beneath it; into the trash of the agent, not out of the world. With `trash`, what
+        was cleared there before leaves the trash for good, all versions of it ("." is all of the trash); what is not in
+        the trash stays. That makes room and cannot be undone, so it takes a key that is no process's.
         """
-        sent: dict[str, Any] = {"path": path}
+        sent: dict[str, Any] = {"path": path, "trash": trash}
         return await self._call(calls.Count, "sto_clear", sent, idempotency_key, timeout)
 
     async def tool_list(
@@ -589,14 +592,17 @@ class Calls(ABC):
         self,
         path: str,
         *,
+        trash: bool | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
     ) -> calls.Count:
-        """Move a file or folder to the trash.
+        """Move a file or folder to the trash, or what is there out of it for good.
 
-        A file or a folder and all beneath it; into the trash of the agent, not out of the world.
+        A file or a folder and all beneath it; into the trash of the agent, not out of the world. With `trash`, what
+        was cleared there before leaves the trash for good, all versions of it ("." is all of the trash); what is not in
+        the trash stays. That makes room and cannot be undone, so it takes a key that is no process's.
         """
-        sent: dict[str, Any] = {"path": path}
+        sent: dict[str, Any] = {"path": path, "trash": trash}
         return self._call(calls.Count, "sto_clear", sent, idempotency_key, timeout)
 
     def tool_list(

@@ -13,12 +13,12 @@ import random
 import threading
 import uuid
 from collections.abc import AsyncGenerator, Coroutine
-from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
 from aios.abi.calls import Effect, spec_of
 from aios.abi.errors import AiosError, BadRequest, Full, Stopping, Unauthorized
+from aios.abi.home import home_path as home_path
 from aios.abi.messages import Chunk
 
 from .calls import AsyncCalls, Calls
@@ -29,11 +29,6 @@ T = TypeVar("T")
 
 DEFAULT_URL = "http://127.0.0.1:8420"
 LONGEST_PAUSE = 60.0
-
-
-def home_path() -> Path:
-    """`$AIOS_HOME`, else `~/.aios`."""
-    return Path(os.environ.get("AIOS_HOME") or Path.home() / ".aios").expanduser()
 
 
 def default_url() -> str:

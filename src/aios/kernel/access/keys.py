@@ -13,7 +13,7 @@ from typing import Any
 import apsw
 from msgspec import Struct
 
-from aios.abi.errors import NotFound, Unauthorized
+from aios.abi.errors import AiosError, NotFound, Unauthorized
 
 from ..database import Database, rows
 from ..process import Principal
@@ -42,6 +42,8 @@ class Keys:
         self._by_hash: dict[bytes, tuple[Principal, KeyInfo]] = {}
         self._by_id: dict[str, bytes] = {}
         self._by_pid: dict[int, list[str]] = {}
+        self._unwritten: dict[bytes, tuple[str, tuple[Any, ...]]] = {}
+        """The last change of each key that is not known to be on disk."""
         for hash, *fields in database.read(lambda c: rows(c, f"SELECT {_COLUMNS} FROM keys ORDER BY created")):
             self._remember(bytes(hash), _info(fields))
 
@@ -55,7 +57,7 @@ class Keys:
         hash = _hash(text)
         self._remember(hash, info)
         row = (hash, info.id, owner, agent, pid, int(is_admin), name, info.created)
-        self._submit(f"INSERT INTO keys({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+        self._submit(f"INSERT OR REPLACE INTO keys({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
         return info.id, text
 
     def authenticate(self, text: str | None) -> Principal:
@@ -102,11 +104,11 @@ class Keys:
 
     async def settled(self) -> None:
         """Wait until all that was minted or revoked is on disk."""
-        await self._database.run(lambda c: None)
+        await self._database.run(self._write_rest, frees=True)
 
     def settle(self) -> None:
         """As `settled`, for boot: blocks."""
-        self._database.run_now(lambda c: None)
+        self._database.run_now(self._write_rest)
 
     def _remember(self, hash: bytes, info: KeyInfo) -> None:
         principal = Principal(info.owner, info.agent, info.pid, info.is_admin, info.id)
@@ -116,10 +118,24 @@ class Keys:
             self._by_pid.setdefault(info.pid, []).append(info.id)
 
     def _submit(self, sql: str, row: tuple[Any, ...]) -> None:
+        """Write a change. On a full disk too: a key that was revoked must not come back with the next kernel, and who
+        wants to make room may need a key for it."""
+        hash, change = row[0], (sql, row)
+        self._unwritten[hash] = change
+
         def job(connection: apsw.Connection) -> None:
             connection.execute(sql, row)
 
-        self._database.submit(job)
+        def then(_: None, error: AiosError | None) -> None:
+            if error is None and self._unwritten.get(hash) is change:
+                del self._unwritten[hash]
+
+        self._database.submit(job, then, frees=True)
+
+    def _write_rest(self, connection: apsw.Connection) -> None:
+        """What was refused, once more, and what is on its way: each change may be made twice."""
+        for sql, row in list(self._unwritten.values()):
+            connection.execute(sql, row)
 
 
 def write_key(path: Path, text: str) -> None:

@@ -3,6 +3,8 @@
 An agent is an owner's agent: two owners may each have a "writer", and neither sees the other's. The rules:
 
 * Models, tools, memory and files are the caller's own. Their calls cannot even name somebody else, so they are allowed.
+* What leaves the trash is gone for good, so a process of an agent may not empty it: that takes a key of the agent that
+  is no process's, which a person has.
 * A process may be looked at, waited for, signalled and reniced by an admin; by a key of its agent; by a process of its
   agent that is itself or stands above it. Only an admin may lower a nice value.
 * A process may be started by an admin for any agent; by others for their own agent or one below it in name: "writer"
@@ -124,6 +126,16 @@ def _own(principal: Principal, args: Any, processes: Lookup) -> None:
     """The caller's own agent, which the module takes from the call's process and from nowhere else."""
 
 
+def _clear(principal: Principal, args: Any, processes: Lookup) -> None:
+    if args.trash and principal.pid is not None and not principal.is_admin:
+        raise Denied(
+            "what leaves the trash is gone for good, so a process may not empty it: ask the person who runs this "
+            f"agent, who may with a key of it ('aios keys new NAME --agent {principal.agent[:80]}')",
+            code="trash_is_for_people",
+            param="trash",
+        )
+
+
 def _target(principal: Principal, args: Any, processes: Lookup) -> None:
     target = processes.get(args.pid)
     if not (principal.is_admin or _is_below(principal, target, processes)):
@@ -182,7 +194,8 @@ def _spawn(principal: Principal, args: Any, processes: Lookup) -> None:
 RULES: dict[str, Rule] = {
     **dict.fromkeys(("llm_generate", "tool_list", "tool_run", "acc_check", "proc_list"), _own),
     **dict.fromkeys(("mem_write", "mem_read", "mem_search", "mem_list", "mem_clear"), _own),
-    **dict.fromkeys(("sto_create", "sto_write", "sto_read", "sto_list", "sto_clear"), _own),
+    **dict.fromkeys(("sto_create", "sto_write", "sto_read", "sto_list"), _own),
+    "sto_clear": _clear,
     **dict.fromkeys(("proc_signal", "proc_wait"), _target),
     "proc_nice": _nice,
     "proc_spawn": _spawn,

@@ -1,11 +1,10 @@
-"""Whose memory it is, and the terms of a search. Knows no table."""
+"""The terms of a search, and how entries are ranked by them. Knows no table."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
 
 MAX_METADATA = 64 << 10
 """Bytes of JSON in an entry's metadata."""
@@ -13,13 +12,6 @@ MAX_TERMS = 64
 """Words of a query that are looked for; the rest of a longer one is ignored."""
 
 _WORD = re.compile(r"\w+")
-
-
-class Place(NamedTuple):
-    """An agent, which is an owner's agent: the only entries a call can reach are those of its own place."""
-
-    owner: str
-    agent: str
 
 
 def terms_of(query: str) -> list[str]:

@@ -17,8 +17,9 @@ from aios.abi.errors import BadRequest, NotFound, TooLarge
 
 from ..clock import Clock
 from ..database import Database, add_kept, exactly_once, kept, row, rows, value
+from ..process import Place
 from ..syscall import Syscall
-from .base import MAX_METADATA, Place, bm25, terms_of
+from .base import MAX_METADATA, bm25, terms_of
 
 MAX_ENTRIES = 100_000
 """Entries of one agent. A bound, so that no agent fills the disk of all; far above what one remembers."""
@@ -66,7 +67,7 @@ class MemoryManager:
             case MemList(limit=limit, after=after):
                 return await self._database.read_async(lambda c: Entries(entries=_list(c, place, limit, after)))
             case MemClear(id=one):
-                return await self._database.run(exactly_once(once, lambda c: _clear(c, place, one), Count))
+                return await self._database.run(exactly_once(once, lambda c: _clear(c, place, one), Count), frees=True)
         raise BadRequest(f"memory has no call {call.spec.name}")
 
     # ── for other rooms ──

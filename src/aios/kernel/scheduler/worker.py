@@ -78,7 +78,9 @@ class Queue:
         self._pumping = False
         self.num_expected = 0
         """Calls that will be pushed once the journal has them."""
-        self._mean_run_s = 0.0
+        self._num_stays = 0
+        self._mean_stay_s = 0.0
+        """Seconds that a call keeps a slot before it is done or makes room: about the last ten, or all while few."""
 
     # ── from the kernel ──
 
@@ -124,8 +126,8 @@ class Queue:
         self._fail(call, fate)
 
     def estimate(self, position: int) -> float:
-        """Seconds until the call at `position` runs, by the mean of recent runs; 0 when nothing is known."""
-        return position * self._mean_run_s / max(1, len(self.running))
+        """Seconds until the call at `position` runs, by how long calls kept a slot lately; 0 when nothing is known."""
+        return position * self._mean_stay_s / max(1, len(self.running))
 
     def pump(self) -> None:
         """Give every free slot the next call that fits it. Called whenever a call or a slot came free."""
@@ -201,16 +203,28 @@ class Queue:
         if fate is not None:
             self._fail(call, fate)
         elif isinstance(result, Suspended):
-            self._move(call, State.SUSPENDED, None if result.snapshot is not None else "not begun, to be tried again")
-            if result.after:
-                self._clock.call_later(result.after, self.pump)
-            self.push(call)
+            self._come_back(call, result)
         else:
+            self._learn(call)
             call.result = result
             self.policy.charge(call, call.tokens_out - call.tokens_charged)
             self._move(call, State.DONE)
-            self._mean_run_s += 0.1 * (call.run_s - self._mean_run_s)
             self._on_end(call)
+
+    def _learn(self, call: Syscall) -> None:
+        """A call that ran since `call.since` leaves its slot."""
+        self._num_stays += 1
+        stay = self._clock.now() - call.since
+        self._mean_stay_s += max(0.1, 1 / self._num_stays) * (stay - self._mean_stay_s)
+
+    def _come_back(self, call: Syscall, result: Suspended) -> None:
+        """The call joins the queue again, interrupted, or not begun because its slot could not take it after all."""
+        if result.snapshot is not None:
+            self._learn(call)
+        self._move(call, State.SUSPENDED, None if result.snapshot is not None else "not begun, to be tried again")
+        if result.after:
+            self._clock.call_later(result.after, self.pump)
+        self.push(call)
 
     def _fail(self, call: Syscall, fate: AiosError) -> None:
         call.error = fate

@@ -1,4 +1,4 @@
-"""Paths, and whose files they name. Knows no table and no disk.
+"""Paths, as agents write them. Knows no table and no disk.
 
 A path is a name inside one agent's storage, never one of the machine's: it is looked up, not opened.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable
 from difflib import SequenceMatcher
-from typing import NamedTuple
 
 from aios.abi.errors import BadRequest
 
@@ -18,13 +17,6 @@ MAX_COMPARED = 100
 """Characters of a name that are compared with others, to find the nearest."""
 MAX_STEPS = 50_000
 """Pairs of characters that are compared for that, each about a microsecond."""
-
-
-class Place(NamedTuple):
-    """An agent, which is an owner's agent: the only files a call can reach are those of its own place."""
-
-    owner: str
-    agent: str
 
 
 def clean_path(path: str, *, root: bool = False) -> str:

@@ -54,8 +54,9 @@ class Blobs:
                 self._write(path, data)
             except OSError as error:
                 raise Stopping(
-                    f"a file of {len(data):,} bytes cannot be kept ({error.strerror}): nothing was written; free some "
-                    "space and try again",
+                    f"a file of {len(data):,} bytes cannot be kept in {self._folder} ({error.strerror}): nothing was "
+                    "written; free some space there, or clear what is not needed (mem_clear, and sto_clear with "
+                    "'trash'), and try again",
                     code="storage_full",
                     retry_after=5.0,
                 ) from None

@@ -2,7 +2,8 @@
 
     kernel ─▶ keeper ─▶ (init of a pid namespace) ─▶ the tools
 
-The keeper outlives whatever the tools do and takes their children with it; it says by its exit status how they ended.
+The keeper outlives whatever the tools do, and ends all that they started: when they end, when it is told to with
+SIGTERM, and when the kernel dies. It says by its exit status how they ended.
 Requests come over a socket of their own, so what a tool prints cannot be mistaken for an answer. Knows the manifests
 and nothing else of the kernel; it is never imported by it.
 """
@@ -15,6 +16,7 @@ import ctypes
 import importlib.util
 import inspect
 import os
+import select
 import signal
 import socket
 import sys
@@ -24,62 +26,89 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
+from aios.kernel.tool import scratch
+
 _PDEATHSIG, _SUBREAPER, _NO_NEW_PRIVS = 1, 36, 38
 _NEWUSER, _NEWPID = 0x10000000, 0x20000000
 _LIMITS = {"RLIMIT_CORE": 0, "RLIMIT_FSIZE": 1 << 30, "RLIMIT_NOFILE": 1024}
 _LEAST_MEMORY = 1 << 30
+_HEARD = {signal.SIGTERM, signal.SIGCHLD}
+"""What the keeper waits for. Blocked all the while, so that neither is lost nor comes between two other steps."""
+_RUNNING = -1
 Functions = dict[str, Callable[..., Any]]
 
 
 def main() -> NoReturn:
-    """`host FD MODULE FOLDER`: become the keeper, and serve from a child. FOLDER is the worker's own."""
-    link, path, folder = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-    parent = os.getppid()
+    """`host LINK MODULE FOLDER OWNER`: become the keeper, and serve from a child.
+
+    LINK is the socket to the kernel; OWNER the descriptor that keeps FOLDER, the worker's own, from being swept. The
+    keeper takes FOLDER away whenever it ends, once nobody is left to write in it.
+    `host probe` only tells by its exit status whether a worker gets a namespace here.
+    """
+    if sys.argv[1:] == ["probe"]:
+        os._exit(0 if _unshare_pids() else 1)
+    link, path, folder, owner = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+    signal.signal(signal.SIGCHLD, lambda *_: None)  # where it is ignored, it is not kept for `sigwait` everywhere
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)
     _prctl(_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:
-        os._exit(1)
+    # A kernel that died before this line sends no signal any more, but its end of the link is closed.
+    status = 1 if _is_closed(link) else _keep(link, path, owner)
+    scratch.remove(folder)
+    os._exit(status)
+
+
+def _keep(link: int, path: Path, owner: int) -> int:
+    """Serve from a child until that has ended, and all that it started. Its status."""
     _prctl(_NO_NEW_PRIVS, 1)
     _prctl(_SUBREAPER, 1)
     _limit()
     is_contained = _unshare_pids()
-    signal.signal(signal.SIGTERM, lambda *_: _left_alone(folder, is_contained))
     child = os.fork()
     if child == 0:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.close(owner)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)
         _prctl(_PDEATHSIG, signal.SIGKILL)
         if is_contained:
-            _be_init(lambda: _serve(link, path, is_contained))
+            _be_init(link)
         _serve(link, path, is_contained)
     os.close(link)
-    status = _reap_until(child)
-    if not is_contained:
-        _kill_children()
-    os._exit(status)
+    status = _watch(child)
+    _kill_children()
+    return status
 
 
-def _left_alone(folder: str, is_contained: bool) -> NoReturn:
-    """The kernel was killed: leave nothing behind. With a namespace, what is in it dies with this process."""
-    import shutil
-
-    if not is_contained:
-        _kill_children()
-    shutil.rmtree(folder, ignore_errors=True)
-    os._exit(1)
+def _is_closed(link: int) -> bool:
+    """Whether the other end has gone."""
+    poll = select.poll()
+    poll.register(link, 0)
+    return bool(poll.poll(0))
 
 
-def _be_init(serve: Callable[[], NoReturn]) -> NoReturn:
-    """Process 1 of the namespace: when it ends, everything in it is killed."""
+def _watch(child: int) -> int:
+    """Wait until `child` has ended; its status. A SIGTERM, as when the kernel dies, is the end of it."""
+    status = _RUNNING
+    while status == _RUNNING:
+        if signal.sigwait(_HEARD) == signal.SIGTERM:
+            os.kill(child, signal.SIGKILL)
+        status = _reap(child, os.WNOHANG)
+    return status
+
+
+def _be_init(link: int) -> None:
+    """Become process 1 of the namespace, and return in its child. When process 1 ends, all in there are killed."""
     child = os.fork()
-    if child == 0:
-        serve()
-    os.closerange(3, 256)
-    os._exit(_reap_until(child))
+    if child:
+        os.close(link)
+        os._exit(_reap(child))
 
 
-def _reap_until(child: int) -> int:
-    """Wait for `child`, and for strays that fell to this process. The status as shells tell it."""
+def _reap(child: int, options: int = 0) -> int:
+    """Take in strays that fell to this process, up to `child`: its status as shells tell it, or that it runs."""
     while True:
-        pid, status = os.wait()
+        pid, status = os.waitpid(-1, options)
+        if pid == 0:
+            return _RUNNING
         if pid == child:
             code = os.waitstatus_to_exitcode(status)
             return code if code >= 0 else 128 - code
@@ -93,7 +122,7 @@ def _kill_children() -> None:
             for pid in pids:
                 os.kill(int(pid), signal.SIGKILL)
             os.wait()
-        except (ChildProcessError, OSError):
+        except OSError:
             return
 
 
@@ -130,18 +159,20 @@ def _unshare_pids() -> bool:
     return True
 
 
-# ── the tools' own process ──
+# ── the tools' own process: what only it needs is imported only there, for a keeper is to be small ──
 
 
 def _serve(link: int, path: Path, is_contained: bool) -> NoReturn:
-    from aios.kernel.tool.frames import Hello, Request, pack, size_of, unpack
+    from aios.kernel.tool.frames import PREFIX, Hello, Request, pack, size_of, unpack
+    from aios.sdk.tool import manifest_of
 
     os.set_inheritable(link, False)
     functions, error = _load(path)
     me = os.getpid()
     with socket.socket(fileno=link) as kernel:
-        kernel.sendall(pack(_hello(functions, error, is_contained, Hello)))
-        while prefix := _receive(kernel, 4):
+        manifests = [manifest_of(function) for function in functions.values()]
+        kernel.sendall(pack(Hello(manifests, error, is_contained)))
+        while prefix := _receive(kernel, PREFIX):
             request = unpack(_receive(kernel, size_of(prefix)), Request)
             reply = _answer(functions, request)
             if os.getpid() != me:
@@ -189,12 +220,6 @@ def _module_of(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     return module
-
-
-def _hello(functions: Functions, error: str | None, is_contained: bool, kind: Any) -> Any:
-    from aios.sdk.tool import manifest_of
-
-    return kind([manifest_of(function) for function in functions.values()], error, is_contained)
 
 
 def _answer(functions: Functions, request: Any) -> Any:

@@ -1,193 +1,30 @@
-"""A file of tools and the processes that run it: started on demand, killed with all they started. Knows no queue.
-
-One worker runs one request at a time. A worker that was timed out, cancelled or lied is killed and never used again;
-the next call starts a new one. When the file changes, idle workers are let go and new ones load what is there now.
-"""
+"""The process of a worker: started, asked, killed with all that it started. Knows no tool and no queue."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
 import socket
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 import aios
-from aios.abi.calls import ToolResult
-from aios.abi.errors import AiosError, ModuleFault, NotFound, Stopping
-from aios.abi.tools import ToolManifest
+from aios.abi.errors import ModuleFault
 
-from ..clock import Clock
-from ..config import ToolSection
-from .base import Caller, deadline, too_long
+from . import scratch
 from .frames import PREFIX, Hello, Reply, Request, pack, size_of, unpack
 
-START_LIMIT = 30.0
-"""Seconds to load a module."""
-LONGEST_BACK_OFF = 60.0
 _TAIL = 2000
+"""Bytes of what a worker printed last that are kept."""
 _FREE_OUTPUT = 1 << 20
 _LAST_MOMENT = 1.0
+"""Seconds for a keeper whose tools have gone to say how they ended."""
+_GRACE = 5.0
+"""Seconds in which a keeper ends what is below it and takes its folder away."""
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "VIRTUAL_ENV")
-
-
-class WorkerTool:
-    """A tool of a module, as the registry holds it."""
-
-    def __init__(self, manifest: ToolManifest, module: Module) -> None:
-        self.manifest = manifest
-        self._module = module
-
-    async def run(self, caller: Caller, arguments: Mapping[str, Any]) -> ToolResult:
-        return await self._module.run(self.manifest, arguments)
-
-
-class Module:
-    """One configured file. `on_change` hears of new tools before they take the place of the old; it may refuse."""
-
-    def __init__(
-        self,
-        section: ToolSection,
-        path: Path,
-        python: str,
-        clock: Clock,
-        on_change: Callable[[Module, list[WorkerTool]], None],
-    ) -> None:
-        self.path = path
-        self.tools: list[WorkerTool] = []
-        self.error: str | None = None
-        """Why the file could not be loaded when last tried."""
-        self._section = section
-        self._python = python
-        self._clock = clock
-        self._on_change = on_change
-        self._idle: list[Worker] = []
-        self._workers: set[Worker] = set()
-        self._is_closed = False
-        self._stamp: tuple[int, int] | None = None
-        self._num_failures = 0
-        self._not_before = 0.0
-
-    async def run(self, manifest: ToolManifest, arguments: Mapping[str, Any]) -> ToolResult:
-        worker = await self._worker()
-        if all(tool.manifest.name != manifest.name for tool in self.tools):
-            self._give_back(worker)
-            raise NotFound(f"there is no tool '{manifest.name}' in {self.path.name} any more", code="unknown_tool")
-        try:
-            async with deadline(self._clock, manifest.timeout, too_long(manifest)):
-                reply = await worker.ask(manifest.name, arguments)
-        except BaseException:
-            worker.kill()
-            raise
-        self._give_back(worker)
-        return ToolResult(content=reply.content, is_error=reply.is_error, data=reply.data)
-
-    async def refresh(self) -> None:
-        """Load the file, if it was not or has changed. Raises ModuleFault."""
-        if self._stamp is None or self._stamp != self._stamp_now():
-            self._give_back(await self._worker())
-
-    def _give_back(self, worker: Worker) -> None:
-        """`worker` is free: for the next call, unless the file has changed since it loaded it."""
-        if worker.stamp == self._stamp:
-            self._idle.append(worker)
-        else:
-            worker.kill()
-
-    async def close(self) -> None:
-        """End all workers. No new ones are started any more."""
-        self._is_closed = True
-        for worker in self._workers:
-            worker.kill()
-        await asyncio.gather(*(worker.ended() for worker in self._workers))
-
-    async def _worker(self) -> Worker:
-        """An idle worker that has loaded the file as it is now, or a new one."""
-        stamp = self._stamp_now()
-        if stamp != self._stamp:
-            for worker in self._idle:
-                worker.kill()
-            self._idle.clear()
-            self._num_failures, self._not_before = 0, 0.0
-            self._stamp = stamp
-        while self._idle:
-            worker = self._idle.pop()
-            if worker.is_alive:
-                return worker
-            worker.kill()
-        return await self._start()
-
-    async def _start(self) -> Worker:
-        if self._is_closed:
-            raise Stopping("the kernel is stopping; no tool is started any more")
-        self._workers = {worker for worker in self._workers if not worker.is_gone}
-        wait = self._not_before - self._clock.now()
-        if wait > 0:
-            raise self._cannot(f"the next try is in {wait:.0f} s", wait)
-        worker = Worker(self.path.name, self._stamp)
-        self._workers.add(worker)
-        try:
-            async with deadline(self._clock, START_LIMIT, f"{self.path.name} did not load in {START_LIMIT:g} s"):
-                hello = await worker.start(self._python, self.path)
-        except asyncio.CancelledError:
-            worker.kill()  # whoever asked has gone; that says nothing of the file
-            raise
-        except BaseException as error:
-            worker.kill()
-            self._failed(str(error))
-            raise
-        if hello.error is not None:
-            worker.kill()
-            self._failed(hello.error)
-            raise self._cannot("mend the file; it is looked at again when it changes")
-        try:
-            self._take(hello.tools)
-        except AiosError as error:
-            worker.kill()
-            self._failed(str(error))
-            raise
-        self._num_failures, self.error = 0, None
-        return worker
-
-    def _take(self, manifests: list[ToolManifest]) -> None:
-        section = self._section
-        facts = {"max_instances": section.max_instances, "timeout": section.timeout}
-        changes: dict[str, Any] = {name: value for name, value in facts.items() if value is not None}
-        now = [msgspec.structs.replace(manifest, **changes) for manifest in manifests]
-        if now != [tool.manifest for tool in self.tools]:
-            tools = [WorkerTool(manifest, self) for manifest in now]
-            self._on_change(self, tools)
-            self.tools = tools
-
-    def _failed(self, why: str) -> None:
-        self.error = why
-        self._num_failures += 1
-        self._not_before = self._clock.now() + min(LONGEST_BACK_OFF, 0.5 * 2**self._num_failures)
-
-    def _cannot(self, advice: str, retry_after: float | None = None) -> ModuleFault:
-        return ModuleFault(
-            f"the tools of {self.path.name} do not start: {self.error}; {advice}",
-            code="tool_unavailable",
-            retry_after=retry_after,
-        )
-
-    def _stamp_now(self) -> tuple[int, int]:
-        try:
-            stat = self.path.stat()
-        except OSError:
-            return (0, 0)
-        return (stat.st_mtime_ns, stat.st_size)
-
-    def statistics(self) -> dict[str, Any]:
-        live = sum(worker.is_alive for worker in self._workers)
-        return {"workers": live, "idle": len(self._idle), "error": self.error}
 
 
 class Worker:
@@ -197,7 +34,8 @@ class Worker:
         self.stamp = stamp
         """Of the file, when this worker was told to load it."""
         self._name = name
-        self._folder = tempfile.mkdtemp(prefix="aios-tool-")
+        self._folder = ""
+        self._owner = -1
         self._tail = b""
         self._num_output = 0
         self._requests = 0
@@ -220,33 +58,33 @@ class Worker:
 
     async def start(self, python: str, path: Path) -> Hello:
         """Start the process; what it says of itself. Raises ModuleFault."""
+        try:
+            self._folder, self._owner = scratch.make()
+            await self._launch(python, path)
+        except OSError as error:
+            why = f"a process for {self._name} could not be started: {error}"
+            raise ModuleFault(why, code="tool_unavailable") from None
+        hello: Hello = await self._receive(Hello)
+        self._is_contained = hello.is_contained
+        return hello
+
+    async def _launch(self, python: str, path: Path) -> None:
         ours, theirs = socket.socketpair()
         output, printed = os.pipe()
         with theirs, os.fdopen(printed, "wb"):
             await self._listen(ours, output)
+            handed = (theirs.fileno(), self._owner)
+            host = ("aios.kernel.tool.host", str(theirs.fileno()), str(path), self._folder, str(self._owner))
             self._process = await asyncio.create_subprocess_exec(
-                *(
-                    python,
-                    "-P",
-                    "-u",
-                    "-B",
-                    "-m",
-                    "aios.kernel.tool.host",
-                    str(theirs.fileno()),
-                    str(path),
-                    self._folder,
-                ),
+                *(python, "-P", "-u", "-B", "-m", *host),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=printed,
                 stderr=printed,
                 cwd=self._folder,
                 env=_environment(self._folder),
-                pass_fds=(theirs.fileno(),),
+                pass_fds=handed,
                 start_new_session=True,
             )
-        hello: Hello = await self._receive(Hello)
-        self._is_contained = hello.is_contained
-        return hello
 
     async def _listen(self, link: socket.socket, output: int) -> None:
         self._reader, self._writer = await asyncio.open_unix_connection(sock=link)
@@ -281,7 +119,7 @@ class Worker:
             raise self._lied(str(error)) from None
 
     async def _died(self) -> ModuleFault:
-        """It closed its end. The keeper is given a moment to say how it ended; then it is killed in any case."""
+        """It closed its end. The keeper is given a moment to say how it ended; then it is ended in any case."""
         assert self._process is not None
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._process.wait(), _LAST_MOMENT)
@@ -289,8 +127,9 @@ class Worker:
         status = await self._process.wait()
         if self._drain is not None:
             await asyncio.wait([self._drain], timeout=_LAST_MOMENT)
-        how = f"signal {_signal(status - 128)}" if status > 128 else f"exit status {status}"
-        words = self._tail[-_TAIL:].decode("utf-8", "replace").strip()
+        number = -status if status < 0 else status - 128
+        how = f"signal {_signal(number)}" if number > 0 else f"exit status {status}"
+        words = self._tail.decode("utf-8", "replace").strip()
         last = f"; its last words: {words[-400:]}" if words else ""
         return ModuleFault(f"the process of {self._name} died ({how}){last}", code="tool_crashed")
 
@@ -322,44 +161,67 @@ class Worker:
 
     async def _clean_up(self) -> None:
         if self._process is not None:
-            await self._process.wait()
+            await _ended(self._process)
         if self._writer is not None:
             self._writer.close()
         if self._drain is not None:
             self._drain.cancel()
         if self._printed is not None:
             self._printed.close()
-        await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+        if self._folder:
+            await asyncio.to_thread(scratch.remove, self._folder)  # if the keeper was killed before it came to that
+            os.close(self._owner)
 
 
-def kill_tree(pid: int, *, is_contained: bool) -> None:
-    """SIGKILL `pid` and everything below it.
+async def _ended(keeper: asyncio.subprocess.Process) -> None:
+    """Wait until `keeper` has ended by itself, since then nobody below it is left; but not for ever."""
+    try:
+        await asyncio.wait_for(keeper.wait(), _GRACE)
+    except TimeoutError:
+        keeper.kill()
+        await keeper.wait()
 
-    In a pid namespace the kernel of the machine does that by itself. Otherwise each is stopped before its children
-    are looked for, so that it cannot start more meanwhile; the keeper adopts what tries to leave.
+
+def kill_tree(keeper: int, *, is_contained: bool) -> None:
+    """SIGKILL everything below the process `keeper`, and tell it to end.
+
+    In a pid namespace its first process takes all others along. Otherwise each is stopped before its children are
+    looked for, so that it cannot start more meanwhile; the keeper adopts what tries to leave, and kills it.
     """
+    for each in _children(keeper) if is_contained else _stopped(keeper):
+        _send(each, signal.SIGKILL)
+    _send(keeper, signal.SIGTERM)
+
+
+def _stopped(keeper: int) -> set[int]:
+    """What is below `keeper`: all stopped, as far as they did not come faster than they could be counted."""
     below: set[int] = set()
-    for _ in range(0 if is_contained else 50):
-        new = _descendants(pid) - below
+    for _ in range(50):
+        new = _descendants(keeper) - below
         if not new:
             break
-        for child in new:
-            _send(child, signal.SIGSTOP)
+        for each in new:
+            _send(each, signal.SIGSTOP)
         below |= new
-    for each in (pid, *below):
-        _send(each, signal.SIGKILL)
+    return below
 
 
 def _descendants(pid: int) -> set[int]:
     found: set[int] = set()
     waiting = [pid]
     while waiting:
-        parent = waiting.pop()
-        with contextlib.suppress(OSError):
-            for task in Path(f"/proc/{parent}/task").iterdir():
-                children = {int(word) for word in (task / "children").read_text().split()} - found
-                found |= children
-                waiting += children
+        children = _children(waiting.pop()) - found
+        found |= children
+        waiting += children
+    return found
+
+
+def _children(pid: int) -> set[int]:
+    """Of all its threads; none when it has ended."""
+    found: set[int] = set()
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            found |= {int(word) for word in (task / "children").read_text().split()}
     return found
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from .sampler import Mask
+from .schema_faults import explain_refusal, explain_stop
 
 MAX_SCHEMA_BYTES = 100_000
 MAX_SCHEMA_DEPTH = 64
@@ -107,7 +108,7 @@ class Grammars:
         grammar = LLMatcher.grammar_from_lark(f'%llguidance {{"no_forcing": true}}\nstart: %json {schema}')
         matcher = LLMatcher(self._tokenizer, grammar, log_level=0)
         if matcher.is_error():
-            raise GrammarError(f"the schema cannot be followed: {_short(matcher.get_error())}")
+            raise GrammarError(explain_refusal(matcher.get_error(), json.loads(schema)))
         return matcher
 
     @functools.cached_property
@@ -174,7 +175,7 @@ class Guide:
 
     def _check(self) -> None:
         if self._matcher is not None and self._matcher.is_error():
-            raise GrammarError(f"the schema is too complex to follow: {_short(self._matcher.get_error())}")
+            raise GrammarError(explain_stop(self._matcher.get_error()))
 
     def _only_call(self) -> Mask:
         mask = np.zeros(len(self._vocabulary.tokens), np.bool_)
@@ -250,7 +251,3 @@ def _children(node: Any) -> Sequence[Any]:
     if isinstance(node, dict):
         return list(node.values())
     return node if isinstance(node, list) else ()
-
-
-def _short(message: str) -> str:
-    return " ".join(message.split())[:300]

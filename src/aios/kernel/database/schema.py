@@ -1,0 +1,92 @@
+"""The tables of a home, script by script, and how an older home is brought up to them. Knows no thread and no room."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import apsw
+
+from .home import HomeError
+
+MIGRATIONS: tuple[str, ...] = (
+    """
+    CREATE TABLE effects(call TEXT PRIMARY KEY, result BLOB NOT NULL) WITHOUT ROWID;
+
+    CREATE TABLE log(seq INTEGER PRIMARY KEY, events BLOB NOT NULL);
+    CREATE TABLE calls(
+        id TEXT PRIMARY KEY, owner TEXT NOT NULL, agent TEXT NOT NULL, key TEXT NOT NULL, name TEXT NOT NULL,
+        pid INTEGER NOT NULL, nice INTEGER NOT NULL, opened REAL NOT NULL, is_begun INTEGER NOT NULL DEFAULT 0,
+        state TEXT, ended REAL, size INTEGER NOT NULL, body_hash BLOB NOT NULL, tip BLOB,
+        args BLOB NOT NULL, result BLOB, error BLOB) WITHOUT ROWID;
+    CREATE UNIQUE INDEX calls_by_key ON calls(owner, agent, key);
+    CREATE INDEX calls_by_age ON calls(ended, size);
+    CREATE TABLE nodes(
+        hash BLOB PRIMARY KEY, parent BLOB, used REAL NOT NULL, size INTEGER NOT NULL, body BLOB NOT NULL);
+    CREATE INDEX nodes_by_age ON nodes(used, size);
+    CREATE TABLE processes(
+        pid INTEGER PRIMARY KEY, agent TEXT NOT NULL, owner TEXT NOT NULL, parent INTEGER, nice INTEGER NOT NULL,
+        command TEXT, started REAL NOT NULL);
+
+    CREATE TABLE keys(
+        hash BLOB PRIMARY KEY, id TEXT NOT NULL UNIQUE, owner TEXT NOT NULL, agent TEXT NOT NULL, pid INTEGER,
+        is_admin INTEGER NOT NULL, name TEXT NOT NULL, created REAL NOT NULL) WITHOUT ROWID;
+
+    CREATE TABLE entries(
+        row INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, owner TEXT NOT NULL, agent TEXT NOT NULL, kind TEXT NOT NULL,
+        created REAL NOT NULL, content TEXT NOT NULL, metadata BLOB NOT NULL);
+    CREATE INDEX entries_by_agent ON entries(owner, agent, id);
+    CREATE VIRTUAL TABLE entries_text USING fts5(
+        scope, content, content='', contentless_delete=1, tokenize='porter unicode61 remove_diacritics 2');
+
+    CREATE TABLE files(
+        id INTEGER PRIMARY KEY, owner TEXT NOT NULL, agent TEXT NOT NULL, path TEXT NOT NULL, parent TEXT NOT NULL,
+        kind TEXT NOT NULL, size INTEGER NOT NULL, version INTEGER NOT NULL, modified REAL NOT NULL, trashed REAL);
+    CREATE UNIQUE INDEX files_by_path ON files(owner, agent, path) WHERE trashed IS NULL;
+    CREATE INDEX files_by_parent ON files(owner, agent, parent) WHERE trashed IS NULL;
+    CREATE TABLE versions(
+        file INTEGER NOT NULL, version INTEGER NOT NULL, hash BLOB NOT NULL, size INTEGER NOT NULL,
+        created REAL NOT NULL, PRIMARY KEY(file, version)) WITHOUT ROWID;
+    CREATE TABLE contents(hash BLOB PRIMARY KEY, size INTEGER NOT NULL, body BLOB);
+    """,
+    """
+    CREATE TABLE kept(
+        room TEXT NOT NULL, owner TEXT NOT NULL, agent TEXT NOT NULL, entries INTEGER NOT NULL, bytes INTEGER NOT NULL,
+        PRIMARY KEY(room, owner, agent)) WITHOUT ROWID;
+    INSERT INTO kept SELECT 'memory', owner, agent, count(*), sum(octet_length(content) + octet_length(metadata))
+        FROM entries GROUP BY owner, agent;
+    INSERT INTO kept SELECT 'storage', owner, agent, count(DISTINCT id), coalesce(sum(versions.size + 100), 0)
+        FROM files LEFT JOIN versions ON file = id GROUP BY owner, agent;
+    CREATE INDEX versions_by_hash ON versions(hash);
+    CREATE INDEX files_in_trash ON files(owner, agent, trashed) WHERE trashed IS NOT NULL;
+    """,
+)
+"""Script n brings a home of version n to n + 1. Never edit one that was released: add the next."""
+
+
+def migrate(connection: apsw.Connection, path: Path, migrations: Sequence[str]) -> None:
+    """Bring the file to version `len(migrations)`, keeping a copy of an older one. Raises HomeError for a newer one."""
+    version = connection.pragma("user_version")
+    if version > len(migrations):
+        raise HomeError(
+            f"{path.parent} was written by a newer kernel (version {version}, this one knows {len(migrations)}): "
+            "install that kernel, or name another home",
+            code="home_too_new",
+        )
+    if version == len(migrations):
+        return
+    if version:
+        _keep_copy(connection, path.with_name(f"{path.name}.v{version}"))
+    with connection:
+        for script in migrations[version:]:
+            connection.execute(script)
+        connection.pragma("user_version", len(migrations))
+
+
+def _keep_copy(connection: apsw.Connection, target: Path) -> None:
+    part = target.with_name(target.name + ".part")
+    part.unlink(missing_ok=True)
+    connection.execute("VACUUM INTO ?", (os.fspath(part),))
+    part.chmod(0o600)
+    part.rename(target)

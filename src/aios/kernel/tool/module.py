@@ -1,0 +1,182 @@
+"""A configured file of tools: loaded, loaded again when it changes, run by as many workers as are asked for at once.
+
+A worker that was timed out, cancelled or lied is killed and never used again; the next call starts a new one. When the
+file changes, idle workers are let go and new ones load what is there now. Knows no queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from aios.abi.calls import ToolResult
+from aios.abi.errors import AiosError, ModuleFault, NotFound, Stopping
+from aios.abi.tools import ToolManifest
+
+from ..clock import Clock
+from ..config import ToolSection
+from .base import Caller, deadline, too_long
+from .worker import Worker
+
+START_LIMIT = 30.0
+"""Seconds to load a module."""
+LONGEST_BACK_OFF = 60.0
+"""Seconds in which a file that did not load is not tried again, unless it changes or an operator asks."""
+
+
+class WorkerTool:
+    """A tool of a module, as the registry holds it."""
+
+    def __init__(self, manifest: ToolManifest, module: Module) -> None:
+        self.manifest = manifest
+        self._module = module
+
+    async def run(self, caller: Caller, arguments: Mapping[str, Any]) -> ToolResult:
+        return await self._module.run(self.manifest, arguments)
+
+
+class Module:
+    """One configured file. `on_change` hears of new tools before they take the place of the old; it may refuse."""
+
+    def __init__(
+        self,
+        section: ToolSection,
+        path: Path,
+        python: str,
+        clock: Clock,
+        on_change: Callable[[Module, list[WorkerTool]], None],
+    ) -> None:
+        self.path = path
+        self.tools: list[WorkerTool] = []
+        self.error: str | None = None
+        """Why the file could not be loaded when last tried."""
+        self._section = section
+        self._python = python
+        self._clock = clock
+        self._on_change = on_change
+        self._idle: list[Worker] = []
+        self._workers: set[Worker] = set()
+        self._is_closed = False
+        self._stamp: tuple[int, int] | None = None
+        self._back_off = 0.0
+        self._not_before = 0.0
+
+    async def run(self, manifest: ToolManifest, arguments: Mapping[str, Any]) -> ToolResult:
+        worker = await self._worker()
+        if all(tool.manifest.name != manifest.name for tool in self.tools):
+            self._give_back(worker)
+            raise NotFound(f"there is no tool '{manifest.name}' in {self.path.name} any more", code="unknown_tool")
+        try:
+            async with deadline(self._clock, manifest.timeout, too_long(manifest)):
+                reply = await worker.ask(manifest.name, arguments)
+        except BaseException:
+            worker.kill()
+            raise
+        self._give_back(worker)
+        return ToolResult(content=reply.content, is_error=reply.is_error, data=reply.data)
+
+    async def refresh(self, *, again: bool = False) -> None:
+        """Load the file, if it was not or has changed; with `again`, also if that failed. Raises ModuleFault."""
+        is_retried = again and self.error is not None
+        if is_retried:
+            self._not_before = 0.0
+        if is_retried or self._stamp is None or self._stamp != self._stamp_now():
+            self._give_back(await self._worker())
+
+    def _give_back(self, worker: Worker) -> None:
+        """`worker` is free: for the next call, unless the file has changed since it loaded it."""
+        if worker.stamp == self._stamp:
+            self._idle.append(worker)
+        else:
+            worker.kill()
+
+    async def close(self) -> None:
+        """End all workers. No new ones are started any more."""
+        self._is_closed = True
+        for worker in self._workers:
+            worker.kill()
+        await asyncio.gather(*(worker.ended() for worker in self._workers))
+
+    async def _worker(self) -> Worker:
+        """An idle worker that has loaded the file as it is now, or a new one."""
+        stamp = self._stamp_now()
+        if stamp != self._stamp:
+            for worker in self._idle:
+                worker.kill()
+            self._idle.clear()
+            self._back_off, self._not_before = 0.0, 0.0
+            self._stamp = stamp
+        while self._idle:
+            worker = self._idle.pop()
+            if worker.is_alive:
+                return worker
+            worker.kill()
+        return await self._start()
+
+    async def _start(self) -> Worker:
+        """A worker that has just loaded the file. Raises ModuleFault, for a while without a try after one failed."""
+        if self._is_closed:
+            raise Stopping("the kernel is stopping; no tool is started any more")
+        self._workers = {worker for worker in self._workers if not worker.is_gone}
+        wait = self._not_before - self._clock.now()
+        if wait > 0:
+            raise self._cannot(f"the next try is in {wait:.0f} s", wait)
+        worker = Worker(self.path.name, self._stamp)
+        self._workers.add(worker)
+        try:
+            await self._load(worker)
+        except BaseException as error:
+            worker.kill()
+            if not isinstance(error, AiosError):
+                raise  # whoever asked has gone; that says nothing of the file
+            self._failed(str(error))
+            raise self._cannot(
+                "mend that; it is tried again when the file changes or an operator lists tools"
+            ) from None
+        self._back_off, self.error = 0.0, None
+        return worker
+
+    async def _load(self, worker: Worker) -> None:
+        """Start `worker`; what it says of its tools holds for the module. Raises what is wrong with them."""
+        async with deadline(self._clock, START_LIMIT, f"{self.path.name} did not load in {START_LIMIT:g} s"):
+            hello = await worker.start(self._python, self.path)
+        if hello.error is not None:
+            raise ModuleFault(hello.error)
+        self._take(hello.tools)
+
+    def _take(self, manifests: list[ToolManifest]) -> None:
+        section = self._section
+        facts = {"max_instances": section.max_instances, "timeout": section.timeout}
+        changes: dict[str, Any] = {name: value for name, value in facts.items() if value is not None}
+        now = [msgspec.structs.replace(manifest, **changes) for manifest in manifests]
+        if now != [tool.manifest for tool in self.tools]:
+            tools = [WorkerTool(manifest, self) for manifest in now]
+            self._on_change(self, tools)
+            self.tools = tools
+
+    def _failed(self, why: str) -> None:
+        self.error = why
+        self._back_off = min(LONGEST_BACK_OFF, max(1.0, 2 * self._back_off))
+        self._not_before = self._clock.now() + self._back_off
+
+    def _cannot(self, advice: str, retry_after: float | None = None) -> ModuleFault:
+        return ModuleFault(
+            f"the tools of {self.path.name} do not start: {self.error}; {advice}",
+            code="tool_unavailable",
+            retry_after=retry_after,
+        )
+
+    def _stamp_now(self) -> tuple[int, int]:
+        try:
+            stat = self.path.stat()
+        except OSError:
+            return (0, 0)
+        return (stat.st_mtime_ns, stat.st_size)
+
+    def statistics(self) -> dict[str, Any]:
+        live = sum(worker.is_alive for worker in self._workers)
+        return {"workers": live, "idle": len(self._idle), "error": self.error}

@@ -1,0 +1,126 @@
+"""`aios doctor` and `aios tools` on machines with a fault: it is named, with what to do, in text and in JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from conftest import CLEAN, Served, aios
+
+from aios.cli import doctor
+from aios.kernel.config import ToolSection
+from aios.kernel.tool.module import Module
+
+BROKEN = "from aios import tool\nimport no_such_package\n"
+GOOD = "from aios import tool\n@tool\ndef hello() -> str:\n    return 'hi'\n"
+WHY = "cannot be loaded: ModuleNotFoundError: No module named 'no_such_package' (line 2)"
+
+
+def findings(what: str, text: str) -> list[tuple[str, str]]:
+    """(level, detail) of each finding about `what` in doctor's JSON."""
+    return [(each["level"], each["detail"]) for each in json.loads(text) if each["what"] == what]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("AIOS_URL", raising=False)
+    monkeypatch.setenv("AIOS_HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_a_home_that_is_a_file_or_below_one_fails_the_check(tmp_path: Path) -> None:
+    file = tmp_path / "home"
+    file.touch()
+    for place in (file, file / "below"):
+        done = aios("doctor", "--json", env={**CLEAN, "AIOS_HOME": str(place)})
+        ((level, detail),) = findings("home", done.stdout)
+        assert (done.returncode, level) == (1, "bad")
+        assert detail.startswith(f"{place} cannot be the home: ")
+        assert "is a file, not a folder; move that away" in detail
+
+
+@pytest.mark.parametrize("is_made", [True, False])
+@pytest.mark.parametrize(
+    ("blocks", "files", "level", "says"),
+    [
+        (0, 9, "bad", "full: 0 MiB free; make room on the disk of"),
+        (100, 9, "bad", "nearly full: 100 MiB free; make room"),
+        (5000, 0, "bad", "full: 5,000 MiB free, but no file can be added; make room"),
+        (500, 9, "note", "500 MiB free"),
+        (5000, 9, "ok", "5,000 MiB free"),
+        (50_000, 9, "ok", "49 GiB free"),
+    ],
+)
+def test_a_disk_that_is_nearly_full_fails_the_check(
+    home: Path, monkeypatch: pytest.MonkeyPatch, blocks: int, files: int, level: str, says: str, is_made: bool
+) -> None:
+    if not is_made:
+        monkeypatch.setenv("AIOS_HOME", str(home / "to" / "be"))
+    disk = SimpleNamespace(f_bavail=blocks, f_frsize=1 << 20, f_files=100, f_favail=files)
+    monkeypatch.setattr(os, "statvfs", lambda path: disk if Path(path) == home else pytest.fail(f"{path} is asked"))
+    (found,) = (each for each in doctor.check_home() if each.what == "disk")
+    assert found.level == level
+    assert found.detail.startswith(says)
+
+
+def test_files_of_tools_are_loaded_to_find_out_while_no_kernel_runs(
+    home: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (home / "broken.py").write_text(BROKEN)
+    (home / "good.py").write_text(GOOD)
+    (home / "aios.toml").write_text('[[tool]]\nmodule = "good.py"\n[[tool]]\nmodule = "broken.py"\n')
+    (bad, workers) = doctor.check_tools()
+    assert bad.level == "bad"
+    assert bad.detail == f"no tools from {home / 'broken.py'}: broken.py {WHY}; mend that before 'aios up'"
+    assert workers.what == "tool workers"
+    assert sorted(os.listdir(home)) == ["aios.toml", "broken.py", "good.py"]
+    assert capfd.readouterr() == ("", "")
+    (home / "broken.py").write_text(GOOD.replace("hello", "bye"))
+    assert doctor.check_tools()[0] == ("tools", "ok", "2 files configured, and all load")
+    (home / "broken.py").unlink()
+    missing = doctor.check_tools()[0]
+    assert missing.level == "bad"
+    assert "broken.py; put it into the home, or name it with its whole path" in missing.detail
+
+
+def test_a_kernels_broken_files_of_tools_are_told_until_they_are_mended(served: Served) -> None:
+    path = served.home / "broken.py"
+    path.write_text(BROKEN)
+
+    def configure() -> None:
+        tools = served.kernel.tools
+        tools._modules.append(Module(ToolSection(module=path.name), path, sys.executable, tools._clock, tools._changed))
+
+    served.call(configure)
+    shown = aios("tools", env=served.env())
+    assert shown.returncode == 0
+    assert shown.stdout.startswith("TOOL ")
+    told = f"no tools from {path}: broken.py {WHY}; mend that, and 'aios tools' has it loaded again"
+    assert shown.stderr == f"warning: {told}\n"
+    asked = aios("doctor", "--json", env=served.env())
+    assert (asked.returncode, findings("tools", asked.stdout)) == (1, [("bad", told)])
+    listed: dict[str, Any] = json.loads(aios("tools", "--json", env=served.env()).stdout)
+    assert listed["problems"] == {str(path): f"broken.py {WHY}"}
+    path.write_text(GOOD)
+    mended = aios("tools", "hello", env=served.env())
+    assert (mended.stdout.splitlines()[1].split()[0], mended.stderr) == ("hello()", "")
+
+
+@pytest.mark.parametrize(("status", "level", "says"), [(0, "ok", "in namespaces"), (1, "note", "no namespaces")])
+def test_workers_without_a_namespace_are_told_of(
+    monkeypatch: pytest.MonkeyPatch, status: int, level: str, says: str
+) -> None:
+    def run(command: tuple[str, ...], **_: Any) -> Any:
+        assert command[1:] == ("-P", "-m", "aios.kernel.tool.host", "probe")
+        return SimpleNamespace(returncode=status)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    found = doctor._workers()
+    assert found.level == level
+    assert found.detail.startswith(says)
