@@ -1,6 +1,6 @@
 """A plain program on OpenAI's SDK, with a tool of its own. Knows no AIOS: OPENAI_BASE_URL and OPENAI_API_KEY lead it.
 
-    aios run -- python examples/openai_agent.py "What is 127 * 49?"
+    aios run -- python examples/openai_agent.py "What is 385 * 72?"
 
 needs `pip install openai` and a running kernel (`aios up`).
 """
@@ -45,7 +45,7 @@ def calculator(expression: str) -> str:
 
 
 def main() -> int:
-    task = " ".join(sys.argv[1:]) or "What is 127 * 49?"
+    task = " ".join(sys.argv[1:]) or "What is 385 * 72?"
     client = OpenAI()
     messages: list[dict[str, object]] = [
         {"role": "system", "content": "You are a ReAct agent. Use the tools; answer from what they return."},

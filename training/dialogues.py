@@ -19,20 +19,21 @@ from aios.kernel.llm.local.chat import ChatTemplate
 # How often each family and drill is drawn.
 WEIGHTS = {
     "arithmetic": 12,
-    "conversion": 9,
-    "date": 7,
-    "lookup": 16,
+    "conversion": 7,
+    "date": 6,
+    "lookup": 22,
     "memory": 10,
-    "two_step": 22,
-    "error": 12,
+    "two_step": 26,
+    "error": 15,
     "no_tool": 10,
-    "invented": 7,
+    "invented": 5,
     "copy": 3,
-    "reading": 6,
+    "reading": 14,
     "talk": 1,
 }
 DRILLS = {"invented": invented_item, "copy": copy_item, "reading": reading_item, "talk": talk_item}
 SOURCES = ("search_notes", "read_file", "recall")
+READING = 0.8  # how often a task of looking up is drawn again when it has no lines to choose among
 Dialogue = tuple[list[dict[str, Any]], list[dict[str, Any]]]
 
 
@@ -101,6 +102,8 @@ def _with_others(rng: random.Random, tools: dict[str, dict[str, Any]], without: 
 
 def _task_item(rng: random.Random, family: str, desk: Desk, have: set[str], without: set[str]) -> Item | None:
     task = one_task(rng, family, "train", "seen", "", WideDraw)
+    while family in ("lookup", "two_step", "error") and not _is_reading(task) and rng.random() < READING:
+        task = one_task(rng, family, "train", "seen", "", WideDraw)
     needed = {step.tool for turn in task.turns for step in turn.steps}
     if needed & without or set(task.without) & have:
         return None
@@ -113,6 +116,12 @@ def _task_item(rng: random.Random, family: str, desk: Desk, have: set[str], with
         return None
     tools = [] if not needed and rng.random() < 0.1 else [builtin(rng, name) for name in offered]
     return Item(messages, tools, frozenset(task.without))
+
+
+def _is_reading(task: Task) -> bool:
+    """Whether a file is read in which several lines are alike: the hardest to learn."""
+    reads = any(step.tool == "read_file" for turn in task.turns for step in turn.steps)
+    return reads and any(text.count("\n") > 1 for text in task.files.values())
 
 
 def _played(rng: random.Random, task: Task, desk: Desk) -> list[dict[str, Any]] | None:

@@ -181,7 +181,7 @@ def reading_item(rng: random.Random) -> Item:
     """Pick one of several lines alike, without a tool."""
     draw = Draw(rng, "train", "seen")
     fact = draw.fact()
-    facts = [fact, *(draw.confusable(fact) for _ in range(rng.randint(1, 4)))]
+    facts = [fact, *(draw.confusable(fact) for _ in range(rng.randint(1, 5)))]
     rng.shuffle(facts)
     lines = "\n".join(each.line(rng) for each in facts)
     question = rng.choice(["What is {}?", "Tell me {}.", "{}?", "Find {}."]).format(fact.key(rng))

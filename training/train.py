@@ -1,11 +1,11 @@
 """Trains the nano model: endless dialogues, length buckets, Muon and AdamW. Knows no evaluation and no export.
 
-    python train.py --run runs/nano --steps 10000
+    python train.py --run runs/nano --steps 12000
 
 Two workers with one thread each share the weights: each takes its own half of a batch, then each updates half of the
 matrices from the sum of both gradients. They meet twice a step, so a busy machine costs little (threads of one process
-meet after every operation). Takes RUN/tokenizer.json, writes RUN/last.pt every few minutes and starts again from it; RUN/log.csv gets a line
-every 20 steps.
+meet after every operation). Takes RUN/tokenizer.json, writes RUN/last.pt every few minutes and starts again from it;
+RUN/log.csv gets a line every 20 steps.
 """
 
 from __future__ import annotations

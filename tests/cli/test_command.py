@@ -248,7 +248,8 @@ def test_a_built_in_agent_that_is_told_to_end_leaves_no_process_behind(served: S
 
 def test_tables_and_json_tell_the_same(served: Served) -> None:
     for verb in ("cores", "tools"):
-        names = [row["name"] for row in json.loads(aios(verb, "--json", env=served.env()).stdout)]
+        told = json.loads(aios(verb, "--json", env=served.env()).stdout)
+        names = [row["name"] for row in (told["tools"] if verb == "tools" else told)]
         plain = aios(verb, env=served.env()).stdout
         assert names
         assert all(name in plain for name in names)
@@ -261,7 +262,8 @@ def test_a_new_key_works_until_it_is_revoked(served: Served) -> None:
     assert aios("tools", env=bob).returncode == 0
     assert aios("keys", "list", env=bob).returncode == 4
     assert made["id"] in aios("keys", "list", env=served.env()).stdout
-    assert aios("keys", "revoke", made["id"], env=served.env()).returncode == 0
+    revoked = aios("keys", "revoke", made["id"], env=served.env())
+    assert (revoked.returncode, revoked.stdout, revoked.stderr) == (0, "", f"Revoked {made['id']}.\n")
     refused = aios("tools", env=bob)
     assert refused.returncode == 4
     assert refused.stderr.count("\n") == 1

@@ -11,9 +11,9 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from aios.abi.calls import OpenCall, ProcessInfo
+from aios.abi.calls import OpenCall, ProcessInfo, ToolInfo
 from aios.abi.errors import AiosError, Conflict, Denied, Full, KernelFault, NotFound, TimedOut, Unauthorized
-from aios.cli import console, logs, top, view
+from aios.cli import console, logs, tools, top, view
 from aios.cli.config import to_toml
 from aios.cli.exits import code_of
 from aios.cli.main import GROUPS, VERBS, usage
@@ -88,6 +88,16 @@ def test_a_narrow_terminal_does_without_figures_before_what_a_process_does() -> 
     assert narrow[0].split() == ["PID", "AGENT", "STATE", "OUT", "WAITED", "CORE", "DOING"]
     assert narrow[1].endswith("llm_generate, 21st in line, ~1.2s")
     assert max(map(console.width_of, view.lines([waits], 40))) <= 40
+
+
+def test_a_narrow_terminal_does_without_figures_before_what_a_tool_does() -> None:
+    schema = {"properties": dict.fromkeys(("value", "from_unit", "to_unit"))}
+    known = ToolInfo("convert", "Convert a value from one unit to another.", schema, "pure", False, 64, 30.0)
+    wide, narrow = (tools.listing([known], columns).splitlines() for columns in (None, 80))
+    assert wide[0].split()[2:5] == ["RUNNING", "LIMIT", "TIMEOUT"]
+    assert narrow[0].split() == ["TOOL", "EFFECT", "WHAT", "IT", "DOES"]
+    assert "Convert a value from one unit" in narrow[1]
+    assert max(map(len, narrow)) <= 80
 
 
 def test_the_admins_process_is_seen_while_programs_work_in_it() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -124,3 +125,18 @@ def test_workers_without_a_namespace_are_told_of(
     found = doctor._workers()
     assert found.level == level
     assert found.detail.startswith(says)
+
+
+@pytest.mark.parametrize(("host", "kind"), [("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)])
+def test_the_port_is_tried_on_the_address_that_a_kernel_would_take(home: Path, host: str, kind: int) -> None:
+    try:
+        taken = socket.create_server((host, 0), family=kind)
+    except OSError:
+        pytest.skip(f"this machine has no {host}")
+    port = taken.getsockname()[1]
+    (home / "aios.toml").write_text(f'[server]\nhost = "{host}"\nport = {port}\n')
+    with taken:
+        ((_, level, detail),) = doctor._port()
+        assert level == "bad"
+        assert detail.startswith(f"port {port} on {host} is taken; stop what uses it, or choose another")
+    assert doctor._port() == [("port", "ok", f"{host}:{port} is free")]

@@ -88,6 +88,15 @@ def test_a_detached_kernel_is_up_when_the_command_returns(env: dict[str, str]) -
         assert aios("down", env=env).returncode == 0
 
 
+@pytest.mark.parametrize("options", [(), ("--detach",)])
+def test_up_names_the_policies_when_it_does_not_know_the_one_asked_for(
+    options: tuple[str, ...], env: dict[str, str]
+) -> None:
+    refused = aios("up", *options, "--policy", "lifo", env=env)
+    assert refused.returncode == 2
+    assert "'lifo' is no policy; there are rr and fifo" in refused.stderr
+
+
 def test_ctrl_c_says_what_is_waited_for_and_a_second_one_ends_at_once(env: dict[str, str], tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(100)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import apsw
@@ -12,7 +13,7 @@ from small_disk import SmallDisk
 from aios.abi.calls import MemClear, MemList, MemSearch, MemWrite, StoClear, StoList, StoRead, StoWrite
 from aios.abi.errors import Stopping
 from aios.kernel import Kernel
-from aios.kernel.database import Database, writer
+from aios.kernel.database import Database, value, writer
 from aios.kernel.database.home import HomeError
 from aios.kernel.database.reserve import NEEDED, SIZE, Reserve
 from aios.kernel.process import Principal
@@ -64,6 +65,29 @@ async def test_memory_that_is_cleared_on_a_full_disk_makes_room_and_nothing_is_l
         kernel.database.check_integrity()
         found = (await kernel.call(principal(kernel), "mem_list", MemList(limit=1000))).entries
         assert sorted(entry.id for entry in found if entry.content != "after") == sorted(kept)
+
+
+async def test_calls_that_are_refused_on_a_full_disk_use_up_none_of_what_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    SmallDisk(monkeypatch, SIZE + 24 * MIB)
+    async with booted(home=tmp_path) as kernel:
+        who = principal(kernel)
+        await fill_memory(kernel, who)
+        before = await num_logged(kernel)
+        for key in (None, "a", None, "b"):
+            with pytest.raises(Stopping, match="nothing was recorded"):
+                await kernel.call(who, "mem_write", MemWrite(content="x"), key=key)
+        assert await num_logged(kernel) == before
+        found = kernel.journal.statistics()
+        assert (found["open"], found["waiting"]) == (0, 0)
+
+
+async def num_logged(kernel: Kernel) -> int:
+    """Rows of the journal's log, once all is written that is on its way there, though refused once."""
+    for _ in range(2):
+        await kernel.database.run(lambda c: None, frees=True)
+    return int(kernel.database.read(lambda c: value(c, "SELECT count(*) FROM log")))
 
 
 async def test_trash_that_is_emptied_on_a_full_disk_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,3 +197,16 @@ def test_a_reserve_that_the_disk_cannot_hold_is_not_taken(tmp_path: Path, monkey
     reserve = Reserve(tmp_path / "reserve")
     assert not reserve.take()
     assert (tmp_path / "reserve").stat().st_size == 0
+
+
+def test_a_disk_that_cannot_be_asked_for_its_room_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("os.statvfs", fails)
+    with closing(Database.open(tmp_path / "aios.db")) as database:
+        assert not database.can_write
+        with pytest.raises(Stopping, match="nothing was recorded"):
+            database.run_now(lambda c: c.execute("CREATE TABLE t(x)") and None)
+        monkeypatch.undo()
+        database.run_now(lambda c: c.execute("CREATE TABLE t(x)") and None)

@@ -335,6 +335,25 @@ async def test_messages_that_nobody_refers_to_are_purged_and_shared_ones_stay(tm
         assert database.read(lambda c: value(c, "SELECT count(*) FROM nodes")) == 0
 
 
+async def test_messages_that_an_open_call_needs_are_not_purged_though_the_kernel_heard_late_of_their_last_use(
+    tmp_path: Path,
+) -> None:
+    clock = MockClock()
+    with opened(tmp_path) as database:
+        journal = journal_of(database, keep=1000.0, clock=clock)
+        first, second = (call_of(args=dialogue(3), key=key) for key in ("first", "second"))
+        journal.open(first, lambda error: None)
+        database.run_now(lambda c: None)
+        clock.advance(100)  # the event loop was busy
+        await closed(journal, ended(first, said("x")))
+        clock.advance(120)
+        await recorded(journal, second)
+        await journal.purge(clock.wall() + 1000)
+    with opened(tmp_path) as database:
+        (record,) = journal_of(database).recover()
+        assert record.args == second.args
+
+
 async def test_past_the_bound_in_bytes_the_oldest_answers_go_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -159,3 +161,9 @@ def test_the_homes_admin_key_goes_to_the_homes_kernel_only(tmp_path: Path, monke
 def test_importing_aios_loads_nothing_until_asked() -> None:
     code = "import sys, aios; assert not {'aios.sdk', 'aiohttp', 'msgspec'} & set(sys.modules); aios.Client"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_readme_names_the_argument_that_makes_a_call_repeatable() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    (name,) = re.findall(r"`(\w+)=` in the SDK", readme)
+    assert name in inspect.signature(AsyncClient.tool_run).parameters

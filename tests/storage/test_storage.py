@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from aios.abi.errors import BadRequest, Conflict, ModuleFault, NotFound, Stoppin
 from aios.kernel.database import Database, kept, rows, value
 from aios.kernel.process import Process
 from aios.kernel.storage import StorageManager, manager, versions
+from aios.kernel.storage.files import Content
 from aios.kernel.syscall import Syscall
 from aios.testing import MockClock
 
@@ -265,6 +268,40 @@ async def test_a_large_content_whose_write_was_refused_leaves_the_disk(
     monkeypatch.setattr(versions, "MAX_ENTRIES", 0)
     with pytest.raises(TooLarge):
         await world.write("a", LARGE)
+    assert [path for path in (world.home / "blobs").rglob("*") if path.is_file()] == []
+
+
+async def test_a_large_content_whose_writer_leaves_before_it_is_named_leaves_the_disk(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+    put = world.storage._blobs.put
+
+    def slow_put(data: bytes) -> Content:
+        begun.set()
+        assert may_end.wait(60)
+        return put(data)
+
+    monkeypatch.setattr(world.storage._blobs, "put", slow_put)
+    writing = asyncio.ensure_future(world.write("a", LARGE))
+    await asyncio.to_thread(begun.wait, 60)
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    may_end.set()
+    await asyncio.to_thread(world.storage._threads.shutdown)
+    await world.database.run(lambda c: None)
+    assert [path for path in (world.home / "blobs").rglob("*") if path.is_file()] == []
+
+
+async def test_a_large_content_that_could_not_be_written_once_leaves_the_disk_as_any_other(world: World) -> None:
+    (world.home / "blobs").write_text("in the way")
+    with pytest.raises(Stopping):
+        await world.write("a", LARGE)
+    (world.home / "blobs").unlink()
+    await world.write("a", LARGE)
+    await world.call(StoClear(path="a"))
+    await world.call(StoClear(path="a", trash=True))
     assert [path for path in (world.home / "blobs").rglob("*") if path.is_file()] == []
 
 

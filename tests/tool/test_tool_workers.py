@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 import uvloop
-from tool_world import World, until
+from tool_world import World, errors_of, until
 
 from aios.abi.errors import BadRequest, Cancelled, ModuleFault, NotFound, TimedOut
 from aios.kernel.config import ConfigError, ToolSection
@@ -375,6 +375,29 @@ def test_a_worker_that_was_busy_when_the_file_changed_is_not_used_again(tmp_path
     go(story())
 
 
+def test_a_worker_that_was_loading_when_the_file_changed_does_not_bring_back_its_old_tools(tmp_path: Path) -> None:
+    gate, begun = tmp_path / "gate", tmp_path / "begun"
+    slow = f"open({str(begun)!r}, 'w').close()\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.01)\n"
+    gate.touch()
+
+    async def story() -> None:
+        async with world_of(tmp_path, slow + GOOD + BAD) as world:
+            with pytest.raises(ModuleFault):
+                await world.run("aborts")
+            gate.unlink()
+            begun.unlink()
+            call = world.push("add", a=1)
+            await until(begun.exists)
+            (tmp_path / "tools.py").write_text(HEAD + GOOD + "@tool\ndef other(word: str) -> str:\n    return word\n")
+            assert "other" in await world.list()
+            gate.touch()
+            await until(lambda: call.state.value == "done")
+            assert "other" in await world.list()
+            assert (await world.run("other", word="hi")).content == "hi"
+
+    go(story())
+
+
 FILLS = """
 @tool
 def fills() -> None:
@@ -521,6 +544,23 @@ def test_a_file_that_breaks_later_backs_off_and_says_why(tmp_path: Path) -> None
     go(story())
 
 
+def test_workers_that_fail_to_load_at_the_same_time_are_one_try(tmp_path: Path) -> None:
+    text = "if os.path.exists(__file__ + '.broken'): raise RuntimeError('no luck')\n" + GOOD + BAD
+
+    async def story() -> None:
+        async with world_of(tmp_path, text) as world:
+            (tmp_path / "tools.py.broken").touch()
+            with pytest.raises(ModuleFault):
+                await world.run("aborts")
+            calls = [world.push("add", a=n) for n in range(2)]
+            await until(lambda: all(call.state.value == "failed" for call in calls))
+            assert all("no luck" in error.message and error.retry_after is None for error in errors_of(calls))
+            with pytest.raises(ModuleFault, match="next try is in 1 s"):
+                await world.run("add", a=1)
+
+    go(story())
+
+
 def test_operators_are_told_why_a_file_has_no_tools_and_have_it_tried_again(tmp_path: Path) -> None:
     async def story() -> None:
         async with world_of(tmp_path, "from helper import word\n" + GOOD) as world:
@@ -566,6 +606,7 @@ def test_a_file_that_is_broken_for_days_is_tried_once_a_minute(tmp_path: Path) -
         async with world_of(tmp_path, GOOD) as world:
             (module,) = world.tools._modules
             for _ in range(3000):
+                world.mock.advance(LONGEST_BACK_OFF)
                 module._failed("broken")
             assert module._not_before - world.clock.now() == LONGEST_BACK_OFF
 

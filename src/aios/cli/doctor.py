@@ -164,17 +164,17 @@ def _is_up() -> bool:
 
 
 def _port() -> list[Finding]:
+    from aios.gateway import bind  # slow to load, and not needed while a kernel runs
+
     try:
         settings: Config = load()
     except ConfigError:
         return []  # told already
     host, port = settings.server.host, settings.server.port
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            return [Finding("port", "bad", f"{host}:{port}: {error.strerror}; choose another with [server] port")]
+    try:
+        bind(host, port).close()
+    except AiosError as error:
+        return [Finding("port", "bad", error.message)]
     return [Finding("port", "ok", f"{host}:{port} is free")]
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from .connect import client
-from .console import note, print_json, table, width
+from .console import note, print_json, safe, table, width
 
 
 def new(
@@ -65,6 +65,7 @@ def revoke(
     with client() as kernel:
         for each in ids:
             kernel.fetch("DELETE", f"/aios/v1/keys/{each}")
+            note(f"Revoked {safe(each)}.")
 
 
 commands = {"new": new, "list": listed, "revoke": revoke}

@@ -16,8 +16,9 @@ def command(
     query: Annotated[str | None, typer.Argument(help="Only tools that fit these words.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="With schemas and problems, as JSON.")] = False,
 ) -> None:
-    """List the tools with their arguments, what a run may change, and how many runs may be under way at once. A file of
-    tools that does not load is tried again, and what keeps it from loading is told.
+    """List the tools with their arguments, what a run may change, and how many runs may be under way at once; a narrow
+    terminal leaves figures out. A file of tools that does not load is tried again, and what keeps it from loading is
+    told.
 
     \b
     Examples:
@@ -30,8 +31,7 @@ def command(
         print_json(found)
         return
     if found.tools:
-        titles = ("TOOL", "EFFECT", ">RUNNING", ">LIMIT", ">TIMEOUT", "WHAT IT DOES")
-        print(table(titles, [_row(tool) for tool in found.tools], columns=width()))
+        print(listing(found.tools, width()))
     else:
         note(f"No tool fits '{query}'; 'aios tools' lists all." if query else "No tools.")
     for each in found.problems.items():
@@ -43,6 +43,11 @@ AGAIN = "mend that, and 'aios tools' has it loaded again"
 
 def problem(path: str, why: str) -> str:
     return safe(f"no tools from {path}: {' '.join(why.split())}")
+
+
+def listing(tools: list[ToolInfo], columns: int | None) -> str:
+    titles = ("TOOL", "EFFECT", ">RUNNING", ">LIMIT", ">TIMEOUT", "WHAT IT DOES")
+    return table(titles, [_row(tool) for tool in tools], columns=columns, drop=("TIMEOUT", "RUNNING", "LIMIT"))
 
 
 def _row(tool: ToolInfo) -> tuple[object, ...]:

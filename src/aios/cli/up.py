@@ -25,6 +25,7 @@ from . import connect
 from .confine import undumpable
 from .console import counted, note, safe
 from .exits import FAILED, INTERRUPTED
+from .tools import problem
 
 if TYPE_CHECKING:
     from aios.kernel import Kernel
@@ -49,6 +50,8 @@ def command(
       aios up
       aios up --detach --port 9000
     """
+    if policy not in (None, "rr", "fifo"):
+        raise typer.BadParameter(f"'{policy}' is no policy; there are rr and fifo")
     home = connect.checked_home()
     if detach:
         _detach(home)
@@ -110,7 +113,7 @@ async def _serve(settings: Config, home: Path) -> None:
 
     def ready() -> None:
         for module, why in kernel.statistics()["tools"]["problems"].items():
-            note(safe(f"warning: no tools from {module}: {' '.join(why.split())}"))
+            note(f"warning: {problem(module, why)}")
         for warning in connect.missing_keys(settings):
             note(safe(f"warning: {warning}"))
         connect.write_state(home, url, connect.key_names(settings))

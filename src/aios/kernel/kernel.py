@@ -302,7 +302,7 @@ class Kernel:
         if call.state is not State.NEW:
             return
         if error is not None:
-            self._end_unqueued(call, error)
+            self._end_unqueued(call, error, is_recorded=False)
         else:
             self.queues[call.spec.module].push(call)
 
@@ -319,15 +319,18 @@ class Kernel:
 
     # ── the end of a call ──
 
-    def _end_unqueued(self, call: Syscall, fate: AiosError) -> None:
+    def _end_unqueued(self, call: Syscall, fate: AiosError, *, is_recorded: bool = True) -> None:
         call.error = fate
         fate.call_id = call.id
         state = State.CANCELLED if isinstance(fate, Cancelled) else State.FAILED
         move(call, state, self.clock.now(), self.trace, fate.code)
-        self._ended(call)
+        self._ended(call, is_recorded)
 
-    def _ended(self, call: Syscall) -> None:
-        """A call reached its last state: account, journal, answer. A keyed answer is recorded before it is given."""
+    def _ended(self, call: Syscall, is_recorded: bool = True) -> None:
+        """A call reached its last state: account, journal, answer. A keyed answer is recorded before it is given.
+
+        What the journal refused to open needs no end there: on a full disk such ends would use up the last room.
+        """
         if call.timer is not None:
             call.timer.cancel()
         process = call.process
@@ -337,7 +340,7 @@ class Kernel:
         process.num_failed += call.state is not State.DONE
         process.root.num_open -= not call.spec.is_wait
         process.root.num_waits -= call.spec.is_wait
-        if not _is_journalled(call):
+        if not (is_recorded and _is_journalled(call)):
             self._give(call, None)
         elif self._is_stopping and isinstance(call.error, Stopping):
             self._give(call, None)  # stays open in the journal: the next boot takes it up

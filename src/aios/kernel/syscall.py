@@ -34,7 +34,7 @@ class State(Enum):
 TERMINAL = frozenset({State.DONE, State.FAILED, State.CANCELLED})
 
 TRANSITIONS: dict[State, frozenset[State]] = {
-    State.NEW: frozenset({State.QUEUED, State.BLOCKED, State.RUNNING, State.FAILED, State.CANCELLED}),
+    State.NEW: frozenset({State.QUEUED, State.BLOCKED, State.FAILED, State.CANCELLED}),
     State.QUEUED: frozenset({State.RUNNING, State.BLOCKED, State.FAILED, State.CANCELLED}),
     State.BLOCKED: frozenset({State.QUEUED, State.FAILED, State.CANCELLED}),
     State.RUNNING: frozenset({State.DONE, State.SUSPENDED, State.FAILED, State.CANCELLED}),

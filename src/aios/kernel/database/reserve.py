@@ -26,16 +26,19 @@ class Reserve:
         self.is_held = False
 
     def take(self) -> bool:
-        """Set the space aside if the disk has it."""
+        """Set the space aside if the disk has it; a disk that cannot even be asked has none."""
         try:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self.is_held = self._take()
         except OSError:
-            return False
+            self.is_held = False
+        return self.is_held
+
+    def _take(self) -> bool:
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            self.is_held = _holds(descriptor) or (_has_room(self._path.parent) and _fill(descriptor))
+            return _holds(descriptor) or (_has_room(self._path.parent) and _fill(descriptor))
         finally:
             os.close(descriptor)
-        return self.is_held
 
     def release(self) -> None:
         """Give the space to those who make room."""

@@ -17,7 +17,6 @@ import msgspec
 from aios.abi.calls import CALLS, Args, convert_args
 from aios.abi.errors import BadRequest
 
-from ..clock import Clock
 from ..database import rows, value
 from .records import Node
 
@@ -92,15 +91,13 @@ class Nodes:
     """Which nodes are known to be on disk, so that most are not written again. `slack` is how many seconds the time
     of a node's last use may lag behind."""
 
-    def __init__(self, clock: Clock, slack: float) -> None:
-        self._clock = clock
+    def __init__(self, slack: float) -> None:
         self._slack = slack
         self._known: OrderedDict[bytes, float] = OrderedDict()
 
-    def write(self, connection: apsw.Connection, nodes: Iterable[Node]) -> list[bytes]:
+    def write(self, connection: apsw.Connection, nodes: Iterable[Node], wall: float) -> list[bytes]:
         """Add the nodes that are not there, and say of the others that they were used, once in a while. The hashes of
         those that were written. On the database's thread."""
-        wall = self._clock.wall()
         written = []
         for node in nodes:
             if wall - self._known.get(node.hash, -1e18) < self._slack:
@@ -112,9 +109,9 @@ class Nodes:
             written.append(node.hash)
         return written
 
-    def settle(self, written: list[bytes]) -> None:
-        """They are committed now. On the event loop."""
-        wall = self._clock.wall()
+    def settle(self, written: list[bytes], wall: float) -> None:
+        """They are committed now, and were written at `wall`: what is later here than on the disk could be purged
+        before its next use is written. On the event loop."""
         for hash in written:
             self._known[hash] = wall
         while len(self._known) > KNOWN_NODES:

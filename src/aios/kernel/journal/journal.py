@@ -38,7 +38,7 @@ class Journal:
         self._database = database
         self._clock = clock
         self._log = Log(database)
-        self._nodes = Nodes(clock, slack)
+        self._nodes = Nodes(slack)
         self._processes = ProcessRecords(database)
         self._retention = Retention(database, keep=keep, max_bytes=max_bytes, slack=slack)
         self._waiting: deque[Event] = deque()
@@ -181,11 +181,11 @@ class Journal:
         events = [event for event in group.events if event.keyed is None]
         if events:
             group.seq = self._log.append(connection, events)
-        wall = self._clock.wall()
+        group.wall = self._clock.wall()
         for event in group.events:
             if event.keyed is not None:
-                group.touched += self._nodes.write(connection, event.keyed.nodes)
-                keyed.write(connection, event, event.keyed, wall)
+                group.touched += self._nodes.write(connection, event.keyed.nodes, group.wall)
+                keyed.write(connection, event, event.keyed, group.wall)
 
     # ── after the commit, on the event loop ──
 
@@ -209,8 +209,10 @@ class Journal:
             self._try_again(Group(spared, is_last_try=True))
         refused = [event for event in group.events if not (spared and event.is_spared)]
         for event in refused:
-            if event.kind == OPEN and event.keyed is not None:
-                self._fresh.pop(event.keyed.place, None)
+            if event.kind == OPEN:
+                self._num_opened -= 1
+                if event.keyed is not None:
+                    self._fresh.pop(event.keyed.place, None)
         ends = [event._replace(then=None) for event in refused if event.kind == END]
         self._waiting.extendleft(reversed(ends))
         return refused
@@ -226,7 +228,7 @@ class Journal:
                 known = self._fresh.get(event.keyed.place)
                 if known is not None and known.call_id == event.row[0]:
                     del self._fresh[event.keyed.place]
-        self._nodes.settle(group.touched)
+        self._nodes.settle(group.touched, group.wall)
         self._log.settle(len(group.events), group.seq)
 
 

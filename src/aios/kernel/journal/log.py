@@ -68,4 +68,4 @@ class Log:
             connection.execute("DELETE FROM log WHERE seq <= ?", (seq,))
             connection.execute("INSERT INTO log VALUES (?, ?)", (seq, blob))
 
-        self._database.submit(job)
+        self._database.submit(job, frees=True)

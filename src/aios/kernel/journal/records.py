@@ -108,5 +108,7 @@ class Group:
     def __init__(self, events: list[Event] | None = None, *, is_last_try: bool = False) -> None:
         self.events: list[Event] = events or []
         self.is_last_try = is_last_try
+        self.wall = 0.0
+        """When it was written, in seconds since 1970."""
         self.touched: list[bytes] = []
         self.seq = 0

@@ -46,6 +46,7 @@ class Blobs:
         hash = sha256(data).digest()
         if len(data) <= SMALL:
             return Content(hash, len(data), data)
+        content = Content(hash, len(data), None)
         with self._lock:
             self._held[hash] += 1
         path = self._path(hash)
@@ -53,6 +54,7 @@ class Blobs:
             try:
                 self._write(path, data)
             except OSError as error:
+                self.let_go(content)
                 raise Stopping(
                     f"a file of {len(data):,} bytes cannot be kept in {self._folder} ({error.strerror}): nothing was "
                     "written; free some space there, or clear what is not needed (mem_clear, and sto_clear with "
@@ -60,7 +62,7 @@ class Blobs:
                     code="storage_full",
                     retry_after=5.0,
                 ) from None
-        return Content(hash, len(data), None)
+        return content
 
     def let_go(self, content: Content) -> None:
         """It is named in the store now, or never will be."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,6 +42,8 @@ MAX_FILE = 16 << 20
 MAX_READ = 4 << 20
 """Bytes of an agent's files that are read for a tool which looks through all of them."""
 MAX_READ_FILES = 10_000
+NUM_PUTS = 4
+"""Large contents that are written to the disk at the same time."""
 T = TypeVar("T")
 
 
@@ -51,6 +54,7 @@ class StorageManager:
         self._database = database
         self._clock = clock
         self._blobs = Blobs(home / "blobs", durable=database.is_durable)
+        self._threads = ThreadPoolExecutor(NUM_PUTS, "aios_put")
 
     def check(self, call: Syscall) -> None:
         args = call.args
@@ -133,8 +137,7 @@ class StorageManager:
         return await asyncio.shield(self._commit(empty, exactly_once(once, job, Version)))
 
     async def _write(self, place: Place, path: str, data: bytes, once: str | None) -> Version:
-        large = len(data) > SMALL
-        content = await asyncio.to_thread(self._blobs.put, data) if large else self._blobs.put(data)
+        content = await self._put(data)
         now = self._clock.wall()
 
         def job(connection: apsw.Connection) -> Version:
@@ -144,6 +147,24 @@ class StorageManager:
             return add_version(connection, place, path, content, now)
 
         return await asyncio.shield(self._commit(content, exactly_once(once, job, Version)))
+
+    async def _put(self, data: bytes) -> Content:
+        """Keep `data`, held until `_commit` is through with it."""
+        if len(data) <= SMALL:
+            return self._blobs.put(data)
+        putting = self._threads.submit(self._blobs.put, data)
+        try:
+            return await asyncio.wrap_future(putting)
+        except asyncio.CancelledError:
+            putting.add_done_callback(self._abandon)
+            raise
+
+    def _abandon(self, putting: Future[Content]) -> None:
+        """Whoever wanted to name this content has left, and no bound counts it: it goes from the disk."""
+        if not putting.cancelled() and putting.exception() is None:
+            content = putting.result()
+            self._blobs.let_go(content)
+            self._database.submit(partial(self._blobs.drop, content.hash), frees=True)
 
     async def _commit(self, content: Content, job: Job[Version]) -> Version:
         """Do `job`, which names `content`. Goes to its end though nobody waits any more, so that `content` is let go

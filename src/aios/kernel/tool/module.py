@@ -89,7 +89,7 @@ class Module:
 
     def _give_back(self, worker: Worker) -> None:
         """`worker` is free: for the next call, unless the file has changed since it loaded it."""
-        if worker.stamp == self._stamp:
+        if self._is_current(worker):
             self._idle.append(worker)
         else:
             worker.kill()
@@ -124,7 +124,7 @@ class Module:
         self._workers = {worker for worker in self._workers if not worker.is_gone}
         wait = self._not_before - self._clock.now()
         if wait > 0:
-            raise self._cannot(f"the next try is in {wait:.0f} s", wait)
+            raise self._cannot(str(self.error), f"the next try is in {wait:.0f} s", wait)
         worker = Worker(self.path.name, self._stamp)
         self._workers.add(worker)
         try:
@@ -133,11 +133,14 @@ class Module:
             worker.kill()
             if not isinstance(error, AiosError):
                 raise  # whoever asked has gone; that says nothing of the file
-            self._failed(str(error))
+            if self._is_current(worker):
+                self._failed(str(error))
             raise self._cannot(
-                "mend that; it is tried again when the file changes or an operator lists tools"
+                str(error),
+                "mend that; it is tried again when the file changes or an operator lists tools",
             ) from None
-        self._back_off, self.error = 0.0, None
+        if self._is_current(worker):
+            self._back_off, self.error = 0.0, None
         return worker
 
     async def _load(self, worker: Worker) -> None:
@@ -146,7 +149,13 @@ class Module:
             hello = await worker.start(self._python, self.path)
         if hello.error is not None:
             raise ModuleFault(hello.error)
-        self._take(hello.tools)
+        if self._is_current(worker):
+            self._take(hello.tools)
+
+    def _is_current(self, worker: Worker) -> bool:
+        """Whether what `worker` loaded holds for the module: not when the file changed meanwhile, since another then
+        loads what is there now and may have been faster."""
+        return worker.stamp == self._stamp
 
     def _take(self, manifests: list[ToolManifest]) -> None:
         section = self._section
@@ -160,12 +169,15 @@ class Module:
 
     def _failed(self, why: str) -> None:
         self.error = why
+        now = self._clock.now()
+        if now < self._not_before:
+            return  # it began before another one failed: together they are one try
         self._back_off = min(LONGEST_BACK_OFF, max(1.0, 2 * self._back_off))
-        self._not_before = self._clock.now() + self._back_off
+        self._not_before = now + self._back_off
 
-    def _cannot(self, advice: str, retry_after: float | None = None) -> ModuleFault:
+    def _cannot(self, why: str, advice: str, retry_after: float | None = None) -> ModuleFault:
         return ModuleFault(
-            f"the tools of {self.path.name} do not start: {self.error}; {advice}",
+            f"the tools of {self.path.name} do not start: {why}; {advice}",
             code="tool_unavailable",
             retry_after=retry_after,
         )
