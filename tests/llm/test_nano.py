@@ -482,7 +482,9 @@ async def test_a_prompt_that_begins_like_an_earlier_one_says_how_much_it_did_not
     first = await core.run(Request("a", ask("x" * 200), Listener()), None)
     second = await core.run(Request("b", ask("x" * 200), Listener()), None)
     apart = await core.run(Request("c", ask("x" * 200, cache_salt="mine"), Listener()), None)
-    assert isinstance(first, Generation) and isinstance(second, Generation) and isinstance(apart, Generation)
+    assert isinstance(first, Generation)
+    assert isinstance(second, Generation)
+    assert isinstance(apart, Generation)
     cached = [done.usage.prompt_tokens_details.cached_tokens for done in (first, second, apart)]
     assert cached[0] == cached[2] == 0
     assert cached[1] == (first.usage.prompt_tokens - 1) // 64 * 64 > 0

@@ -50,9 +50,8 @@ class Result(Struct, frozen=True, kw_only=True):
 
 class LLMGenerate(Args, frozen=True):
     """`extra` holds parameters that the kernel does not know; remote cores get them as they came.
-
-    `beam_width` above 1 looks for the likeliest answer; a line's worth is its log probability divided by its length to
-    the power of `length_penalty`. Requests with another `cache_salt` share nothing of their prompts' KV.
+    `beam_width` above 1 looks for the likeliest answer: a line's worth is its log probability divided by its length
+    to the power of `length_penalty`. Requests with another `cache_salt` share nothing of their prompts' KV.
     """
 
     messages: Annotated[list[Message], Meta(min_length=1)]

@@ -61,9 +61,8 @@ class AsyncCalls(ABC):
         """Ask a model for the next message.
 
         `extra` holds parameters that the kernel does not know; remote cores get them as they came.
-
-        `beam_width` above 1 looks for the likeliest answer; a line's worth is its log probability divided by its length to
-        the power of `length_penalty`. Requests with another `cache_salt` share nothing of their prompts' KV.
+        `beam_width` above 1 looks for the likeliest answer: a line's worth is its log probability divided by its length
+        to the power of `length_penalty`. Requests with another `cache_salt` share nothing of their prompts' KV.
         """
         sent: dict[str, Any] = {
             "messages": messages,
@@ -122,9 +121,8 @@ class AsyncCalls(ABC):
         """Ask a model for the next message, piece by piece as it comes.
 
         `extra` holds parameters that the kernel does not know; remote cores get them as they came.
-
-        `beam_width` above 1 looks for the likeliest answer; a line's worth is its log probability divided by its length to
-        the power of `length_penalty`. Requests with another `cache_salt` share nothing of their prompts' KV.
+        `beam_width` above 1 looks for the likeliest answer: a line's worth is its log probability divided by its length
+        to the power of `length_penalty`. Requests with another `cache_salt` share nothing of their prompts' KV.
         """
         sent: dict[str, Any] = {
             "messages": messages,
@@ -423,9 +421,8 @@ class Calls(ABC):
         """Ask a model for the next message.
 
         `extra` holds parameters that the kernel does not know; remote cores get them as they came.
-
-        `beam_width` above 1 looks for the likeliest answer; a line's worth is its log probability divided by its length to
-        the power of `length_penalty`. Requests with another `cache_salt` share nothing of their prompts' KV.
+        `beam_width` above 1 looks for the likeliest answer: a line's worth is its log probability divided by its length
+        to the power of `length_penalty`. Requests with another `cache_salt` share nothing of their prompts' KV.
         """
         sent: dict[str, Any] = {
             "messages": messages,
@@ -484,9 +481,8 @@ class Calls(ABC):
         """Ask a model for the next message, piece by piece as it comes.
 
         `extra` holds parameters that the kernel does not know; remote cores get them as they came.
-
-        `beam_width` above 1 looks for the likeliest answer; a line's worth is its log probability divided by its length to
-        the power of `length_penalty`. Requests with another `cache_salt` share nothing of their prompts' KV.
+        `beam_width` above 1 looks for the likeliest answer: a line's worth is its log probability divided by its length
+        to the power of `length_penalty`. Requests with another `cache_salt` share nothing of their prompts' KV.
         """
         sent: dict[str, Any] = {
             "messages": messages,
