@@ -163,7 +163,6 @@ def tokens(template: ChatTemplate, made: Dialogue) -> tuple[list[int], list[bool
     learn: list[bool] = []
     special = template.tokenizer.special
     skipped = [bool(message.get("skip")) for message in messages if message["role"] == "assistant"]
-    turn = -1
     for index, token in enumerate(template.render(messages, tools, add_generation_prompt=False)):
         ids.append(token)
         if token == special["<|assistant|>"] and index:
