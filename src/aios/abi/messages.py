@@ -120,7 +120,10 @@ class Chunk(Struct, frozen=True):
 
 
 class Generation(Struct, frozen=True, omit_defaults=True):
-    """What `llm_generate` answers. `seed` is the one used, drawn by the kernel if the agent named none."""
+    """What `llm_generate` answers. `seed` is the one used, drawn by the kernel if the agent named none.
+
+    `raw_usage` is an upstream's own `usage`, JSON as it came: it may say more than `usage` does.
+    """
 
     message: Message
     finish_reason: FinishReason
@@ -130,3 +133,4 @@ class Generation(Struct, frozen=True, omit_defaults=True):
     seed: int | None = None
     logprobs: list[TokenLogprob] | None = None
     fingerprint: str | None = None
+    raw_usage: str | None = None

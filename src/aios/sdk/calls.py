@@ -51,9 +51,6 @@ class AsyncCalls(ABC):
         presence_penalty: float | None = None,
         frequency_penalty: float | None = None,
         logit_bias: dict[str, float] | None = None,
-        beam_width: int | None = None,
-        length_penalty: float | None = None,
-        cache_salt: str | None = None,
         extra: dict[str, Any] | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
@@ -61,8 +58,6 @@ class AsyncCalls(ABC):
         """Ask a model for the next message.
 
         `extra` holds parameters that the kernel does not know; remote cores get them as they came.
-        `beam_width` above 1 looks for the likeliest answer: a line's worth is its log probability divided by its length
-        to the power of `length_penalty`. Requests with another `cache_salt` share nothing of their prompts' KV.
         """
         sent: dict[str, Any] = {
             "messages": messages,
@@ -83,9 +78,6 @@ class AsyncCalls(ABC):
             "presence_penalty": presence_penalty,
             "frequency_penalty": frequency_penalty,
             "logit_bias": logit_bias,
-            "beam_width": beam_width,
-            "length_penalty": length_penalty,
-            "cache_salt": cache_salt,
             "extra": extra,
         }
         return await self._call(Generation, "llm_generate", sent, idempotency_key, timeout)
@@ -111,9 +103,6 @@ class AsyncCalls(ABC):
         presence_penalty: float | None = None,
         frequency_penalty: float | None = None,
         logit_bias: dict[str, float] | None = None,
-        beam_width: int | None = None,
-        length_penalty: float | None = None,
-        cache_salt: str | None = None,
         extra: dict[str, Any] | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
@@ -121,8 +110,6 @@ class AsyncCalls(ABC):
         """Ask a model for the next message, piece by piece as it comes.
 
         `extra` holds parameters that the kernel does not know; remote cores get them as they came.
-        `beam_width` above 1 looks for the likeliest answer: a line's worth is its log probability divided by its length
-        to the power of `length_penalty`. Requests with another `cache_salt` share nothing of their prompts' KV.
         """
         sent: dict[str, Any] = {
             "messages": messages,
@@ -143,9 +130,6 @@ class AsyncCalls(ABC):
             "presence_penalty": presence_penalty,
             "frequency_penalty": frequency_penalty,
             "logit_bias": logit_bias,
-            "beam_width": beam_width,
-            "length_penalty": length_penalty,
-            "cache_salt": cache_salt,
             "extra": extra,
         }
         return self._stream(Generation, "llm_generate", sent, idempotency_key, timeout)
@@ -411,9 +395,6 @@ class Calls(ABC):
         presence_penalty: float | None = None,
         frequency_penalty: float | None = None,
         logit_bias: dict[str, float] | None = None,
-        beam_width: int | None = None,
-        length_penalty: float | None = None,
-        cache_salt: str | None = None,
         extra: dict[str, Any] | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
@@ -421,8 +402,6 @@ class Calls(ABC):
         """Ask a model for the next message.
 
         `extra` holds parameters that the kernel does not know; remote cores get them as they came.
-        `beam_width` above 1 looks for the likeliest answer: a line's worth is its log probability divided by its length
-        to the power of `length_penalty`. Requests with another `cache_salt` share nothing of their prompts' KV.
         """
         sent: dict[str, Any] = {
             "messages": messages,
@@ -443,9 +422,6 @@ class Calls(ABC):
             "presence_penalty": presence_penalty,
             "frequency_penalty": frequency_penalty,
             "logit_bias": logit_bias,
-            "beam_width": beam_width,
-            "length_penalty": length_penalty,
-            "cache_salt": cache_salt,
             "extra": extra,
         }
         return self._call(Generation, "llm_generate", sent, idempotency_key, timeout)
@@ -471,9 +447,6 @@ class Calls(ABC):
         presence_penalty: float | None = None,
         frequency_penalty: float | None = None,
         logit_bias: dict[str, float] | None = None,
-        beam_width: int | None = None,
-        length_penalty: float | None = None,
-        cache_salt: str | None = None,
         extra: dict[str, Any] | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
@@ -481,8 +454,6 @@ class Calls(ABC):
         """Ask a model for the next message, piece by piece as it comes.
 
         `extra` holds parameters that the kernel does not know; remote cores get them as they came.
-        `beam_width` above 1 looks for the likeliest answer: a line's worth is its log probability divided by its length
-        to the power of `length_penalty`. Requests with another `cache_salt` share nothing of their prompts' KV.
         """
         sent: dict[str, Any] = {
             "messages": messages,
@@ -503,9 +474,6 @@ class Calls(ABC):
             "presence_penalty": presence_penalty,
             "frequency_penalty": frequency_penalty,
             "logit_bias": logit_bias,
-            "beam_width": beam_width,
-            "length_penalty": length_penalty,
-            "cache_salt": cache_salt,
             "extra": extra,
         }
         return self._stream(Generation, "llm_generate", sent, idempotency_key, timeout)

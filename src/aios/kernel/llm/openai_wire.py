@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from aios.abi.errors import AiosError, BadRequest, ContextLengthExceeded, TimedOut, TooLarge, UpstreamFault
 from aios.abi.messages import (
@@ -46,6 +46,10 @@ class _PromptDetails(Struct):
     cached_tokens: int | None = None
 
 
+_NO_USAGE = Raw(b"null")
+"""What `usage` is when there is none: this very object."""
+
+
 class _Usage(Struct):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -55,6 +59,9 @@ class _Usage(Struct):
         details = self.prompt_tokens_details
         cached = (details.cached_tokens if details is not None else None) or 0
         return Usage.of(self.prompt_tokens or 0, self.completion_tokens or 0, cached)
+
+
+_usage = msgspec.json.Decoder(_Usage).decode
 
 
 class _Function(Struct):
@@ -89,7 +96,7 @@ class _Choice(Struct):
 
 class _Body(Struct):
     choices: list[_Choice] | None = None
-    usage: _Usage | None = None
+    usage: Raw = _NO_USAGE
     model: str | None = None
     system_fingerprint: str | None = None
     error: Any = None
@@ -103,6 +110,11 @@ _DONE = b"data: [DONE]\n\n"
 def _read(core: str, data: bytes) -> _Body:
     try:
         body = _decode(data)
+        if body.usage is not _NO_USAGE:
+            if bytes(body.usage) == b"null":
+                body.usage = _NO_USAGE
+            else:
+                _usage(body.usage)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise _garbage(core, "is not a chat completion") from None
     if body.error is not None:
@@ -129,6 +141,8 @@ class Answer:
         self.logprobs: list[TokenLogprob] = []
         self.finish: str | None = None
         self.usage: Usage | None = None
+        self.raw_usage = ""
+        """It as the server wrote it: JSON."""
         self.model: str | None = None
         self.fingerprint: str | None = None
         self.num_tokens = 0
@@ -158,8 +172,8 @@ class Answer:
         """What stands beside the pieces."""
         self.model = body.model or self.model
         self.fingerprint = body.system_fingerprint or self.fingerprint
-        if body.usage is not None:
-            self.usage = body.usage.told()
+        if body.usage is not _NO_USAGE:
+            self.usage, self.raw_usage = _usage(body.usage).told(), bytes(body.usage).decode()
 
     def tool_calls(self) -> list[ToolCall] | None:
         return [
@@ -189,6 +203,7 @@ class Answer:
             seed,
             self.logprobs or None,
             self.fingerprint,
+            self.raw_usage or None,
         )
 
     def as_chunk(self) -> Chunk:
@@ -284,7 +299,7 @@ class Events:
         if data == _DONE:
             return False
         body = _read(self._core, data[6:])
-        if not body.choices or body.usage is not None:
+        if not body.choices or body.usage is not _NO_USAGE:
             return False
         choice = body.choices[0]
         delta = choice.delta
@@ -307,7 +322,7 @@ class Events:
             self.is_done = True
             return
         body = _read(self._core, payload)
-        if body.usage is not None or self.answer.model is None:
+        if body.usage is not _NO_USAGE or self.answer.model is None:
             self.answer.note(body)
         if not body.choices:
             self._take_usage(event, body)
@@ -340,7 +355,7 @@ class Events:
 
     def _take_usage(self, event: bytes, body: _Body) -> None:
         """The last event: the usage and no choice."""
-        if body.usage is None:
+        if body.usage is _NO_USAGE:
             return
         self._release()
         self._emit(Chunk(usage=self.answer.usage, raw=event + b"\n\n"))
@@ -365,9 +380,9 @@ class Events:
             return
         held, self._held = self._held, None
         if self.answer.usage is not None:
-            fields = msgspec.json.decode(held[6:], type=dict[str, msgspec.Raw])
+            fields = msgspec.json.decode(held[6:], type=dict[str, Raw])
             if fields.get("usage", b"null") == b"null":
-                fields["usage"] = msgspec.Raw(msgspec.json.encode(self.answer.usage))
+                fields["usage"] = Raw(self.answer.raw_usage.encode())
                 held = _PLAIN + msgspec.json.encode(fields)
         self._raw.append(held)
         text, deltas, tokens = "".join(self._text), self._deltas or None, self._tokens
