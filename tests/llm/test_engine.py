@@ -6,6 +6,7 @@ import random
 from dataclasses import replace
 
 import pytest
+import tiny_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_model import TOKENIZER, engine
@@ -113,6 +114,17 @@ def test_interrupted_sequences_in_any_company_say_what_they_say_alone(shared: En
     assert interleaved(shared, wanted, rng, slots) == expected
     assert shared.is_idle
     assert shared.pool.statistics()["reserved_bytes"] == shared.pool.statistics()["held_bytes"] == 0
+
+
+@pytest.mark.parametrize("family", [name for name in tiny_model.FAMILIES if name != "llama"])
+def test_each_architecture_says_the_same_interrupted_and_in_company(family: str) -> None:
+    own = engine(prefix_bytes=1 << 20, **tiny_model.FAMILIES[family])
+    for seed in (1, 2):
+        rng = random.Random(seed)
+        wanted = specs(rng, 8)
+        expected = {str(index): alone(own, spec) for index, spec in enumerate(wanted)}
+        assert interleaved(own, wanted, rng, slots=4 * seed) == expected
+    assert own.pool.statistics()["reserved_bytes"] == 0
 
 
 def test_without_constant_rows_company_changes_the_numbers() -> None:

@@ -26,9 +26,9 @@ from ..syscall import Suspended
 from .base import NotBegun, Request
 from .local.answer import Teller
 from .local.chat import ChatTemplate
-from .local.decoder import load
 from .local.engine import Engine
 from .local.grammar import GrammarError, Vocabulary
+from .local.load import load
 from .local.request import Translator
 from .local.sequence import Sequence, Spec
 from .local.shelf import Shelf

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 F32 = NDArray[np.float32]
 
 MAX_ROWS = 32
+LANES = 16
+"""Tiles of so many columns, or a multiple, fill whole vectors."""
 CANDIDATE_ROWS = (2, 4, 6, 8, 12, 16, 20, 24, 28, 32)
 _SMALL_PRODUCT = 1_000_000  # rows x depth x columns up to which OpenBLAS uses its kernels without packing
 
@@ -38,9 +40,9 @@ def tiled(weight: F32) -> F32:
 
 
 def _tile_columns(depth: int, columns: int) -> int:
-    limit = max(16, _SMALL_PRODUCT // (MAX_ROWS * depth))
-    fitting = [n for n in range(1, columns + 1) if columns % n == 0 and n <= limit]
-    whole_lanes = [n for n in fitting if n % 16 == 0]
+    limit = max(LANES, _SMALL_PRODUCT // (MAX_ROWS * depth))
+    fitting = [n for n in range(1, min(columns, limit) + 1) if columns % n == 0]
+    whole_lanes = [n for n in fitting if n % LANES == 0]
     return max(whole_lanes or fitting)
 
 

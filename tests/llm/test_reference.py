@@ -1,0 +1,78 @@
+"""The decoder against `transformers`, on random small models of each architecture. Needs torch; skipped without."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_model
+from safetensors.numpy import save_file
+
+from aios.kernel.llm.local.kv import KVPool
+from aios.kernel.llm.local.load import load
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+LENGTH = 150
+"""Tokens of the prompt: more than two chunks, and more than the windows of those that have one."""
+
+
+@pytest.fixture(scope="module", params=tiny_model.FAMILIES)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written(tmp_path_factory.mktemp("model"), request.param)
+
+
+def written(folder: Path, name: str) -> Path:
+    sizes = tiny_model.config(**tiny_model.FAMILIES[name])
+    kind = getattr(transformers, sizes["architectures"][0])
+    (folder / "config.json").write_text(json.dumps(sizes | {"model_type": kind.config_class.model_type}))
+    tensors = {key: value.astype(np.float32) for key, value in tiny_model.weights(sizes).items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reference(folder: Path) -> Iterator[Any]:
+    torch.set_num_threads(1)
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager", local_files_only=True
+    )
+    yield model.eval()
+
+
+def prompt() -> list[int]:
+    return np.random.default_rng(5).integers(0, tiny_model.TOKENIZER.vocab_size, LENGTH).tolist()
+
+
+def test_logits_differ_by_at_most_one_in_ten_thousand(folder: Path, reference: Any) -> None:
+    tokens = prompt()
+    with torch.no_grad():
+        expected = reference(torch.tensor([tokens])).logits[0].numpy()
+    decoder = load(folder)
+    kv = KVPool(decoder.shape.kv, 1 << 28).open(LENGTH)
+    worst, at, read = 0.0, 0, tokens[: LENGTH - 60]
+    while at < len(read):
+        at = decoder.prefill(kv, read, at)
+        worst = max(worst, np.abs(decoder.last_logits() - expected[at - 1]).max())
+    for position in range(at, LENGTH):
+        logits = decoder.decode([tokens[position]], [kv], [position])[0]
+        worst = max(worst, np.abs(logits - expected[position]).max())
+    assert worst < 1e-4
+
+
+def test_two_hundred_greedy_tokens_are_the_same(folder: Path, reference: Any) -> None:
+    tokens = prompt()
+    with torch.no_grad():
+        given = torch.tensor([tokens])
+        made = reference.generate(given, attention_mask=torch.ones_like(given), max_new_tokens=200, do_sample=False)
+    engine = tiny_model.Engine(load(folder), tiny_model.without_specials(), kv_bytes=1 << 28)
+    sequence = engine.new("s", tiny_model.Spec(tuple(tokens), 200))
+    engine.add(sequence)
+    while sequence.finish is None:
+        engine.step()
+    assert sequence.output == made[0, LENGTH:].tolist()
