@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +36,12 @@ def written(folder: Path, name: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def reference(folder: Path) -> Iterator[Any]:
+def reference(folder: Path) -> Any:
     torch.set_num_threads(1)
     model = transformers.AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager", local_files_only=True
     )
-    yield model.eval()
+    return model.eval()
 
 
 def prompt() -> list[int]:

@@ -198,9 +198,8 @@ class _Fields:
 def _family(config: Mapping[str, Any]) -> Family:
     names = config.get("architectures")
     if not isinstance(names, list) or len(names) != 1 or not isinstance(names[0], str):
-        raise ModelError(
-            f"config.json: architectures is {names!r:.80}, and must name one, such as {next(iter(FAMILIES))}"
-        )
+        known = ", ".join(FAMILIES)
+        raise ModelError(f"config.json: architectures is {names!r:.80}, and must name one; there are {known}")
     if (family := FAMILIES.get(names[0])) is None:
         hint = nearest(names[0][:80], FAMILIES) or f"; there are {', '.join(FAMILIES)}"
         raise ModelError(f"config.json: architecture {names[0]!r:.80} is not supported{hint}")
@@ -222,9 +221,8 @@ def _rope(take: _Fields, context: int) -> Rope:
     said = {name: value for name, value in said.items() if value is not None}
     for name in said if kind != "default" else ():
         if name not in ROPE_KINDS[kind]:
-            raise ModelError(
-                f"config.json: {key} of type {kind} takes no {name!r:.40}{nearest(name, ROPE_KINDS[kind])}"
-            )
+            hint = nearest(str(name)[:40], ROPE_KINDS[kind])
+            raise ModelError(f"config.json: {key} of type {kind} takes no {name!r:.40}{hint}")
     if kind == "default":
         return Rope(theta)
     own = _Fields(said, f"config.json, {key}")
