@@ -12,6 +12,10 @@ def make_core(section: CoreSection) -> Core:
         from .nano import NanoCore
 
         return NanoCore(section.name, slots=section.slots, kv_bytes=section.kv_bytes, prefix_bytes=section.prefix_bytes)
+    if section.kind == "local":
+        from .folder import FolderCore
+
+        return FolderCore(section)
     from .openai import OpenAICore
 
     return OpenAICore(section)

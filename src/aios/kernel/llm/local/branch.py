@@ -30,6 +30,8 @@ class Spec:
     call: str | None = None
     may_call: bool = False
     must_call: bool = False
+    is_parallel: bool = True
+    """More than one call may be made, by a model that does so."""
     sampling: Sampling = field(default_factory=Sampling)
     beam_width: int = 1
     length_penalty: float = 1.0
@@ -65,13 +67,15 @@ class Branch:
         self.output: list[int] = []
         self.kv: KV | None = None
         self.guide = Guide(
-            grammars, answer=spec.answer, call=spec.call, may_call=spec.may_call, must_call=spec.must_call
-        )
-        self.text = TextStream(spec.stops)
+            grammars, answer=spec.answer, call=spec.call, may_call=spec.may_call, must_call=spec.must_call,
+            is_parallel=spec.is_parallel,
+        )  # fmt: skip
+        dialect = grammars.vocabulary.dialect
+        self.text = TextStream(spec.stops, dialect.opening if dialect is not None and self.guide.watches else "")
         self.fresh: list[str] = []
         """Text that became certain and that nobody took."""
         self.call_bytes = b""
-        """What followed the call token."""
+        """What followed the opening of a call."""
         self.logprobs: list[Logprob] = []
         """Of the text's tokens, when asked for."""
         self.score = 0.0
@@ -111,31 +115,41 @@ class Branch:
 
     def note(self, sampler: Sampler, logits: F32, token: int) -> None:
         """Write down what the model gave `token`, if that is asked for."""
-        if self._spec.sampling.logprobs is None or token == self._vocabulary.end or self._is_call(token):
+        if self._spec.sampling.logprobs is None or token in self._vocabulary.ends or self.guide.is_call(token):
             return
         self.logprobs.append(sampler.logprob(logits, token))
 
     def accept(self, token: int) -> None:
         """`token` is the next one."""
-        vocabulary, spec = self._vocabulary, self._spec
+        vocabulary, guide = self._vocabulary, self.guide
         self.output.append(token)
-        is_text = not self._is_call(token)
-        self.guide.accept(token)
-        if token == vocabulary.end or self.guide.is_complete:
-            self.finish = "tool_calls" if self.guide.in_call else "stop"
-        if token == vocabulary.end:
+        was_in_call = guide.in_call
+        guide.accept(token)
+        is_end = token in vocabulary.ends
+        if is_end or guide.is_complete:
+            self.finish = "tool_calls" if guide.in_call else "stop"
+        if is_end:
             pass
-        elif is_text:
-            may_stop = len(self.output) >= spec.min_tokens
-            self.fresh.append(self.text.feed(vocabulary.tokens[token], may_stop=may_stop))
-            if self.text.is_stopped:
-                self.finish = "stop"
-        elif token != vocabulary.call:
+        elif not guide.in_call:
+            self._say(token)
+        elif was_in_call or token != vocabulary.call:
             self.call_bytes += vocabulary.tokens[token]
-        if self.finish is None and len(self.output) >= spec.max_tokens:
+        if self.finish is None and len(self.output) >= self._spec.max_tokens:
             self.finish = "length"
         if self.finish is not None:
             self.fresh.append(self.text.finish())
 
-    def _is_call(self, token: int) -> bool:
-        return self.guide.in_call or token == self._vocabulary.call
+    def _say(self, token: int) -> None:
+        vocabulary = self._vocabulary
+        data = vocabulary.tokens[token]
+        if vocabulary.drops_first_space and len(self.output) == 1:
+            data = data.removeprefix(b" ")
+        self.fresh.append(self.text.feed(data, may_stop=len(self.output) >= self._spec.min_tokens))
+        if self.text.is_opened:
+            self.guide.open(self.text.rest)
+            self.call_bytes += self.text.rest
+            self.text.is_opened = False
+            if self.finish is not None:  # the grammar was at its end with this token
+                self.finish = "tool_calls"
+        elif self.text.is_stopped:
+            self.finish = "stop"

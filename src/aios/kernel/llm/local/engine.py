@@ -62,6 +62,11 @@ class Engine:
             raise ValueError(f"{spec.longest} tokens do not fit a window of {self.context}")
         return self.admit(Sequence(id, spec, self.grammars))
 
+    def is_ready(self, spec: Spec) -> bool:
+        """Whether making its sequence takes no time worth a thread: no schema is to be compiled."""
+        grammars, must = self.grammars, spec.must_call
+        return grammars.are_ready(spec.answer, spec.call, is_forced=must, is_parallel=spec.is_parallel)
+
     def admit(self, sequence: Sequence) -> Sequence:
         """Give a sequence that has not begun its memory. MemoryError if there is no room."""
         sequence.open(self.pool)
