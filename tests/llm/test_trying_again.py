@@ -43,10 +43,10 @@ def ask(model: str | None = None) -> LLMGenerate:
 
 
 async def settle(until: Callable[[], bool]) -> None:
-    for _ in range(1000):
+    for _ in range(30_000):
         if until():
             return
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.001)  # the journal has a thread of its own, which needs the processor too
     raise AssertionError("it never came to that")
 
 

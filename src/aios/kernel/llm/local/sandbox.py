@@ -158,8 +158,8 @@ class _Environment(ImmutableSandboxedEnvironment):
             counted: Any = body  # all three have a body
             counted.body.insert(0, nodes.ExprStmt(step).set_lineno(body.lineno).set_environment(self))
         for text in tree.find_all(nodes.Concat):
-            parts = nodes.List(text.nodes[:])
-            text.nodes = [nodes.Filter(parts, "joined", [], [], None, None).set_environment(self)]
+            joined: Any = nodes.Filter(nodes.List(text.nodes[:]), "joined", [], [], None, None)
+            text.nodes = [joined.set_environment(self)]
         return tree
 
     @pass_context  # or else it would be worked out beforehand, once
