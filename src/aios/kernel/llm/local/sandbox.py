@@ -171,6 +171,9 @@ class _Environment(ImmutableSandboxedEnvironment):
             return False
         return super().is_safe_attribute(obj, attr, value)
 
+    def unsafe_undefined(self, obj: Any, attribute: str) -> NoReturn:
+        raise SecurityError(f"the attribute {attribute!r:.60} of {type(obj).__name__!r} is unsafe")
+
     def wrap_str_format(self, value: Any) -> Any:
         if super().wrap_str_format(value) is not None:
             raise SecurityError("texts may not be formatted")
