@@ -57,7 +57,8 @@ def write(folder: Path, family: str, *, kind: str = "F32", shards: int = 1, **ch
     tokenizer.save(str(folder / "tokenizer.json"))
     size = tokenizer.get_vocab_size() + 7  # as published ones do: more rows than tokens
     ends = [tokenizer.token_to_id(each) for each in ENDS[family]]
-    sizes = tiny_model.config(**tiny_model.FAMILIES[family]) | {"vocab_size": size, "eos_token_id": ends} | changes
+    sizes = tiny_model.config(**tiny_model.FAMILIES[family]) | {"vocab_size": size, "eos_token_id": ends}
+    sizes |= {"max_position_embeddings": 1024} | changes
     (folder / "config.json").write_text(json.dumps(sizes))
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
     bos = "<|begin_of_text|>" if family == "llama 3" else "<s>"
