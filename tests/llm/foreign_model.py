@@ -62,7 +62,11 @@ def write(folder: Path, family: str, *, kind: str = "F32", shards: int = 1, **ch
     (folder / "config.json").write_text(json.dumps(sizes))
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
     bos = "<|begin_of_text|>" if family == "llama 3" else "<s>"
-    names = {"bos_token": {"content": bos}, "eos_token": ENDS[family][0], "chat_template": TEMPLATES[family]}
+    names = {
+        "bos_token": {"__type": "AddedToken", "content": bos},
+        "eos_token": ENDS[family][0],
+        "chat_template": TEMPLATES[family],
+    }
     (folder / "tokenizer_config.json").write_text(json.dumps(names))
     _save(folder, dict(tiny_model.weights(sizes)), kind, shards)
     return folder

@@ -6,16 +6,24 @@ import json
 from pathlib import Path
 from typing import Any
 
+import foreign_model
 import numpy as np
 import pytest
 import tiny_model
 from safetensors.numpy import save_file
 
+from aios.kernel.llm.local.engine import Engine
+from aios.kernel.llm.local.foreign_chat import ForeignTemplate
+from aios.kernel.llm.local.foreign_tokenizer import ForeignTokenizer
 from aios.kernel.llm.local.kv import KVPool
 from aios.kernel.llm.local.load import load
+from aios.kernel.llm.local.sequence import Spec
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
+
+pytest.importorskip("tokenizers")
+pytest.importorskip("jinja2")
 
 LENGTH = 150
 """Tokens of the prompt: more than two chunks, and more than the windows of those that have one."""
@@ -69,9 +77,29 @@ def test_two_hundred_greedy_tokens_are_the_same(folder: Path, reference: Any) ->
     with torch.no_grad():
         given = torch.tensor([tokens])
         made = reference.generate(given, attention_mask=torch.ones_like(given), max_new_tokens=200, do_sample=False)
-    engine = tiny_model.Engine(load(folder), tiny_model.without_specials(), kv_bytes=1 << 28)
-    sequence = engine.new("s", tiny_model.Spec(tuple(tokens), 200))
+    engine = Engine(load(folder), tiny_model.without_specials(), kv_bytes=1 << 28)
+    sequence = engine.new("s", Spec(tuple(tokens), 200))
     engine.add(sequence)
     while sequence.finish is None:
         engine.step()
     assert sequence.output == made[0, LENGTH:].tolist()
+
+
+@pytest.mark.parametrize("family", foreign_model.TEMPLATES)
+def test_a_conversation_has_the_tokens_that_the_library_makes_of_it(family: str, tmp_path: Path) -> None:
+    folder = foreign_model.write(tmp_path, family)
+    theirs = transformers.PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    config = json.loads((folder / "config.json").read_text())
+    ours = ForeignTemplate(folder, ForeignTokenizer(folder, config["vocab_size"]))
+    call = {"id": "abc123def", "type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
+    messages: list[dict[str, Any]] = [
+        {"role": "user", "content": "Hello there, 12 + 3 — déjà vu"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "user", "content": "  so? "},
+    ]
+    parameters = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    tool = {"type": "function", "function": {"name": "add", "description": "Adds é", "parameters": parameters}}
+    for tools in ([], [tool]):
+        expected = theirs.apply_chat_template(messages, tools=tools or None, add_generation_prompt=True, tokenize=False)
+        ids = theirs.encode(expected, add_special_tokens=False)
+        assert ours.render(messages, tools) == ids
