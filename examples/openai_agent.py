@@ -54,8 +54,8 @@ def main() -> int:
     for _ in range(8):
         answer = client.chat.completions.create(
             model=os.environ.get("OPENAI_MODEL", "nano"),
-            messages=messages,  # type: ignore[arg-type]
-            tools=[TOOL],  # type: ignore[list-item]
+            messages=messages,
+            tools=[TOOL],
             temperature=0,
             max_tokens=160,
         )

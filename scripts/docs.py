@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import importlib
 import inspect
 import io
 import os
@@ -43,22 +44,24 @@ def diagram(first: str, table: Any) -> str:
 
 
 def cli() -> str:
-    """docs/cli.md: the help of every verb, as it is printed 100 columns wide."""
+    """docs/cli.md: the help of every verb and of its commands, as a terminal shows it."""
     parts = [
         "# The `aios` command\n",
         "Made by `scripts/generate` from the command's own help.\n",
         f"```\n{usage()}\n```\n",
     ]
-    for name in VERBS:
+    for name, verb in VERBS.items():
         parts.append(f"## aios {name}\n\n```\n{help_of(name)}\n```\n")
+        for command in getattr(importlib.import_module(f"aios.cli.{verb.module}"), "commands", ()):
+            parts.append(f"### aios {name} {command}\n\n```\n{help_of(name, command)}\n```\n")
     return "\n".join(parts)
 
 
-def help_of(verb: str) -> str:
+def help_of(*words: str) -> str:
     printed = io.StringIO()
     os.environ.update(COLUMNS="100", TERMINAL_WIDTH="100", TERM="dumb", NO_COLOR="1")
     with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
-        main([verb, "--help"])
+        main([*words, "--help"])
     return "\n".join(line.rstrip() for line in printed.getvalue().strip("\n").splitlines())
 
 

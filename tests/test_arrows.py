@@ -63,7 +63,7 @@ def imports_of(path: Path) -> list[tuple[str, ...]]:
                 base = package[: len(package) - node.level + 1]
                 target = base + tuple((node.module or "").split(".") if node.module else ())
             elif (node.module or "").split(".")[0] == "aios":
-                target = tuple(node.module.split(".")[1:])  # type: ignore[union-attr]
+                target = tuple(node.module.split(".")[1:])
             else:
                 continue
             found += [target] if node.module and target else [(*target, a.name) for a in node.names]

@@ -23,6 +23,24 @@ from aios.testing import ScriptedCore, booted
 
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("AIOS_", "OPENAI_", "ANTHROPIC_"))}
 
+FAR = """
+[router]
+default = "far"
+
+[[core]]
+name = "far"
+kind = "openai"
+base_url = "http://127.0.0.1:9/v1"
+"""
+"""A configuration whose only core costs nothing to load: its server is asked when a call is there."""
+
+
+def home_env(home: Path, config: str = FAR) -> dict[str, str]:
+    """The environment of a home that has `config`."""
+    home.mkdir(exist_ok=True)
+    (home / "aios.toml").write_text(config)
+    return {**CLEAN, "AIOS_HOME": str(home)}
+
 
 @dataclass
 class Served:

@@ -50,7 +50,7 @@ def spawn(served: Served, agent: str) -> dict[str, Any]:
 
 
 def admins(served: Served) -> dict[str, Any]:
-    return next(p for p in listed(served, "--all") if p["agent"] == "admin" and p["state"] == "running")
+    return next(p for p in listed(served, "--all") if p["agent"] == "admin" and p["state"] != "ended")
 
 
 def test_a_program_runs_as_an_agent_process_with_its_own_key(served: Served) -> None:
@@ -178,7 +178,7 @@ def test_what_is_no_pid_is_said_without_a_block_of_usage(served: Served) -> None
             f"aios {verb}: 'abc' is no process id: that is a whole number such as 12, and 'aios ps' lists them\n"
         )
     assert "'0' is no process id" in aios("nice", "0", "5", env=served.env()).stderr
-    assert "it must be a whole number" in aios("nice", "1", "x", env=served.env()).stderr
+    assert "NICE must be a whole number" in aios("nice", "1", "x", env=served.env()).stderr
 
 
 def test_help_names_types_in_words(served: Served) -> None:
@@ -287,7 +287,7 @@ def test_logs_show_what_happened_and_no_contents(served: Served) -> None:
         (["run", "--json", "--", "true"], 2, "--json is for built-in agents"),
         (["run", "--unconfined", "react", "task"], 2, "--unconfined is for programs"),
         (["run", "--strategy", "both", "react", "task"], 2, "--strategy is for reflexion"),
-        (["run", "--strategy", "bogus", "reflexion", "task"], 2, "choose none, last_attempt, reflexion, both"),
+        (["run", "--strategy", "bogus", "reflexion", "task"], 2, "there are none, last_attempt, reflexion and both"),
         (["nope"], 2, "there is no command 'nope'"),
         (["ps", "--wrong"], 2, "--wrong"),
     ],

@@ -12,7 +12,18 @@ import pytest
 from rich.console import Console
 
 from aios.abi.calls import OpenCall, ProcessInfo, ToolInfo
-from aios.abi.errors import AiosError, Conflict, Denied, Full, KernelFault, NotFound, TimedOut, Unauthorized
+from aios.abi.errors import (
+    AiosError,
+    Conflict,
+    CutShort,
+    Denied,
+    Full,
+    KernelFault,
+    NotFound,
+    Stopping,
+    TimedOut,
+    Unauthorized,
+)
 from aios.cli import console, logs, tools, top, view
 from aios.cli.config import to_toml
 from aios.cli.exits import code_of
@@ -29,7 +40,7 @@ def process(*calls: OpenCall, state: str = "running") -> ProcessInfo:
 
 
 def call(state: str, **more: object) -> OpenCall:
-    return OpenCall(id="c", name="llm_generate", state=state, since=1.25, **more)  # type: ignore[arg-type]
+    return OpenCall(id="c", name="llm_generate", state=state, since=1.25, **more)
 
 
 def test_help_names_every_verb_and_loads_none() -> None:
@@ -152,6 +163,8 @@ def test_a_process_says_what_it_does_and_what_it_waits_for(shown: ProcessInfo, s
         (Denied(""), 4),
         (NotFound(""), 5),
         (Full(""), 6),
+        (Stopping(""), 6),
+        (CutShort(""), 6),
         (Conflict(""), 6),
         (TimedOut(""), 7),
         (KernelFault(""), 1),

@@ -80,5 +80,5 @@ def test_the_evaluation_reports_every_setting_by_family() -> None:
 
 def test_wrong_options_are_refused() -> None:
     assert aios("demo", "--policy", "lottery", env=CLEAN).returncode == 2
-    assert "one of seen, unseen, both" in aios("eval", "nano", "--phrasing", "odd", env=CLEAN).stderr
+    assert "there are seen, unseen and both" in aios("eval", "nano", "--phrasing", "odd", env=CLEAN).stderr
     assert "did you mean 'nano'?" in aios("bench", "nan", env=CLEAN).stderr

@@ -12,9 +12,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import CLEAN, Served, aios
+from conftest import CLEAN, FAR, Served, aios, home_env
 
-from aios.cli import doctor
+from aios.cli import doctor, state
+from aios.kernel import load
 from aios.kernel.config import ToolSection
 from aios.kernel.tool.module import Module
 
@@ -44,6 +45,31 @@ def test_a_home_that_is_a_file_or_below_one_fails_the_check(tmp_path: Path) -> N
         assert (done.returncode, level) == (1, "bad")
         assert detail.startswith(f"{place} cannot be the home: ")
         assert "is a file, not a folder; move that away" in detail
+
+
+def test_a_file_that_is_named_is_examined_instead_of_the_homes(tmp_path: Path) -> None:
+    other = tmp_path / "other.toml"
+    other.write_text(FAR)
+    env = home_env(tmp_path, "[scheduler]\nquantums = 3\n")
+    own, named = (aios("doctor", "--json", *words, env=env).stdout for words in ((), ("--config", str(other))))
+    ((level, detail),) = findings("configuration", own)
+    assert (level, "did you mean 'quantum'?" in detail, findings("core far", own)) == ("bad", True, [])
+    assert findings("configuration", named) == [("ok", str(other))]
+    assert [level for level, _ in findings("core far", named)] == ["bad"]  # nobody listens there
+    assert (
+        json.loads(aios("config", "show", "--json", "--config", str(other), env=env).stdout)["core"][0]["name"] == "far"
+    )
+
+
+def test_what_a_running_kernel_was_started_with_is_the_configuration_in_use(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = home / "other.toml"
+    state.write_state(home, "http://127.0.0.1:9", config=other)
+    assert state.config_in_use(None) is None  # it has ended
+    monkeypatch.setattr(state, "is_running", lambda home: True)
+    assert state.config_in_use(None) == other
+    assert state.config_in_use(home / "given.toml") == home / "given.toml"
 
 
 @pytest.mark.parametrize("is_made", [True, False])
@@ -76,16 +102,16 @@ def test_files_of_tools_are_loaded_to_find_out_while_no_kernel_runs(
     (home / "broken.py").write_text(BROKEN)
     (home / "good.py").write_text(GOOD)
     (home / "aios.toml").write_text('[[tool]]\nmodule = "good.py"\n[[tool]]\nmodule = "broken.py"\n')
-    (bad, workers) = doctor.check_tools()
+    (bad, workers) = doctor.check_tools(load())
     assert bad.level == "bad"
     assert bad.detail == f"no tools from {home / 'broken.py'}: broken.py {WHY}; mend that before 'aios up'"
     assert workers.what == "tool workers"
     assert sorted(os.listdir(home)) == ["aios.toml", "broken.py", "good.py"]
     assert capfd.readouterr() == ("", "")
     (home / "broken.py").write_text(GOOD.replace("hello", "bye"))
-    assert doctor.check_tools()[0] == ("tools", "ok", "2 files configured, and all load")
+    assert doctor.check_tools(load())[0] == ("tools", "ok", "2 files configured, and all load")
     (home / "broken.py").unlink()
-    missing = doctor.check_tools()[0]
+    missing = doctor.check_tools(load())[0]
     assert missing.level == "bad"
     assert "broken.py; put it into the home, or name it with its whole path" in missing.detail
 
@@ -136,7 +162,7 @@ def test_the_port_is_tried_on_the_address_that_a_kernel_would_take(home: Path, h
     port = taken.getsockname()[1]
     (home / "aios.toml").write_text(f'[server]\nhost = "{host}"\nport = {port}\n')
     with taken:
-        ((_, level, detail),) = doctor._port()
+        ((_, level, detail),) = doctor._port(load())
         assert level == "bad"
         assert detail.startswith(f"port {port} on {host} is taken; stop what uses it, or choose another")
-    assert doctor._port() == [("port", "ok", f"{host}:{port} is free")]
+    assert doctor._port(load()) == [("port", "ok", f"{host}:{port} is free")]

@@ -11,28 +11,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from conftest import CLEAN, OnTerminal, aios, apart, started
+from conftest import CLEAN, FAR, OnTerminal, aios, apart, home_env, started
 
-from aios.cli import connect, up
-
-CONFIG = """
-[router]
-default = "far"
-
-[[core]]
-name = "far"
-kind = "openai"
-base_url = "http://127.0.0.1:9/v1"
-"""
+from aios.cli import state, up
 
 ASK = "from aios import Client; Client(retries=0).llm_generate([{'role': 'user', 'content': 'hi'}])"
 
 
 @pytest.fixture
 def env(tmp_path: Path) -> dict[str, str]:
-    """A home with a core that costs nothing to load."""
-    (tmp_path / "aios.toml").write_text(CONFIG)
-    return {**CLEAN, "AIOS_HOME": str(tmp_path)}
+    return home_env(tmp_path)
 
 
 def test_up_says_where_it_is_and_down_stops_it(env: dict[str, str], tmp_path: Path) -> None:
@@ -63,7 +51,7 @@ def test_up_warns_of_tools_that_are_missing_and_says_where_keys_of_cores_are(
 ) -> None:
     (tmp_path / "broken.py").write_text("import no_such_module_anywhere\n")
     other = tmp_path / "other.toml"
-    other.write_text(CONFIG + 'api_key_env = "FAR_KEY"\n[[tool]]\nmodule = "broken.py"\n')
+    other.write_text(FAR + 'api_key_env = "FAR_KEY"\n[[tool]]\nmodule = "broken.py"\n')
     done = apart("up", "--detach", "--port", "0", "--config", str(other), env={**env, "FAR_KEY": "sk-12345678"})
     try:
         assert done.returncode == 0, done.stderr
@@ -94,13 +82,13 @@ def test_up_names_the_policies_when_it_does_not_know_the_one_asked_for(
 ) -> None:
     refused = aios("up", *options, "--policy", "lifo", env=env)
     assert refused.returncode == 2
-    assert "'lifo' is no policy; there are rr and fifo" in refused.stderr
+    assert "there is no policy 'lifo'; did you mean 'fifo'?" in refused.stderr
 
 
 def test_ctrl_c_says_what_is_waited_for_and_a_second_one_ends_at_once(env: dict[str, str], tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(100)
-        config = CONFIG.replace("127.0.0.1:9", f"127.0.0.1:{silent.getsockname()[1]}")
+        config = FAR.replace("127.0.0.1:9", f"127.0.0.1:{silent.getsockname()[1]}")
         (tmp_path / "aios.toml").write_text(f"[server]\ndrain = 3600\n{config}")
         terminal = OnTerminal("up", "--port", "0", env=env)
         asking = None
@@ -128,17 +116,17 @@ def test_an_end_asked_for_twice_does_not_wait_for_a_module_that_hangs(
     ended: list[int] = []
     monkeypatch.setattr(up.os, "_exit", ended.append)
     monkeypatch.setattr(up, "HURRY_SECONDS", 0.0)
-    connect.write_state(tmp_path, "http://127.0.0.1:1")
+    state.write_state(tmp_path, "http://127.0.0.1:1")
     before = set(threading.enumerate())
     up.stopping(SimpleNamespace(home=tmp_path), True)
     for timer in set(threading.enumerate()) - before:
         timer.join(60)
     assert ended == [130]
-    assert connect.read_state(tmp_path) is None
+    assert state.read_state(tmp_path) is None
 
 
 def test_a_core_whose_key_is_not_set_is_warned_of(env: dict[str, str], tmp_path: Path) -> None:
-    (tmp_path / "aios.toml").write_text(CONFIG + 'api_key_env = "FAR_KEY"\n')
+    (tmp_path / "aios.toml").write_text(FAR + 'api_key_env = "FAR_KEY"\n')
     done = apart("up", "-d", "--port", "0", env=env)
     try:
         (warning,) = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]

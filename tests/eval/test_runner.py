@@ -21,7 +21,7 @@ def tasks(count: int, family: str = "lookup") -> list[Task]:
 def run_all(core: ScriptedCore, given: list[Task], **more: object) -> tuple[list[Run], set[str]]:
     async def go() -> tuple[list[Run], set[str]]:
         async with booted(cores=[core]) as kernel:
-            runs = await Runner(kernel, concurrency=2, **more).run_all(given)  # type: ignore[arg-type]
+            runs = await Runner(kernel, concurrency=2, **more).run_all(given)
             return runs, {p.state.value for p in kernel.processes.list(ended=True) if p.pid in {r.pid for r in runs}}
 
     return asyncio.run(go())

@@ -27,20 +27,20 @@ def train() -> list[Task]:
 
 
 @pytest.fixture(scope="module")
-def test_split() -> list[Task]:
+def held_out() -> list[Task]:
     return [*generate("test", "seen", seed=2, count=MANY), *generate("test", "unseen", seed=3, count=MANY)]
 
 
-def test_no_long_number_of_the_test_split_occurs_in_training(train: list[Task], test_split: list[Task]) -> None:
+def test_no_long_number_of_the_test_split_occurs_in_training(train: list[Task], held_out: list[Task]) -> None:
     trained = {number for task in train for number in long_numbers(texts(task))}
-    tested = {number for task in test_split for number in long_numbers(texts(task))}
+    tested = {number for task in held_out for number in long_numbers(texts(task))}
     assert len(tested) > 1_000
     assert not trained & tested
 
 
-def test_no_name_of_the_test_split_occurs_in_training(train: list[Task], test_split: list[Task]) -> None:
+def test_no_name_of_the_test_split_occurs_in_training(train: list[Task], held_out: list[Task]) -> None:
     trained = {name.casefold() for task in train for name in task.entities}
-    tested = {name.casefold() for task in test_split for name in task.entities}
+    tested = {name.casefold() for task in held_out for name in task.entities}
     assert len(tested) > 1_000
     assert not trained & tested
 
@@ -60,9 +60,9 @@ def test_of_five_rows_of_the_grammar_one_is_held_out_with_all_it_expands_to() ->
             assert sum(set(expand(row)) <= unseen for row in rows) == len(rows) // 5
 
 
-def test_every_family_has_dozens_of_phrasings(test_split: list[Task]) -> None:
+def test_every_family_has_dozens_of_phrasings(held_out: list[Task]) -> None:
     for family in FAMILIES:
-        used = {task.phrasing for task in test_split if task.family == family and task.is_seen_phrasing}
+        used = {task.phrasing for task in held_out if task.family == family and task.is_seen_phrasing}
         assert len(used) >= 40
 
 
@@ -78,8 +78,8 @@ def test_an_unknown_family_is_refused_by_name() -> None:
         next(generate(families=["poetry"]))
 
 
-def test_needed_tools_are_offered_and_those_of_a_missing_tool_are_not(test_split: list[Task]) -> None:
-    for task in test_split:
+def test_needed_tools_are_offered_and_those_of_a_missing_tool_are_not(held_out: list[Task]) -> None:
+    for task in held_out:
         needed = {step.tool for turn in task.turns for step in turn.steps}
         assert needed <= set(task.tools)
         assert not set(task.without) & set(task.tools)
@@ -87,8 +87,8 @@ def test_needed_tools_are_offered_and_those_of_a_missing_tool_are_not(test_split
         assert len(set(task.tools)) == len(task.tools)
 
 
-def test_memory_is_told_in_one_conversation_and_asked_in_a_later_one(test_split: list[Task]) -> None:
-    for task in test_split:
+def test_memory_is_told_in_one_conversation_and_asked_in_a_later_one(held_out: list[Task]) -> None:
+    for task in held_out:
         if task.family == "memory":
             assert [turn.steps[0].tool for turn in task.turns][-1] == "recall"
             assert all(turn.steps[0].tool == "remember" for turn in task.turns[:-1])

@@ -7,6 +7,8 @@ from served import served
 from test_wire import post, raw
 
 from aios.gateway.host import LocalNames, host_of
+from aios.kernel import Config
+from aios.kernel.config import Server
 
 pytestmark = pytest.mark.anyio
 
@@ -33,6 +35,25 @@ def test_a_kernel_that_others_reach_answers_to_every_name_but_to_no_nonsense(own
     names = LocalNames(own)
     assert all(names.allow(host) for host in LOCAL + FOREIGN)
     assert not any(names.allow(host) for host in BROKEN)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.1.1", "::1", "::ffff:127.0.0.1"])
+def test_a_host_of_any_name_that_is_bound_to_loopback_is_a_local_one(address: str) -> None:
+    names = LocalNames("my-machine", address)
+    assert all(names.allow(host) for host in [*LOCAL, "My-Machine:8420"])
+    assert not any(names.allow(host) for host in FOREIGN + BROKEN)
+
+
+def test_a_loopback_name_that_is_bound_elsewhere_is_open() -> None:
+    assert LocalNames("localhost", "192.168.1.4").allow("kernel.example")
+
+
+async def test_whether_a_kernel_is_local_is_seen_by_its_socket_and_not_by_its_configured_name() -> None:
+    async with served(config=Config(server=Server(host="my-machine"))) as at:
+        own = at.url.removeprefix("http://").encode()
+        for host, status in ((b"evil.example", 403), (b"my-machine", 404), (b"localhost", 404)):
+            answer = await raw(at, post(at, b"", "connection: close", path="/nothing").replace(own, host))
+            assert answer.startswith(b"HTTP/1.1 %d " % status)
 
 
 def test_no_host_at_all_is_good_enough_where_every_name_is() -> None:

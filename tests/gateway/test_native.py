@@ -135,17 +135,20 @@ async def test_the_tail_of_events_ends_when_not_followed() -> None:
 
 async def test_a_listener_that_left_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     async with served() as at:
-        listen, forgotten = at.kernel.trace.listen, asyncio.Event()
+        trace, forgotten = at.kernel.trace, asyncio.Event()
+        listen, before = trace.listen, trace.num_listeners
 
         def watched(listener: Any) -> Any:
             stop = listen(listener)
             return lambda: (stop(), forgotten.set())
 
-        monkeypatch.setattr(at.kernel.trace, "listen", watched)
+        monkeypatch.setattr(trace, "listen", watched)
         async with at.session.get(f"{at.url}/aios/v1/events") as response:
             await response.content.readline()
+            assert (trace.num_listeners, forgotten.is_set()) == (before + 1, False)
         async with asyncio.timeout(10):
             await forgotten.wait()
+        assert trace.num_listeners == before
 
 
 async def test_one_key_may_listen_to_a_few_streams_of_events_and_an_admin_always_may(

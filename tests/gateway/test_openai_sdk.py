@@ -55,7 +55,7 @@ async def test_the_clients_own_stream_helper_accumulates() -> None:
 async def test_tool_calls_come_whole_and_streamed() -> None:
     core = ScriptedCore(tool_call("calculator", expression="19 * 23"))
     async with served(core) as at, client(at) as sdk:
-        done = await sdk.chat.completions.create(model="scripted", messages=USER, tools=TOOLS)  # type: ignore[call-overload]
+        done = await sdk.chat.completions.create(model="scripted", messages=USER, tools=TOOLS)
         assert done.choices[0].finish_reason == "tool_calls"
         [call] = done.choices[0].message.tool_calls
         assert json.loads(call.function.arguments) == {"expression": "19 * 23"}
@@ -81,7 +81,7 @@ async def test_a_whole_tool_conversation_is_taken() -> None:
             },
             {"role": "tool", "tool_call_id": "c", "content": "2"},
         ]
-        await sdk.chat.completions.create(model="scripted", messages=messages, stop=["\n"], max_completion_tokens=9)  # type: ignore[arg-type]
+        await sdk.chat.completions.create(model="scripted", messages=messages, stop=["\n"], max_completion_tokens=9)
         seen = at.core.seen[0]
         assert [m.role for m in seen.messages] == ["developer", "user", "assistant", "tool"]
         assert (seen.max_tokens, seen.stop) == (9, ["\n"])

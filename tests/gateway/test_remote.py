@@ -36,6 +36,17 @@ async def test_an_upstreams_events_pass_untouched() -> None:
         assert up.seen[0]["model"] == "qwen"
 
 
+async def test_names_of_tools_that_this_wire_does_not_know_are_for_the_server_behind_to_judge() -> None:
+    tools = [{"type": "function", "function": {"name": name}} for name in ("maps.find", "maps.find", "x" * 65)]
+    refusal = whole({"error": {"message": "bad name", "param": "tools[0].function.name"}}, "400 Bad Request")
+    async with upstream(whole(chat({"content": "yes"})), refusal) as up, served(remote(up.url)) as at:
+        status, _, _ = await at.chat(model="gpu", tools=tools)
+        assert status == 200
+        assert [tool["function"]["name"] for tool in up.seen[0]["tools"]] == ["maps.find", "maps.find", "x" * 65]
+        status, body, _ = await at.chat(model="gpu", tools=tools)
+        assert (status, body["error"]["param"]) == (400, "tools[0].function.name")
+
+
 async def test_each_event_is_on_its_way_before_the_next_one_comes() -> None:
     gates = [asyncio.Event(), asyncio.Event(), asyncio.Event()]
     steps: list[Any] = [HEAD]

@@ -99,7 +99,9 @@ async def test_a_client_that_never_reads_is_cut_off_and_its_call_cancelled(monke
             head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {at.key}\r\n"
             cancelled = asyncio.create_task(at.moved("cancelled"))
             await loop.sock_sendall(deaf, head.encode() + b"content-length: %d\r\n\r\n%b" % (len(body), body))
-            await cancelled
+            row = await cancelled
+        assert row.name == "llm_generate"
+        assert (core.inside, at.kernel.statistics()["open_calls"]) == (set(), 0)
 
 
 async def test_a_request_that_was_sent_before_the_stop_is_answered() -> None:

@@ -24,7 +24,7 @@ def exchange(sent: list[bytes], gate: asyncio.Event, left: asyncio.Event) -> Exc
         return {"type": "http.disconnect"}
 
     scope = {"path": "/", "headers": [], "query_string": b""}
-    return Exchange(None, scope, receive, send, "req_1")  # type: ignore[arg-type]
+    return Exchange(None, scope, receive, send, "req_1")
 
 
 async def test_events_keep_their_order_and_what_comes_together_goes_together() -> None:

@@ -209,7 +209,7 @@ async def test_a_body_beyond_its_bound_is_413_with_and_without_a_length() -> Non
         status, body, _ = await at.post("/v1/chat/completions", large)
         assert (status, body["error"]["code"]) == (413, "body_too_large")
 
-        async def pieces():  # type: ignore[no-untyped-def]
+        async def pieces():
             for _ in range(10):
                 yield b"x" * (1 << 20)
 

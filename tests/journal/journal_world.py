@@ -11,6 +11,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import apsw
+
 from aios.abi.calls import CALLS, LLMGenerate
 from aios.abi.errors import AiosError
 from aios.abi.messages import Generation, Message, Usage
@@ -72,6 +74,11 @@ async def recorded(journal: Journal, call: Syscall) -> None:
 
 async def closed(journal: Journal, call: Syscall) -> None:
     assert await told(lambda then: journal.close(call, then)) is None
+
+
+def full(_: object) -> None:
+    """In the place of a step of the writer: the disk takes no more."""
+    raise apsw.FullError("database or disk is full")
 
 
 def in_child(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:

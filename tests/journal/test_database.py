@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,18 @@ import pytest
 from journal_world import opened
 
 from aios.abi.errors import AiosError, KernelFault, NotFound, Stopping
-from aios.kernel.database import MIGRATIONS, NUM_SLOW_READERS, Database, HomeError, exactly_once, kept, rows, value
+from aios.kernel.database import (
+    MIGRATIONS,
+    NUM_SLOW_READERS,
+    Database,
+    HomeError,
+    exactly_once,
+    kept,
+    rows,
+    value,
+    writer,
+)
+from aios.kernel.database import database as database_module
 
 pytestmark = pytest.mark.anyio
 
@@ -137,6 +149,104 @@ async def test_close_commits_what_waits_and_refuses_what_comes_later(tmp_path: P
         texts(database)
     with opened(tmp_path) as again:
         assert len(texts(again)) == 50
+
+
+@pytest.fixture
+def closes_meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Database], None]:
+    """Has a database closed while a job is handed over: after it was looked whether it is open, before it is queued."""
+
+    def arm(target: Database) -> None:
+        def item(*fields: Any) -> writer.Item:
+            closing.start()
+            closing.join()
+            return writer.Item(*fields)
+
+        closing = threading.Thread(target=target.close)
+        monkeypatch.setattr(database_module, "Item", item)
+
+    return arm
+
+
+async def test_a_job_that_is_submitted_while_the_store_closes_is_answered(
+    tmp_path: Path, closes_meanwhile: Callable[[Database], None]
+) -> None:
+    store = Database.open(tmp_path / "aios.db")
+    closes_meanwhile(store)
+    answer = asyncio.ensure_future(store.run(insert("late")))
+    await asyncio.wait([answer], timeout=60)
+    assert answer.done()
+    assert isinstance(answer.exception(), Stopping)
+
+
+def test_a_job_without_a_loop_that_comes_while_the_store_closes_is_answered_at_once(
+    tmp_path: Path, closes_meanwhile: Callable[[Database], None]
+) -> None:
+    store = Database.open(tmp_path / "aios.db")
+    closes_meanwhile(store)
+    heard: list[AiosError | None] = []
+    store.submit(insert("late"), lambda _, error: heard.append(error))
+    assert [type(error) for error in heard] == [Stopping]
+
+
+def test_a_thread_that_wants_a_job_done_while_the_store_closes_does_not_hang(
+    tmp_path: Path, closes_meanwhile: Callable[[Database], None]
+) -> None:
+    store = Database.open(tmp_path / "aios.db")
+    closes_meanwhile(store)
+    refused: list[Stopping] = []
+
+    def late() -> None:
+        with pytest.raises(Stopping) as refusal:
+            store.run_now(insert("late"))
+        refused.append(refusal.value)
+
+    thread = threading.Thread(target=late, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert len(refused) == 1
+
+
+class Door:
+    """A lock that says when somebody stands before it."""
+
+    def __init__(self) -> None:
+        self.arrivals = threading.Semaphore(0)
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self.arrivals.release()
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def test_who_closes_a_store_that_is_being_closed_comes_back_when_its_home_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, door, order = Database.open(tmp_path / "aios.db"), Door(), []
+    free = store._lock.free
+
+    def close(name: str) -> None:
+        store.close()
+        order.append(name)
+
+    def free_late() -> None:
+        second.start()
+        assert door.arrivals.acquire(timeout=60)
+        free()
+        order.append("free")
+
+    second = threading.Thread(target=close, args=("second",))
+    monkeypatch.setattr(store, "_closing", door)
+    monkeypatch.setattr(store._lock, "free", free_late)
+    first = threading.Thread(target=close, args=("first",))
+    first.start()
+    assert door.arrivals.acquire(timeout=60)
+    for closer in (first, second):
+        closer.join(60)
+    assert order[0] == "free"
+    assert set(order) == {"free", "first", "second"}
 
 
 async def test_a_result_under_a_call_id_is_given_again_and_its_effect_done_once(tmp_path: Path) -> None:

@@ -9,12 +9,14 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
-from journal_world import call_of, ended, in_child, journal_of, opened, recorded, said, told
+from journal_world import call_of, closed, ended, full, in_child, journal_of, opened, recorded, said, told
 
-from aios.abi.errors import Stopping
+from aios.abi.calls import MemClear
+from aios.abi.errors import AiosError, Cancelled, NotFound, Stopping, TimedOut
 from aios.kernel.database import Database, rows
 from aios.kernel.database.fold import fold
 
@@ -158,7 +160,11 @@ async def test_a_sync_that_failed_while_the_log_was_folded_poisons_too(
     database.close()
 
 
-async def test_refused_ends_keep_their_order_and_are_written_with_the_next_group(
+def states(database: Database) -> dict[str, str]:
+    return dict(database.read(lambda c: rows(c, "SELECT key, state FROM calls ORDER BY key")))
+
+
+async def test_refused_ends_keep_their_order_and_are_written_after_the_next_group(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with opened(tmp_path) as database:
@@ -166,17 +172,67 @@ async def test_refused_ends_keep_their_order_and_are_written_with_the_next_group
         calls = [call_of(key=f"k{n}") for n in range(3)]
         for call in calls:
             await recorded(journal, call)
-
-        def full(_: object) -> None:
-            raise apsw.FullError("database or disk is full")
-
         monkeypatch.setattr(database._writer, "_together", full)
         for call in calls:
             assert isinstance(await told(lambda then, c=call: journal.close(ended(c, said(c.id)), then)), Stopping)
         monkeypatch.undo()
         await recorded(journal, call_of())
-        stored = database.read(lambda c: rows(c, "SELECT key, state FROM calls ORDER BY key"))
-        assert stored == [("k0", "done"), ("k1", "done"), ("k2", "done")]
+        await database.run(lambda c: None)
+        assert states(database) == {"k0": "done", "k1": "done", "k2": "done"}
+
+
+@pytest.mark.parametrize("error", [None, TimedOut("slow"), NotFound("no such thing")], ids=["done", "504", "404"])
+async def test_how_a_call_ended_is_told_to_nobody_before_it_is_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: AiosError | None
+) -> None:
+    call = call_of(key="k")
+    with opened(tmp_path) as database:
+        journal = journal_of(database)
+        await recorded(journal, call)
+        monkeypatch.setattr(database._writer, "_together", full)
+        why = await told(lambda then: journal.close(ended(call, said("yes"), error), then))
+        for _ in range(2):
+            assert states(database) == {"k": None}
+            assert isinstance(why, Stopping)
+            assert (why.code, why.retry_after) == ("storage_full", 5.0)
+            assert why.message.startswith("this call has ended, but how is not on record yet")
+            with pytest.raises(Stopping) as refusal:
+                journal.find("o", "a", "k")
+            why = refusal.value
+        monkeypatch.undo()
+        with pytest.raises(Stopping):
+            journal.find("o", "a", "k")  # who asks has it tried again
+        await database.run(lambda c: None)
+        assert states(database) == ({} if isinstance(error, TimedOut) else {"k": "failed" if error else "done"})
+        assert (journal.find("o", "a", "k") is None) == isinstance(error, TimedOut)
+        assert journal.statistics()["waiting"] == 0
+
+
+async def test_an_opening_that_is_tried_again_does_not_come_after_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has_failed = threading.Event()
+    call = call_of("mem_clear", MemClear(all=True), key="k")
+    with opened(tmp_path) as database:
+        journal = journal_of(database)
+        really = database._writer._together
+
+        def full_once(group: Any) -> Any:
+            outcomes = really(group)
+            if not has_failed.is_set():
+                has_failed.set()
+                raise apsw.FullError("database or disk is full")
+            return outcomes
+
+        monkeypatch.setattr(database._writer, "_together", full_once)
+        opening = asyncio.get_running_loop().create_future()
+        journal.open(call, opening.set_result)
+        has_failed.wait(60)  # and the loop has not heard of it when the call is ended
+        await closed(journal, ended(call, error=Cancelled("killed")))
+        assert isinstance(await opening, Stopping)
+        await database.run(lambda c: None)
+    with opened(tmp_path) as database:
+        assert journal_of(database).recover() == []
 
 
 async def test_a_job_without_memory_costs_its_group_and_not_the_store(tmp_path: Path) -> None:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import threading
-from contextlib import closing
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import apsw
 import pytest
+from journal_world import full
 from small_disk import SmallDisk
 
-from aios.abi.calls import MemClear, MemList, MemSearch, MemWrite, StoClear, StoList, StoRead, StoWrite
+from aios.abi.calls import LLMGenerate, MemClear, MemList, MemSearch, MemWrite, StoClear, StoList, StoRead, StoWrite
 from aios.abi.errors import Stopping
+from aios.abi.messages import Message
 from aios.kernel import Kernel
 from aios.kernel.database import Database, value, writer
 from aios.kernel.database.home import HomeError
 from aios.kernel.database.reserve import NEEDED, SIZE, Reserve
 from aios.kernel.process import Principal
-from aios.testing import booted, principal
+from aios.testing import ScriptedCore, booted, principal
 
 pytestmark = pytest.mark.anyio
 MIB = 1 << 20
@@ -26,6 +29,20 @@ MIB = 1 << 20
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> SmallDisk:
+    """Of the reserve and some megabytes; all that is opened in the test lies on it."""
+    return SmallDisk(monkeypatch, SIZE + 24 * MIB)
+
+
+@asynccontextmanager
+async def on_full_disk(home: Path) -> AsyncIterator[tuple[Kernel, Principal, list[str]]]:
+    """A kernel whose disk has been filled by somebody, and the ids of the entries that were taken."""
+    async with booted(home=home) as kernel:
+        who = principal(kernel)
+        yield kernel, who, await fill_memory(kernel, who)
 
 
 async def fill_memory(kernel: Kernel, who: Principal) -> list[str]:
@@ -41,12 +58,9 @@ async def fill_memory(kernel: Kernel, who: Principal) -> list[str]:
 
 
 async def test_memory_that_is_cleared_on_a_full_disk_makes_room_and_nothing_is_lost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, disk: SmallDisk
 ) -> None:
-    disk = SmallDisk(monkeypatch, SIZE + 24 * MIB)
-    async with booted(home=tmp_path) as kernel:
-        who = principal(kernel)
-        ids = await fill_memory(kernel, who)
+    async with on_full_disk(tmp_path) as (kernel, who, ids):
         assert len(ids) > 20
         assert not kernel.can_write
         assert not kernel.statistics()["journal"]["can_write"]
@@ -68,12 +82,9 @@ async def test_memory_that_is_cleared_on_a_full_disk_makes_room_and_nothing_is_l
 
 
 async def test_calls_that_are_refused_on_a_full_disk_use_up_none_of_what_is_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, disk: SmallDisk
 ) -> None:
-    SmallDisk(monkeypatch, SIZE + 24 * MIB)
-    async with booted(home=tmp_path) as kernel:
-        who = principal(kernel)
-        await fill_memory(kernel, who)
+    async with on_full_disk(tmp_path) as (kernel, who, _):
         before = await num_logged(kernel)
         for key in (None, "a", None, "b"):
             with pytest.raises(Stopping, match="nothing was recorded"):
@@ -90,8 +101,7 @@ async def num_logged(kernel: Kernel) -> int:
     return int(kernel.database.read(lambda c: value(c, "SELECT count(*) FROM log")))
 
 
-async def test_trash_that_is_emptied_on_a_full_disk_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    SmallDisk(monkeypatch, SIZE + 24 * MIB)
+async def test_trash_that_is_emptied_on_a_full_disk_makes_room(tmp_path: Path, disk: SmallDisk) -> None:
     async with booted(home=tmp_path) as kernel:
         who = principal(kernel)
         num_written = 0
@@ -110,10 +120,7 @@ async def test_trash_that_is_emptied_on_a_full_disk_makes_room(tmp_path: Path, m
         assert (await kernel.call(who, "sto_read", StoRead(path="e"))).content == "x" * 50_000
 
 
-async def test_a_call_under_way_when_the_disk_fills_ends_on_record(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    disk = SmallDisk(monkeypatch, SIZE + 24 * MIB)
+async def test_a_call_under_way_when_the_disk_fills_ends_on_record(tmp_path: Path, disk: SmallDisk) -> None:
     async with booted(home=tmp_path) as kernel:
         who = principal(kernel)
         written = await kernel.call(who, "mem_write", MemWrite(content="x"), key="k")
@@ -124,23 +131,49 @@ async def test_a_call_under_way_when_the_disk_fills_ends_on_record(
         assert await kernel.call(principal(kernel), "mem_write", MemWrite(content="x"), key="k") == written
 
 
-async def test_when_others_make_room_writing_goes_on_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "LOOK_AGAIN", 0.01)
-    disk = SmallDisk(monkeypatch, SIZE + 24 * MIB)
-    async with booted(home=tmp_path) as kernel:
+async def test_an_answer_that_found_no_room_is_told_once_it_is_on_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    core = ScriptedCore("first")
+    core.gate.clear()
+    ask = LLMGenerate(messages=[Message(role="user", content="hello")])
+    async with booted(cores={"one": core}, home=tmp_path) as kernel:
         who = principal(kernel)
-        await fill_memory(kernel, who)
-        assert (await kernel.why_not_ready()).code == "storage_full"  # type: ignore[union-attr]
+        call = kernel.submit(who, "llm_generate", ask, key="k")
+        await core.entered(1)
+        monkeypatch.setattr(kernel.database._writer, "_together", full)
+        core.gate.set()
+        with pytest.raises(Stopping, match="how is not on record yet"):
+            await kernel.wait(call)
+        with pytest.raises(Stopping, match="how is not on record yet"):
+            await kernel.call(who, "llm_generate", ask, key="k")
+        with pytest.raises(Stopping):
+            await kernel.database.run(lambda c: None, frees=True)  # what asking had tried again is over too
+        monkeypatch.undo()
+    again = ScriptedCore("second")
+    async with booted(cores={"one": again}, home=tmp_path) as kernel:
+        found = await kernel.call(principal(kernel), "llm_generate", ask, key="k")
+        assert found.message.content == "first"
+        assert again.seen == []
+
+
+async def test_when_others_make_room_writing_goes_on_by_itself(
+    tmp_path: Path, disk: SmallDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "LOOK_AGAIN", 0.01)
+    async with on_full_disk(tmp_path) as (kernel, who, _):
+        assert (await kernel.why_not_ready()).code == "storage_full"
         disk.free += 100 * MIB
         assert await kernel.why_not_ready() is None
         assert kernel.can_write
         await kernel.call(who, "mem_write", MemWrite(content="x"))
 
 
-async def test_the_store_finds_room_though_nobody_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_store_finds_room_though_nobody_writes(
+    tmp_path: Path, disk: SmallDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     looked = threading.Event()
     monkeypatch.setattr(writer, "LOOK_AGAIN", 0.01)
-    disk = SmallDisk(monkeypatch, SIZE + 24 * MIB)
     database = Database.open(tmp_path / "aios.db")
     real = writer.rewrite_first_page
 
@@ -158,13 +191,9 @@ async def test_the_store_finds_room_though_nobody_writes(tmp_path: Path, monkeyp
     database.close()
 
 
-async def test_a_home_on_a_full_disk_is_opened_so_that_it_can_be_cleared(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    disk = SmallDisk(monkeypatch, SIZE + 24 * MIB)
-    async with booted(home=tmp_path) as kernel:
-        who = principal(kernel)
-        await fill_memory(kernel, who)
+async def test_a_home_on_a_full_disk_is_opened_so_that_it_can_be_cleared(tmp_path: Path, disk: SmallDisk) -> None:
+    async with on_full_disk(tmp_path):
+        pass
     disk.free = 4 * MIB
     async with booted(home=tmp_path) as kernel:
         who = principal(kernel)

@@ -11,7 +11,16 @@ import pytest
 from journal_world import call_of, closed, ended, journal_of, opened, process_of, recorded, said, told
 
 from aios.abi.calls import LLMGenerate, MemWrite, ToolRun, Written
-from aios.abi.errors import BadRequest, Cancelled, Full, KernelFault, NotFound, OutcomeUnknown, TimedOut
+from aios.abi.errors import (
+    BadRequest,
+    Cancelled,
+    Full,
+    KernelFault,
+    ModuleFault,
+    NotFound,
+    OutcomeUnknown,
+    TimedOut,
+)
 from aios.abi.messages import FunctionSpec, Message, ToolSpec
 from aios.kernel.database import exactly_once, value
 from aios.kernel.journal import body_hash, log, retention
@@ -63,7 +72,7 @@ async def test_an_open_call_is_found_without_an_answer_even_before_it_is_on_disk
         assert (found.state, found.result, found.error) == (None, None, None)
 
 
-async def test_an_answer_is_found_between_its_end_and_its_commit(tmp_path: Path) -> None:
+async def test_a_call_is_open_until_its_answer_is_on_disk(tmp_path: Path) -> None:
     call = call_of(key="k")
     with opened(tmp_path) as database:
         journal = journal_of(database)
@@ -71,7 +80,9 @@ async def test_an_answer_is_found_between_its_end_and_its_commit(tmp_path: Path)
         journal.close(ended(call, said("now")))
         found = journal.find("o", "a", "k")
         assert found is not None
-        assert found.result == said("now")
+        assert (found.state, found.result) == (None, None)
+        await database.run(lambda c: None)
+        assert journal.find("o", "a", "k").result == said("now")
 
 
 async def test_keys_are_scoped_to_owner_and_agent(tmp_path: Path) -> None:
@@ -91,6 +102,8 @@ async def test_keys_are_scoped_to_owner_and_agent(tmp_path: Path) -> None:
         (NotFound("no", code="no_such_path", param="path"), True),
         (Cancelled("killed"), True),
         (OutcomeUnknown("nobody knows"), True),
+        (TimedOut("nobody knows", code="outcome_unknown"), True),
+        (ModuleFault("nobody knows", code="outcome_unknown"), True),
         (Full("later", retry_after=2.0), False),
         (KernelFault("a bug"), False),
         (TimedOut("slow"), False),
@@ -110,7 +123,17 @@ async def test_refusals_are_kept_but_429_and_5xx_free_the_key(tmp_path: Path, er
         else:
             again = call_of(key="k")
             await recorded(journal, again)
-            assert journal.find("o", "a", "k").call_id == again.id  # type: ignore[union-attr]
+            assert journal.find("o", "a", "k").call_id == again.id
+
+
+async def test_a_write_that_was_done_though_its_call_timed_out_is_not_done_again(tmp_path: Path) -> None:
+    call = call_of("mem_write", MemWrite(content="x"), key="k")
+    with opened(tmp_path) as database:
+        journal = journal_of(database)
+        await recorded(journal, call)
+        await database.run(exactly_once(call.id, lambda c: Written(id="m1"), Written))
+        await closed(journal, ended(call, error=TimedOut("slow")))
+        assert journal.find("o", "a", "k").result == Written(id="m1")
 
 
 async def test_the_body_tells_calls_and_arguments_apart_but_not_their_spelling(tmp_path: Path) -> None:
@@ -182,7 +205,7 @@ async def test_what_is_settled_at_boot_is_over_at_the_next(tmp_path: Path) -> No
         journal = journal_of(database)
         assert journal.recover() == []
         found = journal.find("o", "a", "k")
-        assert isinstance(found.error, OutcomeUnknown)  # type: ignore[union-attr]
+        assert isinstance(found.error, OutcomeUnknown)
         assert journal.find("o", "a", "other") is None
 
 
@@ -196,7 +219,7 @@ async def test_a_call_taken_up_again_ends_as_if_it_had_never_stopped(tmp_path: P
         again = call_of(args=record.args, key=record.key)
         again.id = record.call_id
         await closed(journal, ended(again, said("late")))
-        assert journal.find("o", "a", "k").result == said("late")  # type: ignore[union-attr]
+        assert journal.find("o", "a", "k").result == said("late")
     with opened(tmp_path) as database:
         assert journal_of(database).recover() == []
 
@@ -224,6 +247,14 @@ async def test_pids_go_on_after_a_restart_though_a_process_never_made_a_call(tmp
         assert found is not None
         assert (found.pid, found.agent, found.owner) == (41, "a", "o")
         assert journal.process(40) is None
+
+
+async def test_a_pid_is_not_given_again_while_a_call_is_open_whose_process_found_no_room(tmp_path: Path) -> None:
+    with opened(tmp_path) as database:
+        await recorded(journal_of(database), call_of(key="k", process=process_of(41)))
+        database.run_now(lambda c: c.execute("DELETE FROM processes") and None)
+    with opened(tmp_path) as database:
+        assert journal_of(database).last_pid() == 41
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -303,7 +334,7 @@ async def test_answers_are_kept_for_their_time_and_open_calls_for_ever(tmp_path:
         clock.advance(500)
         assert await journal.purge(clock.wall()) == 1
         assert journal.find("o", "a", "old") is None
-        assert journal.find("o", "a", "young").result == said("young")  # type: ignore[union-attr]
+        assert journal.find("o", "a", "young").result == said("young")
     with opened(tmp_path) as database:
         (record,) = journal_of(database).recover()
         assert record.args == waiting.args

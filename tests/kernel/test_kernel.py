@@ -15,6 +15,7 @@ from aios.abi.errors import (
     BadRequest,
     Cancelled,
     Conflict,
+    CutShort,
     Denied,
     Full,
     NotFound,
@@ -27,7 +28,7 @@ from aios.kernel import Config, Kernel, State
 from aios.kernel.config import Scheduler
 from aios.kernel.control import MAX_CHILDREN
 from aios.kernel.process import Principal, ProcessState
-from aios.testing import MockClock, ScriptedCore, booted, principal
+from aios.testing import MockClock, ScriptedCore, booted, principal, settle, until
 
 pytestmark = pytest.mark.anyio
 
@@ -39,20 +40,6 @@ def anyio_backend() -> str:
 
 def ask(text: str = "hello", **more: Any) -> abi.LLMGenerate:
     return abi.LLMGenerate(messages=[Message(role="user", content=text)], **more)
-
-
-async def settle() -> None:
-    for _ in range(20):
-        await asyncio.sleep(0)
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    """Let the loop and the journal's writer go on until it is so; fails when it never is."""
-    for _ in range(5000):
-        if is_so():
-            return
-        await asyncio.sleep(0.001)
-    raise AssertionError("it never came true")
 
 
 async def test_a_call_is_answered_and_leaves_its_story_in_the_trace() -> None:
@@ -422,9 +409,14 @@ async def test_one_agents_task_has_a_bounded_number_of_processes_and_of_open_cal
 async def test_a_process_that_ended_makes_room_for_another_in_its_task() -> None:
     async with booted() as kernel:
         ann = principal(kernel, "ann")
-        for _ in range(MAX_CHILDREN + 1):
-            child = await kernel.call(ann, "proc_spawn", abi.ProcSpawn(agent="ann/child"))
-            await kernel.call(ann, "proc_signal", abi.ProcSignal(pid=child.pid, signal="exit"))
+        spawn = abi.ProcSpawn(agent="ann/child")
+        children = [await kernel.call(ann, "proc_spawn", spawn) for _ in range(MAX_CHILDREN)]
+        with pytest.raises(Full, match="processes already"):
+            await kernel.call(ann, "proc_spawn", spawn)
+        await kernel.call(ann, "proc_signal", abi.ProcSignal(pid=children[7].pid, signal="exit"))
+        assert (await kernel.call(ann, "proc_spawn", spawn)).pid > children[-1].pid
+        with pytest.raises(Full, match="processes already"):
+            await kernel.call(ann, "proc_spawn", spawn)
 
 
 async def test_a_call_goes_on_where_its_snapshot_is_though_another_core_with_the_same_model_is_free() -> None:
@@ -529,8 +521,9 @@ async def test_who_waits_for_a_process_holds_up_no_stop_and_is_told_to_come_back
         wait = kernel.submit(admin, "proc_wait", abi.ProcWait(pid=pid, timeout=3000))
         await settle()
         await asyncio.wait_for(kernel.stop(drain=3600), 20)
-        with pytest.raises(Stopping):
+        with pytest.raises(CutShort) as caught:
             await kernel.wait(wait)
+        assert caught.value.retry_after
 
 
 async def test_a_stopping_kernel_lets_open_calls_finish_and_takes_no_more() -> None:
@@ -557,9 +550,12 @@ async def test_calls_cut_short_by_a_stop_go_on_at_the_next_boot_when_they_have_a
         await core.entered(2)
         seed = keyed.args.seed
         await kernel.stop(drain=0.0)
-        for call, error in ((plain, Cancelled), (keyed, Stopping)):
-            with pytest.raises(error):
+        for call, error in ((plain, CutShort), (keyed, Stopping)):
+            with pytest.raises(error) as caught:
                 await kernel.wait(call)
+            assert (caught.value.status, caught.value.fault) == (503, "kernel")
+            assert caught.value.retry_after
+        assert plain.state is State.CANCELLED
     core.gate.set()
     async with booted(cores={"one": core}, home=tmp_path) as kernel:
         again = await kernel.call(principal(kernel), "llm_generate", ask(), key="k")

@@ -222,7 +222,7 @@ def test_a_snapshot_of_another_engine_is_refused_with_both_names(shared: Engine)
     "damage", [lambda d: d[:-1], lambda d: b"", lambda d: d[:100] + b"\0" + d[101:], lambda d: d[8:]]
 )
 def test_a_damaged_snapshot_is_refused(shared: Engine, damage: object) -> None:
-    data = damage(saved(shared))  # type: ignore[operator]
+    data = damage(saved(shared))
     with pytest.raises(SnapshotError):
         shared.restored(data)
     assert shared.pool.statistics()["sequences"] == 0

@@ -90,7 +90,7 @@ def stall(core: NanoCore) -> None:
         said.extend(moved := step())
         return moved
 
-    core._engine.step = stalling  # type: ignore[method-assign]
+    core._engine.step = stalling
 
 
 async def finish(
@@ -384,7 +384,7 @@ async def test_stop_strings_are_left_out_and_end_the_answer(core: NanoCore) -> N
         ({"tool_choice": "required"}, "no tools"),
         ({"tools": [WEATHER], "tool_choice": {"function": {"name": "wether"}}}, "did you mean 'weather'"),
         ({"tools": [WEATHER], "tool_choice": {}}, "must be"),
-        ({"tools": [WEATHER, WEATHER]}, "same name"),
+        ({"tools": [WEATHER, WEATHER]}, r"tools\[1\].function.name is 'weather', and so is that of tools\[0\]"),
         ({"response_format": {"type": "xml"}}, "json_schema"),
         ({"response_format": {"type": "json_schema"}}, "schema is missing"),
         ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"$ref": "http://x/y"}}}}, "inside it"),
@@ -401,6 +401,28 @@ async def test_what_can_never_be_answered_is_refused_before_it_waits(
 ) -> None:
     with pytest.raises(BadRequest, match=words):
         core.check(ask(**more))
+
+
+def function(name: str) -> ToolSpec:
+    return ToolSpec(FunctionSpec(name))
+
+
+@pytest.mark.parametrize("name", ["", "get.weather", "two words", "x" * 65, "wetter für morgen", "a\n", "天气"])
+async def test_a_name_that_no_function_may_have_is_told_with_its_place_and_what_to_do(
+    core: NanoCore, name: str
+) -> None:
+    with pytest.raises(BadRequest, match=r"tools\[1\].function.name is .* must be 1 to 64 of a-z") as caught:
+        core.check(ask(tools=[WEATHER, function(name)]))
+    assert (caught.value.param, caught.value.code) == ("tools[1].function.name", "bad_tool_name")
+    if name:
+        better = caught.value.message.rpartition("; call it '")[2].rstrip("'")
+        core.check(ask(tools=[WEATHER, function(better)]))
+
+
+async def test_the_second_of_two_functions_of_one_name_is_told_though_none_may_be_called(core: NanoCore) -> None:
+    with pytest.raises(BadRequest, match=r"and so is that of tools\[0\]; give each") as caught:
+        core.check(ask(tools=[WEATHER, function("x" * 64), WEATHER], tool_choice="none"))
+    assert caught.value.param == "tools[2].function.name"
 
 
 async def test_pictures_are_refused(core: NanoCore) -> None:
@@ -429,7 +451,7 @@ async def test_an_engine_that_breaks_fails_its_calls_and_takes_no_more(folder: P
     def broken() -> list[Any]:
         raise ZeroDivisionError("a bug of ours")
 
-    core._engine.step = broken  # type: ignore[method-assign]
+    core._engine.step = broken
     for _ in range(2):
         with pytest.raises(ModuleFault):
             await core.run(Request("c", ask(), Listener()), None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from upstream import DONE, HEAD, LAST, USAGE, Upstream, chat, event, framed, upstream, whole
@@ -276,14 +276,19 @@ class Wire:
         self.is_cut = True
 
 
-async def answered(data: bytes) -> tuple[Pool, Connection, Wire, Response]:
-    """A connection that asked, and got `data`."""
+async def asked(data: bytes) -> tuple[Pool, Connection, Wire, asyncio.Task[Response]]:
+    """A connection that asked and got `data`, and what is to come of that."""
     pool, wire = Pool("http://h/v1", {}), Wire()
     connected = Connection(pool)
-    connected.connection_made(wire)  # type: ignore[arg-type]
+    connected.connection_made(cast(asyncio.Transport, wire))
     asking = asyncio.create_task(connected.ask(b"x", 60.0, None))
     await asyncio.sleep(0)
     connected.data_received(data)
+    return pool, connected, wire, asking
+
+
+async def answered(data: bytes) -> tuple[Pool, Connection, Wire, Response]:
+    pool, connected, wire, asking = await asked(data)
     return pool, connected, wire, await asking
 
 
@@ -318,12 +323,7 @@ async def test_a_server_that_says_more_than_the_bound_is_cut_off(
     monkeypatch: pytest.MonkeyPatch, bound: str, data: bytes, said: str
 ) -> None:
     monkeypatch.setattr(connection, bound, 100)
-    pool, wire = Pool("http://h/v1", {}), Wire()
-    connected = Connection(pool)
-    connected.connection_made(wire)  # type: ignore[arg-type]
-    asking = asyncio.create_task(connected.ask(b"x", 60.0, None))
-    await asyncio.sleep(0)
-    connected.data_received(data)
+    pool, _, wire, asking = await asked(data)
     assert (pool._idle, wire.is_cut) == ([], True)
     with pytest.raises(Broken, match=said):
         await asking

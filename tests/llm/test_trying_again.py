@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -42,22 +40,14 @@ def ask(model: str | None = None) -> LLMGenerate:
     return LLMGenerate(messages=[Message("user", "hi")], model=model)
 
 
-async def settle(until: Callable[[], bool]) -> None:
-    for _ in range(30_000):
-        if until():
-            return
-        await asyncio.sleep(0.001)  # the journal has a thread of its own, which needs the processor too
-    raise AssertionError("it never came to that")
-
-
 async def test_a_call_that_was_not_begun_is_tried_again_when_its_pause_is_over() -> None:
     clock, core = MockClock(), Shy(1)
     async with booted(cores={"scripted": core}, clock=clock) as kernel:
         call = kernel.submit(principal(kernel), "llm_generate", ask())
-        await settle(lambda: core.num_asked == 1 and not core.left)
+        await until(lambda: core.num_asked == 1 and not core.left)
         assert call.state.value == "queued"
         clock.advance(1.9)
-        await settle(lambda: True)
+        await settle()
         assert core.num_asked == 1
         clock.advance(0.2)
         assert (await call.future).message.content == "ok"

@@ -104,7 +104,7 @@ async def test_the_best_match_comes_first(world: World) -> None:
     found = await world.search("meeting Ada")
     assert [entry.content[:3] for entry in found] == ["Ada", "the"]
     scores = [entry.score for entry in found]
-    assert scores == sorted(scores, reverse=True)  # type: ignore[type-var]
+    assert scores == sorted(scores, reverse=True)
 
 
 async def test_one_word_of_many_is_enough_and_words_are_found_in_their_other_forms(world: World) -> None:

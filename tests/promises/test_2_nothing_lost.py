@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,16 @@ from typing import Any
 import pytest
 
 from aios.abi.calls import CALLS, LLMGenerate, MemList, MemWrite, ProcSpawn, StoWrite, ToolRun
-from aios.abi.errors import OutcomeUnknown, Unauthorized
+from aios.abi.errors import AiosError, ModuleFault, OutcomeUnknown, TimedOut, Unauthorized
 from aios.abi.messages import Message
+from aios.abi.tools import ToolManifest
 from aios.kernel import Config, Kernel, State
 from aios.kernel.config import JournalSection
 from aios.kernel.database import Database
 from aios.kernel.journal import Journal
 from aios.kernel.process import Process
 from aios.kernel.syscall import Syscall
-from aios.testing import MockClock, ScriptedCore, booted, principal
+from aios.testing import MockClock, ScriptedCore, booted, principal, settle, until
 
 pytestmark = pytest.mark.anyio
 
@@ -35,19 +36,6 @@ def anyio_backend() -> str:
 
 def ask(text: str = "hello") -> LLMGenerate:
     return LLMGenerate(messages=[Message(role="user", content=text)])
-
-
-async def settle() -> None:
-    for _ in range(50):
-        await asyncio.sleep(0)
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    for _ in range(20_000):
-        if is_so():
-            return
-        await asyncio.sleep(0.001)
-    raise AssertionError("it never came true")
 
 
 # ── on record before it is said ──
@@ -204,6 +192,74 @@ async def test_a_side_effect_that_had_not_begun_is_run_once(tmp_path: Path) -> N
             who = principal(kernel)
             await kernel.call(who, "tool_run", run, key="k")
             assert len((await kernel.call(who, "mem_list", MemList())).entries) == 1
+
+
+# ── what broke off ──
+
+
+class Till:
+    """A tool that takes money, each time it is run, and then does not come back."""
+
+    def __init__(self, kernel: Kernel, error: Exception | None = None) -> None:
+        self.num_runs = 0
+        self._error = error
+        kernel.tools.add(ToolManifest(name="pay", timeout=5.0), self._pay)
+
+    async def _pay(self, *_: Any) -> None:
+        self.num_runs += 1
+        if self._error is not None:
+            raise self._error
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(
+    ("timeout", "error", "kind"),
+    [(None, None, TimedOut), (1.0, None, TimedOut), (None, RuntimeError("a bug"), ModuleFault)],
+    ids=["past the tool's time", "past the call's time", "broken down"],
+)
+async def test_a_side_effect_that_broke_off_is_not_done_again_for_whoever_asks_again(
+    tmp_path: Path, timeout: float | None, error: Exception | None, kind: type[AiosError]
+) -> None:
+    clock = MockClock()
+    async with booted(home=tmp_path, clock=clock) as kernel:
+        till = Till(kernel, error)
+        call = kernel.submit(principal(kernel), "tool_run", ToolRun(name="pay"), key="k", timeout=timeout)
+        await until(lambda: till.num_runs)
+        clock.advance(5.1 if timeout is None else 1.1)
+        with pytest.raises(kind, match="whether it took effect is not known: it is not run again") as first:
+            await kernel.wait(call)
+        assert first.value.code == "outcome_unknown"
+        with pytest.raises(kind) as second:
+            await kernel.call(principal(kernel), "tool_run", ToolRun(name="pay"), key="k")
+        assert second.value.to_dict() == first.value.to_dict()
+        assert till.num_runs == 1
+
+
+async def test_a_side_effect_that_did_not_come_to_begin_may_be_tried_again_under_its_key() -> None:
+    async with booted() as kernel:
+        till = Till(kernel, ModuleFault("its file does not load", code="tool_unavailable"))
+        for n in range(2):
+            with pytest.raises(ModuleFault, match=r"does not load$"):
+                await kernel.call(principal(kernel), "tool_run", ToolRun(name="pay"), key="k")
+            assert till.num_runs == n + 1
+
+
+async def test_a_write_that_was_done_when_its_call_ran_out_of_time_is_not_done_twice() -> None:
+    clock = MockClock()
+    async with booted(clock=clock) as kernel:
+        who, write = principal(kernel), MemWrite(content="x")
+        with commits_held(kernel) as at_commit:
+            call = kernel.submit(who, "mem_write", write, key="k", timeout=1.0)
+            await until(at_commit.is_set)
+        await until(lambda: call.state is State.RUNNING)
+        with commits_held(kernel) as at_commit:
+            await until(at_commit.is_set)
+            clock.advance(1.1)
+            await until(lambda: call.state is State.FAILED)
+        with pytest.raises(TimedOut):
+            await kernel.wait(call)
+        written = await kernel.call(who, "mem_write", write, key="k")
+        assert [each.id for each in (await kernel.call(who, "mem_list", MemList())).entries] == [written.id]
 
 
 # ── what is kept, and how long ──

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 import pytest
 
@@ -13,7 +12,7 @@ from aios.abi.messages import Message
 from aios.gateway.errors import error_headers
 from aios.kernel import Config
 from aios.kernel.config import Scheduler
-from aios.testing import ScriptedCore, booted, principal
+from aios.testing import ScriptedCore, booted, principal, until
 
 pytestmark = pytest.mark.anyio
 
@@ -21,15 +20,6 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    """Let the loop and the journal's writer go on until it is so; fails when it never is."""
-    for _ in range(20_000):
-        if is_so():
-            return
-        await asyncio.sleep(0.001)
-    raise AssertionError("it never came true")
 
 
 def ask() -> LLMGenerate:

@@ -55,7 +55,7 @@ async def test_a_call_that_is_denied_reaches_no_module_and_no_queue(spec: CallSp
         def deny(*_: Any) -> None:
             raise Denied("no")
 
-        kernel.access.check = deny  # type: ignore[method-assign]
+        kernel.access.check = deny
         with pytest.raises(Denied):
             kernel.submit(who, spec.name, example(spec))
         assert untouched(kernel, core)
@@ -70,7 +70,7 @@ async def test_a_checker_that_breaks_lets_nothing_through(spec: CallSpec) -> Non
         def broken(*_: Any) -> None:
             raise ZeroDivisionError
 
-        kernel.access.check = broken  # type: ignore[method-assign]
+        kernel.access.check = broken
         with pytest.raises(ZeroDivisionError):
             kernel.submit(who, spec.name, example(spec))
         assert untouched(kernel, core)

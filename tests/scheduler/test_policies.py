@@ -110,7 +110,7 @@ def test_positions_tell_the_true_order(make: Make, pids: list[int]) -> None:
         policy.push(call)
     places = sorted((policy.position(call) or 0, call.id) for call in calls)
     assert [place for place, _ in places] == list(range(1, len(calls) + 1))
-    assert [policy.next(anything).id for _ in calls] == [id for _, id in places]  # type: ignore[union-attr]
+    assert [policy.next(anything).id for _ in calls] == [id for _, id in places]
 
 
 def test_fifo_lets_a_call_run_to_its_end() -> None:
@@ -128,7 +128,7 @@ def test_round_robin_gives_ten_parallel_calls_one_share() -> None:
         policy.push(call_of(greedy))
     for _ in range(3):
         policy.push(call_of(modest))
-    turns = [policy.next(anything).process.agent for _ in range(6)]  # type: ignore[union-attr]
+    turns = [policy.next(anything).process.agent for _ in range(6)]
     assert turns.count("modest") == 3
 
 
@@ -174,7 +174,7 @@ def test_children_share_the_turn_of_the_task_they_belong_to() -> None:
         policy.push(call_of(process))
     for _ in range(3):
         policy.push(call_of(other))
-    turns = [policy.next(anything).process.root.agent for _ in range(6)]  # type: ignore[union-attr]
+    turns = [policy.next(anything).process.root.agent for _ in range(6)]
     assert turns == ["parent", "other"] * 3
 
 
@@ -185,7 +185,7 @@ def test_a_turn_that_took_four_quanta_while_others_waited_is_paid_for_by_sitting
         policy.push(call_of(short))
     policy.charge(first, 32)
     policy.push(call_of(long))
-    turns = [policy.next(anything).process.agent for _ in range(5)]  # type: ignore[union-attr]
+    turns = [policy.next(anything).process.agent for _ in range(5)]
     assert turns == ["short", "short", "short", "short", "long"]
 
 
@@ -197,7 +197,7 @@ def test_what_a_child_took_too_much_its_whole_task_owes() -> None:
         policy.push(call_of(short))
     policy.charge(call_of(child), 32)
     policy.push(call_of(parent))
-    turns = [policy.next(anything).process.agent for _ in range(5)]  # type: ignore[union-attr]
+    turns = [policy.next(anything).process.agent for _ in range(5)]
     assert turns == ["short", "short", "short", "short", "parent"]
 
 
@@ -208,7 +208,7 @@ def test_nobody_sits_out_more_turns_than_the_bound_however_much_it_took() -> Non
     for _ in range(3):
         policy.charge(call_of(long), 1_000_000)
     policy.push(call_of(long))
-    turns = [policy.next(anything).process.agent for _ in range(int(MAX_OWED) + 2)]  # type: ignore[union-attr]
+    turns = [policy.next(anything).process.agent for _ in range(int(MAX_OWED) + 2)]
     assert turns.index("long") == MAX_OWED + 1
 
 
@@ -216,10 +216,10 @@ def test_a_debt_is_forgotten_when_nobody_waits_any_more() -> None:
     policy, long, short = RoundRobin(8), Process(1, "long", "o"), Process(2, "short", "o")
     policy.push(call_of(short))
     policy.charge(call_of(long), 800)
-    assert policy.next(anything).process is short  # type: ignore[union-attr]
+    assert policy.next(anything).process is short
     policy.push(call_of(long))
     policy.push(call_of(short))
-    assert policy.next(anything).process is long  # type: ignore[union-attr]
+    assert policy.next(anything).process is long
 
 
 def test_nobody_owes_for_what_it_used_while_nobody_waited() -> None:
@@ -227,7 +227,7 @@ def test_nobody_owes_for_what_it_used_while_nobody_waited() -> None:
     policy.charge(call_of(long), 800)
     policy.push(call_of(long))
     policy.push(call_of(short))
-    assert policy.next(anything).process is long  # type: ignore[union-attr]
+    assert policy.next(anything).process is long
 
 
 def test_a_debtor_that_is_alone_is_served_at_once() -> None:
@@ -235,7 +235,7 @@ def test_a_debtor_that_is_alone_is_served_at_once() -> None:
     policy.push(call_of(short))
     policy.charge(call_of(long), 800)
     policy.push(call_of(long))
-    assert policy.next(lambda c: c.process is long).process is long  # type: ignore[union-attr]
+    assert policy.next(lambda c: c.process is long).process is long
 
 
 def test_nice_makes_turns_longer_or_shorter() -> None:
@@ -250,7 +250,7 @@ def test_between_two_turns_of_a_process_each_other_has_at_most_one(counts: list[
     for pid, n in enumerate(counts):
         for _ in range(n):
             policy.push(call_of(Process(pid, "a", "o")))
-    order = [policy.next(anything).process.pid for _ in range(sum(counts))]  # type: ignore[union-attr]
+    order = [policy.next(anything).process.pid for _ in range(sum(counts))]
     for pid in range(len(counts)):
         turns = [n for n, p in enumerate(order) if p == pid]
         for a, b in pairwise(turns):

@@ -16,7 +16,7 @@ from aios.kernel.process import Process, ProcessState
 from aios.kernel.scheduler import Fifo, Policy, Queue, RoundRobin
 from aios.kernel.syscall import State, Suspended, Syscall
 from aios.kernel.trace import Trace
-from aios.testing import MockClock
+from aios.testing import MockClock, settle
 
 pytestmark = pytest.mark.anyio
 
@@ -69,11 +69,6 @@ class Stepper:
         step = self.steps.pop(call.id)
         step.set_exception(outcome) if isinstance(outcome, Exception) else step.set_result(outcome)
         await settle()
-
-
-async def settle() -> None:
-    for _ in range(6):
-        await asyncio.sleep(0)
 
 
 class House:

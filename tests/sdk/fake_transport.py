@@ -52,4 +52,4 @@ def generation(message: Message | str) -> Generation:
     if isinstance(message, str):
         message = Message(role="assistant", content=message)
     reason = "tool_calls" if message.tool_calls else "stop"
-    return Generation(message, reason, Usage.of(10, 3), "fake-1", "fake")  # type: ignore[arg-type]
+    return Generation(message, reason, Usage.of(10, 3), "fake-1", "fake")

@@ -29,7 +29,7 @@ class World:
 
 @asynccontextmanager
 async def world(kind: str, script: object = "one two three four") -> AsyncIterator[World]:
-    core = ScriptedCore(script, slots=1)  # type: ignore[arg-type]
+    core = ScriptedCore(script, slots=1)
     async with booted(cores=[core], quantum=2) as kernel:
         _, key = kernel.access.mint(owner="o", agent="a")
         _, admin_key = kernel.access.mint(owner="o", agent="admin", is_admin=True)

@@ -18,7 +18,7 @@ from aios.kernel.process import Process
 from aios.kernel.storage import StorageManager, manager, versions
 from aios.kernel.storage.files import Content
 from aios.kernel.syscall import Syscall
-from aios.testing import MockClock
+from aios.testing import MockClock, booted
 
 pytestmark = pytest.mark.anyio
 NAMES = {
@@ -77,6 +77,11 @@ def world(tmp_path: Path) -> Iterator[World]:
     yield world
     world.database.check_integrity()
     world.database.close()
+
+
+def blobs_of(world: World) -> list[Path]:
+    """The files of large contents."""
+    return [path for path in (world.home / "blobs").rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize("content", ["", "short ☃", LARGE], ids=["empty", "short", "large"])
@@ -170,7 +175,7 @@ async def test_large_contents_are_files_that_are_kept_once(world: World) -> None
     await world.write("b", LARGE)
     await world.write("c", LARGE, agent="b")
     await world.write("d", "small")
-    blobs = [path for path in (world.home / "blobs").rglob("*") if path.is_file()]
+    blobs = blobs_of(world)
     assert [path.read_text() for path in blobs] == [LARGE]
     assert blobs[0].stat().st_mode & 0o077 == 0
 
@@ -257,7 +262,7 @@ async def test_trash_that_is_emptied_leaves_nothing_on_the_disk_but_what_others_
     await world.call(StoClear(path="a"))
     await world.call(StoClear(path="a", trash=True))
     assert await world.read("b", agent="b") == LARGE
-    blobs = [path for path in (world.home / "blobs").rglob("*") if path.is_file()]
+    blobs = blobs_of(world)
     assert [path.read_text() for path in blobs] == [LARGE]
     assert world.database.read(lambda c: value(c, "SELECT count(*) FROM contents")) == 1
 
@@ -268,7 +273,7 @@ async def test_a_large_content_whose_write_was_refused_leaves_the_disk(
     monkeypatch.setattr(versions, "MAX_ENTRIES", 0)
     with pytest.raises(TooLarge):
         await world.write("a", LARGE)
-    assert [path for path in (world.home / "blobs").rglob("*") if path.is_file()] == []
+    assert blobs_of(world) == []
 
 
 async def test_a_large_content_whose_writer_leaves_before_it_is_named_leaves_the_disk(
@@ -291,7 +296,56 @@ async def test_a_large_content_whose_writer_leaves_before_it_is_named_leaves_the
     may_end.set()
     await asyncio.to_thread(world.storage._threads.shutdown)
     await world.database.run(lambda c: None)
-    assert [path for path in (world.home / "blobs").rglob("*") if path.is_file()] == []
+    assert blobs_of(world) == []
+
+
+async def test_a_large_write_that_went_well_reads_nothing_afterwards(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reads(*_: object) -> None:
+        raise AssertionError("there is nothing to look for")
+
+    monkeypatch.setattr(world.database, "read_async", reads)
+    for n in range(2):
+        assert await world.write("a", LARGE) == n + 1
+
+
+async def test_a_large_content_that_is_cleared_before_its_writer_has_heard_of_its_commit_leaves_the_disk(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = world.database.run
+
+    async def late(job: Any, **more: Any) -> Any:
+        outcome = await run(job, **more)
+        monkeypatch.undo()
+        await world.call(StoClear(path="a"))
+        await world.call(StoClear(path="a", trash=True))
+        return outcome
+
+    monkeypatch.setattr(world.database, "run", late)
+    await world.write("a", LARGE)
+    assert blobs_of(world) == []
+
+
+async def test_a_large_content_stays_when_a_failed_disk_leaves_open_whether_it_was_named(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def in_doubt(_: object) -> None:
+        raise Stopping("an fsync failed", code="storage_failed")
+
+    monkeypatch.setattr(world.database, "run", in_doubt)
+    with pytest.raises(Stopping):
+        await world.write("a", LARGE)
+    assert len(blobs_of(world)) == 1
+
+
+async def test_a_large_content_that_a_power_failure_cut_off_is_written_again(world: World) -> None:
+    content = world.storage._blobs.put(LARGE.encode())
+    world.storage._blobs.let_go(content)
+    (blob,) = blobs_of(world)
+    blob.write_bytes(b"")
+    await world.write("a", LARGE)
+    assert await world.read("a") == LARGE
 
 
 async def test_a_large_content_that_could_not_be_written_once_leaves_the_disk_as_any_other(world: World) -> None:
@@ -302,7 +356,11 @@ async def test_a_large_content_that_could_not_be_written_once_leaves_the_disk_as
     await world.write("a", LARGE)
     await world.call(StoClear(path="a"))
     await world.call(StoClear(path="a", trash=True))
-    assert [path for path in (world.home / "blobs").rglob("*") if path.is_file()] == []
+    assert blobs_of(world) == []
+
+
+def dies(*_: object) -> None:
+    raise Stopping("the kernel died")
 
 
 async def test_emptying_the_trash_run_again_under_its_key_ends_what_was_begun_and_answers_the_same(
@@ -312,9 +370,6 @@ async def test_emptying_the_trash_run_again_under_its_key_ends_what_was_begun_an
         await world.write(path, "x")
         await world.call(StoClear(path=path))
 
-    def dies(*_: object) -> None:
-        raise Stopping("the kernel died")
-
     with monkeypatch.context() as patch:
         patch.setattr(manager, "drop_leaving", dies)
         with pytest.raises(Stopping):
@@ -323,6 +378,28 @@ async def test_emptying_the_trash_run_again_under_its_key_ends_what_was_begun_an
     world.restart()
     assert (await world.call(StoClear(path=".", trash=True), key="k", id="call_1")).count == 2
     assert in_trash(world) == []
+
+
+async def test_trash_that_was_being_emptied_when_the_kernel_died_is_counted_no_more_after_the_next_start(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for agent in ("a", "b"):
+        await world.write("kept", "1234567890", agent)
+        await world.write("large", LARGE, agent)
+        await world.call(StoClear(path="large"), agent)
+    monkeypatch.setattr(world.storage, "_drop_leaving", dies)
+    with pytest.raises(Stopping):
+        await world.call(StoClear(path=".", trash=True))
+    monkeypatch.undo()
+    world.database.close()
+    async with booted(home=world.home) as kernel:
+        await kernel._purging
+    world.open()
+    assert world.database.read(lambda c: kept(c, "storage", "o", "a")) == (1, 110)
+    assert world.database.read(lambda c: kept(c, "storage", "o", "b")) == (2, 110 + len(LARGE) + 100)
+    assert in_trash(world) == ["large"]
+    await world.call(StoClear(path=".", trash=True), "b")
+    assert blobs_of(world) == []
 
 
 async def test_a_content_that_is_about_to_be_named_is_not_dropped(world: World) -> None:

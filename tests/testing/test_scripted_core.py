@@ -16,7 +16,7 @@ from aios.testing.core import ScriptedCore, tool_call
 
 
 def ask(text: str = "hello", **more: object) -> LLMGenerate:
-    return LLMGenerate(messages=[Message(role="user", content=text)], seed=1, **more)  # type: ignore[arg-type]
+    return LLMGenerate(messages=[Message(role="user", content=text)], seed=1, **more)
 
 
 def run_whole(core: ScriptedCore, args: LLMGenerate, quantum: int | None) -> tuple[Generation, list[Chunk], int]:

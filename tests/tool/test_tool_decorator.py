@@ -107,11 +107,11 @@ def test_what_is_declared_is_in_the_manifest() -> None:
     assert manifest.spec().function.name == "look_up"
 
 
-def no_hint(x) -> None: ...  # type: ignore[no-untyped-def]
+def no_hint(x) -> None: ...
 def stars(*x: int) -> None: ...
 def callback(x: Callable[[], None]) -> None: ...
 def endless(x: Chain) -> None: ...
-def unread(x: Nope) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+def unread(x: Nope) -> None: ...  # noqa: F821 - that is the point
 
 
 @pytest.mark.parametrize(
@@ -132,6 +132,6 @@ def test_what_has_no_schema_is_a_type_error_that_names_it(function: Any, words: 
 
 def test_a_wrong_declaration_is_a_type_error() -> None:
     with pytest.raises(TypeError, match="effect"):
-        tool(effect="reed")(everything)  # type: ignore[arg-type]
+        tool(effect="reed")(everything)
     with pytest.raises(TypeError, match="timeout"):
         tool(timeout=0)(everything)

@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from tool_world import World, until
+from tool_world import World
 
 from aios.kernel.config import ToolSection
 from aios.kernel.tool.frames import MAX_FRAME, Request, pack, size_of
+from aios.testing import until
 
 LIMITS = '''
 import resource
@@ -56,12 +57,13 @@ def test_a_worker_is_held_to_its_limits_and_gains_no_rights(tmp_path: Path) -> N
 @pytest.mark.skipif(sys.platform != "linux", reason="the check looks into /proc")
 def test_a_file_that_never_finishes_loading_is_given_up_and_says_so(tmp_path: Path) -> None:
     module = tmp_path / "endless.py"
-    module.write_text("import time\nwhile True:\n    time.sleep(60)\n")
+    begun = tmp_path / "begun"
+    module.write_text(f"import pathlib, time\npathlib.Path({str(begun)!r}).touch()\nwhile True:\n    time.sleep(60)\n")
 
     async def story() -> None:
         world = World(ToolSection(module=str(module)))
         opening = asyncio.create_task(world.tools.open())
-        await until(lambda: world.mock.num_timers)
+        await until(begun.exists)
         world.mock.advance(30.1)
         async with asyncio.timeout(30):
             await opening

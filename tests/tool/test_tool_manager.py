@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Mapping
 from typing import Any
 
 import pytest
-from tool_world import World, until
+from tool_world import World
 
 from aios.abi.calls import Effect
 from aios.abi.errors import Cancelled, Conflict, ModuleFault, NotFound, TimedOut
@@ -15,6 +15,7 @@ from aios.abi.tools import ToolManifest
 from aios.kernel.process import Process
 from aios.kernel.tool import trusted
 from aios.kernel.tool.base import MAX_RESULT, Caller
+from aios.testing import until
 
 
 def go(test: Coroutine[Any, Any, None]) -> None:
@@ -105,7 +106,7 @@ def test_what_a_tool_could_not_do_is_told_to_the_model_and_the_call_is_done() ->
 def test_a_bug_in_a_trusted_tool_fails_its_call_and_nothing_else() -> None:
     async def story() -> None:
         world = World()
-        world.tools.add(ToolManifest(name="buggy"), lambda *_: None + 1)  # type: ignore[operator]
+        world.tools.add(ToolManifest(name="buggy"), lambda *_: None + 1)
         with pytest.raises(ModuleFault, match="TypeError"):
             await world.run("buggy")
         assert (await world.run("calculator", expression="1")).content == "1"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import tempfile
@@ -42,6 +43,24 @@ def test_what_a_tool_locked_away_is_removed_and_what_it_points_at_is_not(temp: P
     os.close(owner)
     assert os.listdir(temp) == ["outside"]
     assert outside.stat().st_mode & 0o777 == 0o500
+
+
+def test_a_folder_that_its_tool_had_locked_is_swept_too(temp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, owner = scratch.make()
+    os.close(owner)
+    Path(folder, "kept").touch()
+    Path(folder).chmod(0)
+    really_open = os.open
+
+    def as_a_user(path: str, *flags: Any, **more: Any) -> int:
+        if not os.stat(path).st_mode & 0o400:
+            raise PermissionError(errno.EACCES, "Permission denied")  # as all but root hear
+        return really_open(path, *flags, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", as_a_user)
+        scratch.sweep()
+    assert os.listdir(temp) == []
 
 
 def test_a_sweep_leaves_alone_what_is_no_workers_folder_of_this_user(

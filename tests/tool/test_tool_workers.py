@@ -13,20 +13,24 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Coroutine
+import warnings
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import uvloop
-from tool_world import World, errors_of, until
+from tool_world import World, errors_of
 
-from aios.abi.errors import BadRequest, Cancelled, ModuleFault, NotFound, TimedOut
+from aios.abi.errors import BadRequest, Cancelled, ModuleFault, NotFound, Stopping, TimedOut
 from aios.kernel.config import ConfigError, ToolSection
 from aios.kernel.process import Process
+from aios.kernel.syscall import TERMINAL, State, Syscall
+from aios.kernel.tool import scratch
 from aios.kernel.tool.base import Caller
 from aios.kernel.tool.module import LONGEST_BACK_OFF
+from aios.testing import until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the checks look into /proc")
 
@@ -181,8 +185,8 @@ def test_a_worker_sees_no_keys_and_no_home(tmp_path: Path, monkeypatch: pytest.M
             assert "sk-secret" not in str(seen)
             assert not {"AIOS_HOME", "OPENAI_API_KEY"} & set(seen)
             assert seen["HOME"] == seen["cwd"] != os.environ.get("HOME")
-            assert os.path.isdir(seen["cwd"])  # noqa: ASYNC240
-        assert not os.path.exists(seen["cwd"])  # noqa: ASYNC240
+            assert os.path.isdir(seen["cwd"])  # noqa: ASYNC240 - a look, no work
+        assert not os.path.exists(seen["cwd"])  # noqa: ASYNC240 - a look, no work
 
     go(story())
 
@@ -229,9 +233,7 @@ def test_a_tool_that_never_ends_is_killed_at_its_deadline(tmp_path: Path, name: 
             call = world.push(name)
             await until(lambda: world.mock.num_timers)
             assert (await world.run("add", a=1)).content == "2"  # others go on, in a process of their own
-            world.mock.advance(5.1)
-            await until(lambda: call.state.value == "failed")
-            assert isinstance(call.error, TimedOut)
+            await timed_out(world, call)
             assert (await world.run("add", a=1)).content == "2"
             await until(lambda: len(alive(str(tmp_path / "tools.py"))) <= 3)
 
@@ -253,16 +255,29 @@ def test_a_caller_that_leaves_while_a_worker_starts_keeps_nobody_from_the_tool(t
     go(story())
 
 
+async def bred(world: World, mark: str) -> Syscall:
+    """A run under way that has started more processes by now, in sessions of their own."""
+    call = world.push("breeds", mark=mark)
+    await until(lambda: alive(mark))
+    return call
+
+
+async def timed_out(world: World, call: Syscall) -> None:
+    """Its time is over: it has failed with that."""
+    world.mock.advance(5.1)
+    await until(lambda: call.state in TERMINAL)
+    assert isinstance(call.error, TimedOut)
+    assert call.error.code == "tool_timed_out"
+
+
 @both_loops
 def test_what_a_killed_tool_had_started_is_killed_with_it(tmp_path: Path, loop: str) -> None:
     async def story() -> None:
         async with world_of(tmp_path) as world:
             mark = a_mark(1)
-            call = world.push("breeds", mark=mark)
-            await until(lambda: alive(mark))
-            world.mock.advance(5.1)
-            await until(lambda: call.state.value == "failed")
+            await timed_out(world, await bred(world, mark))
             await gone(mark)
+            assert (await world.run("add", a=1)).content == "2"
 
     go(story(), loop)
 
@@ -278,6 +293,76 @@ def test_what_a_crashed_tool_had_started_is_killed_with_it(tmp_path: Path, loop:
     go(story(), loop)
 
 
+@pytest.mark.parametrize("is_started", [False, True], ids=["before its process", "after its process"])
+def test_a_worker_that_is_ended_while_it_is_launched_has_its_folder_until_its_process_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_started: bool
+) -> None:
+    really_start, really_remove, removed = asyncio.create_subprocess_exec, scratch.remove, []
+
+    def remove(folder: str) -> None:
+        removed.append(folder)
+        really_remove(folder)
+
+    async def at_once(function: Callable[..., Any], *arguments: Any) -> Any:
+        return function(*arguments)
+
+    async def story() -> None:
+        is_launched, may_go_on = asyncio.Event(), asyncio.Event()
+
+        async def start(*arguments: Any, **more: Any) -> Any:
+            process = await really_start(*arguments, **more) if is_started else None
+            is_launched.set()
+            await may_go_on.wait()
+            return process or await really_start(*arguments, **more)
+
+        async with world_of(tmp_path, GOOD) as world:
+            (module,) = world.tools._modules
+            module._idle.pop().kill()
+            monkeypatch.setattr(asyncio, "create_subprocess_exec", start)
+            monkeypatch.setattr(asyncio, "to_thread", at_once)
+            monkeypatch.setattr(scratch, "remove", remove)
+            call = world.push("add", a=1)
+            await is_launched.wait()
+            (worker,) = (each for each in module._workers if each._end is None)
+            closing = asyncio.create_task(world.tools.close())
+            for _ in range(50):
+                await asyncio.sleep(0)
+            assert worker._folder not in removed
+            may_go_on.set()
+            await closing
+            assert not alive(str(tmp_path / "tools.py"))
+            assert worker._folder in removed
+            await until(lambda: call.state.value == "failed")
+            assert isinstance(call.error, Stopping)
+            assert module.error is None
+
+    go(story())
+
+
+def test_a_launch_that_is_broken_off_leaves_no_open_file(tmp_path: Path) -> None:
+    def num_open() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    async def story() -> None:
+        async with world_of(tmp_path, GOOD) as world:
+            (module,) = world.tools._modules
+            module._idle.pop().kill()
+            await asyncio.gather(*(each.ended() for each in module._workers))
+            before = num_open()
+            for turns in range(6):
+                starting = asyncio.create_task(module._worker())
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                starting.cancel()
+                await asyncio.wait([starting])
+                await asyncio.gather(*(each.ended() for each in module._workers))
+            await until(lambda: num_open() <= before)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        go(story())
+
+
 def without_namespaces(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let workers start as on a machine that allows them no namespaces."""
     (folder / "sitecustomize.py").write_text(
@@ -291,10 +376,7 @@ def test_without_namespaces_the_whole_tree_is_killed_too(tmp_path: Path, monkeyp
     async def story() -> None:
         async with world_of(tmp_path) as world:
             mark = a_mark(3)
-            call = world.push("breeds", mark=mark)
-            await until(lambda: alive(mark))
-            world.mock.advance(5.1)
-            await until(lambda: call.state.value == "failed")
+            await timed_out(world, await bred(world, mark))
             await gone(mark)
             with pytest.raises(ModuleFault, match="SIGABRT"):
                 await world.run("orphans", mark=mark)
@@ -304,15 +386,19 @@ def test_without_namespaces_the_whole_tree_is_killed_too(tmp_path: Path, monkeyp
     go(story())
 
 
-def test_cancelling_a_run_kills_its_process(tmp_path: Path) -> None:
+def test_cancelling_a_run_kills_its_process_and_all_below_and_frees_its_instance(tmp_path: Path) -> None:
     async def story() -> None:
         async with world_of(tmp_path) as world:
             mark = a_mark(4)
-            call = world.push("breeds", mark=mark)
-            await until(lambda: alive(mark))
+            call = await bred(world, mark)
+            (worker,) = world.tools._modules[0]._workers
             world.queue.abort(call, Cancelled("no more"))
-            await until(lambda: call.state.value == "cancelled")
+            await until(lambda: call.state in TERMINAL)
+            assert (call.state, call.error and call.error.message) == (State.CANCELLED, "no more")
+            assert (dict(world.tools.running), worker.is_alive) == ({}, False)
             await gone(mark)
+            await worker.ended()
+            assert not alive(str(tmp_path / "tools.py"))
 
     go(story())
 
@@ -417,7 +503,8 @@ def killed_kernel(path: Path, last_deed: str) -> Path:
     kernel = f"""
 import asyncio, os, signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from tool_world import ToolSection, World, until
+from tool_world import ToolSection, World
+from aios.testing import until
 async def story():
     world = World(ToolSection(module={str(path)!r}))
     await world.tools.open()
@@ -460,9 +547,9 @@ def test_a_worker_that_loses_the_kernel_takes_its_folder_along(tmp_path: Path) -
             folder = Path((await world.run("whoami")).data["cwd"])
             (worker,) = world.tools._modules[0]._idle
             assert worker._process is not None
-            worker._writer.close()  # type: ignore[union-attr]  # of all that a death does, this comes first
+            worker._writer.close()  # of all that a death does, this comes first
             await worker._process.wait()
-            assert not folder.exists()  # noqa: ASYNC240
+            assert not folder.exists()  # noqa: ASYNC240 - a look, no work
 
     go(story())
 
@@ -485,7 +572,7 @@ def test_a_folder_left_by_a_kernel_killed_with_its_keepers_is_gone_when_the_next
             assert not left.exists()
             folder = Path((await one.run("whoami")).data["cwd"])
             async with world_of(elsewhere, GOOD):  # another kernel on this machine
-                assert folder.is_dir()  # noqa: ASYNC240
+                assert folder.is_dir()  # noqa: ASYNC240 - a look, no work
             assert (await one.run("add", a=1)).content == "2"
 
     go(story())
@@ -508,6 +595,82 @@ def test_a_kernel_without_room_for_workers_boots_and_says_so(tmp_path: Path, mon
     go(story())
 
 
+def test_without_its_python_no_file_is_blamed(tmp_path: Path) -> None:
+    path = tmp_path / "tools.py"
+    path.write_text(HEAD + GOOD)
+
+    async def story() -> None:
+        world = World(ToolSection(module=str(path)), python="/nowhere/python")
+        await world.tools.open()
+        (why,) = world.tools.problems.values()
+        assert why.startswith("a process for tools.py could not be started with /nowhere/python: [Errno 2]")
+
+    go(story())
+
+
+@pytest.mark.parametrize(
+    ("host", "why"),
+    [("echo 'none here'; exit 3", r"exit status 3\); its last words: none here"), ("kill -9 $$", r"signal SIGKILL\)")],
+    ids=["ends", "is killed"],
+)
+def test_a_process_that_does_not_come_to_the_file_is_no_fault_of_the_file_and_is_tried_again_by_itself(
+    tmp_path: Path, host: str, why: str
+) -> None:
+    path, python = tmp_path / "tools.py", tmp_path / "python"
+    path.write_text(HEAD + GOOD)
+    python.write_text(f'#!/bin/sh\nif [ -e {tmp_path}/mended ]; then exec {sys.executable} "$@"; fi\n{host}\n')
+    python.chmod(0o700)
+
+    async def story() -> None:
+        world = World(ToolSection(module=str(path)), python=str(python))
+        await world.tools.open()
+        (told,) = world.tools.problems.values()
+        assert re.search(r"^a process for tools.py could not be started with .*/python: .* died \(" + why, told)
+        (tmp_path / "mended").touch()
+        assert "add" not in await world.list()  # its time has not come
+        world.mock.advance(1.1)
+        assert "add" in await world.list()
+        assert world.tools.problems == {}
+        await world.tools.close()
+
+    go(story())
+
+
+def test_a_call_that_gets_no_process_hears_that_the_file_is_not_at_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def exhausted(*_: Any, **__: Any) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    async def story() -> None:
+        async with world_of(tmp_path) as world:
+            with pytest.raises(ModuleFault, match="SIGABRT"):
+                await world.run("aborts")
+            with monkeypatch.context() as patch:
+                patch.setattr(asyncio, "create_subprocess_exec", exhausted)
+                for advice in ("that is no fault of the file, and is tried again", "the next try is in 1 s"):
+                    with pytest.raises(Stopping, match=f"temporarily unavailable; {advice}") as caught:
+                        await world.run("add", a=1)
+                    assert (caught.value.code, caught.value.retry_after) == ("tool_unavailable", 1.0)
+            world.mock.advance(1.1)
+            assert (await world.run("add", a=1)).content == "2"
+
+    go(story())
+
+
+def test_a_process_that_somebody_kills_while_it_loads_the_file_is_no_fault_of_the_file(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with world_of(tmp_path, "os.kill(os.getpid(), signal.SIGKILL)\n") as world:
+            (why,) = world.tools.problems.values()
+            assert why == (
+                "the process of tools.py died (signal SIGKILL): "
+                "killed by somebody, as by a machine that is out of memory"
+            )
+            assert world.tools._modules[0]._is_foreign
+
+    go(story())
+
+
 def test_a_file_that_does_not_load_costs_only_its_own_tools_and_is_tried_again_when_mended(
     tmp_path: Path,
 ) -> None:
@@ -524,14 +687,20 @@ def test_a_file_that_does_not_load_costs_only_its_own_tools_and_is_tried_again_w
     go(story())
 
 
-def test_a_file_that_breaks_later_backs_off_and_says_why(tmp_path: Path) -> None:
+@asynccontextmanager
+async def broken_world(folder: Path) -> AsyncIterator[World]:
+    """The file of tools loaded once and does not any more, and no worker is left."""
     text = "if os.path.exists(__file__ + '.broken'): raise RuntimeError('no luck')\n" + GOOD + BAD
+    async with world_of(folder, text) as world:
+        (folder / "tools.py.broken").touch()
+        with pytest.raises(ModuleFault, match="SIGABRT"):
+            await world.run("aborts")
+        yield world
 
+
+def test_a_file_that_breaks_later_backs_off_and_says_why(tmp_path: Path) -> None:
     async def story() -> None:
-        async with world_of(tmp_path, text) as world:
-            (tmp_path / "tools.py.broken").touch()
-            with pytest.raises(ModuleFault):
-                await world.run("aborts")
+        async with broken_world(tmp_path) as world:
             with pytest.raises(ModuleFault, match="no luck"):
                 await world.run("add", a=1)
             with pytest.raises(ModuleFault, match="next try is in 1 s") as caught:
@@ -545,16 +714,12 @@ def test_a_file_that_breaks_later_backs_off_and_says_why(tmp_path: Path) -> None
 
 
 def test_workers_that_fail_to_load_at_the_same_time_are_one_try(tmp_path: Path) -> None:
-    text = "if os.path.exists(__file__ + '.broken'): raise RuntimeError('no luck')\n" + GOOD + BAD
-
     async def story() -> None:
-        async with world_of(tmp_path, text) as world:
-            (tmp_path / "tools.py.broken").touch()
-            with pytest.raises(ModuleFault):
-                await world.run("aborts")
+        async with broken_world(tmp_path) as world:
             calls = [world.push("add", a=n) for n in range(2)]
-            await until(lambda: all(call.state.value == "failed" for call in calls))
+            await until(lambda: all(call.state in TERMINAL for call in calls))
             assert all("no luck" in error.message and error.retry_after is None for error in errors_of(calls))
+            assert len(errors_of(calls)) == 2
             with pytest.raises(ModuleFault, match="next try is in 1 s"):
                 await world.run("add", a=1)
 

@@ -115,14 +115,5 @@ class World:
         self.tools.check_integrity()
 
 
-async def until(what: Callable[[], Any]) -> None:
-    """Let the loop turn until `what()` holds; other processes may have a part in that."""
-    async with asyncio.timeout(60):
-        for turn in count():
-            if what():
-                return
-            await asyncio.sleep(0 if turn < 2000 else 0.002)
-
-
 def errors_of(calls: Sequence[Syscall]) -> list[AiosError]:
     return [call.error for call in calls if call.error is not None]

@@ -10,12 +10,13 @@ AiosError                      status  fault
 ├── TooLarge                   413     agent     body or content beyond its bound
 ├── Full                       429     agent     a queue, a quota or a budget is used up; `retry_after` says when
 ├── Cancelled                  499     agent     the caller, or a signal to its process, ended the call
+│   └── CutShort               503     kernel    the kernel stopped or died before the call was done; ask again
 ├── ModuleFault                500     module    a tool or core of ours broke; the kernel is well
-│   └── OutcomeUnknown         500     module    a side effect was under way when the kernel died; not run again
 ├── UpstreamFault              502     upstream  a server behind a core failed or lied
 ├── Stopping                   503     kernel    the kernel drains, or its disk is full; nothing was accepted
 ├── TimedOut                   504     module    the call's own deadline passed
-└── KernelFault                500     kernel    a bug of ours
+├── KernelFault                500     kernel    a bug of ours
+└── OutcomeUnknown             500     kernel    a side effect was under way when the kernel ended; not run again
 """
 
 from __future__ import annotations
@@ -101,12 +102,12 @@ class Cancelled(AiosError):
     status, fault, type, default_code = 499, "agent", "cancelled_error", "cancelled"
 
 
+class CutShort(Cancelled):
+    status, fault, type, default_code = 503, "kernel", "server_error", "cut_short"
+
+
 class ModuleFault(AiosError):
     status, fault, type, default_code = 500, "module", "module_error", "module_failed"
-
-
-class OutcomeUnknown(ModuleFault):
-    default_code = "outcome_unknown"
 
 
 class UpstreamFault(AiosError):
@@ -125,8 +126,16 @@ class KernelFault(AiosError):
     status, fault, type, default_code = 500, "kernel", "server_error", "internal_error"
 
 
+class OutcomeUnknown(AiosError):
+    status, fault, type, default_code = 500, "kernel", "server_error", "outcome_unknown"
+
+
 def _tree(root: type[AiosError]) -> list[type[AiosError]]:
-    return [root] + [leaf for branch in root.__subclasses__() for leaf in _tree(branch)]
+    """All kinds below `root` and itself, the general before the special."""
+    kinds = [root]
+    for kind in kinds:
+        kinds.extend(kind.__subclasses__())
+    return kinds
 
 
 ERRORS: dict[str, type[AiosError]] = {kind.default_code: kind for kind in _tree(AiosError)[1:]}
@@ -139,7 +148,8 @@ _BY_TYPE = {(kind.type, kind.fault): kind for kind in reversed(_tree(AiosError)[
 def from_dict(status: int, body: dict[str, Any]) -> AiosError:
     """The error that `body` (of `to_dict`) tells of; a client raises what the kernel raised."""
     kind = ERRORS.get(str(body.get("code")))
-    if kind is None or (status >= 400 and kind.status != status):  # a code may be somebody else's word
+    # A code may be somebody else's word.
+    if kind is None or body.get("fault", kind.fault) != kind.fault or (status >= 400 and kind.status != status):
         kind = _BY_PLACE.get((status, str(body.get("fault"))))
     if kind is None and status < 400:  # told in a stream that had begun well
         kind = _BY_TYPE.get((str(body.get("type")), str(body.get("fault"))))

@@ -123,6 +123,7 @@ class Generation(Struct, frozen=True, omit_defaults=True):
     """What `llm_generate` answers. `seed` is the one used, drawn by the kernel if the agent named none.
 
     `raw_usage` is an upstream's own `usage`, JSON as it came: it may say more than `usage` does.
+    `id` and `created` are what a server behind a core called its stream, when that went to the client as it came.
     """
 
     message: Message
@@ -134,3 +135,5 @@ class Generation(Struct, frozen=True, omit_defaults=True):
     logprobs: list[TokenLogprob] | None = None
     fingerprint: str | None = None
     raw_usage: str | None = None
+    id: str | None = None
+    created: int | None = None

@@ -8,16 +8,14 @@ from typing import Annotated
 
 import typer
 
-from aios.abi.calls import nearest
-from aios.abi.errors import BadRequest
-
 from .console import print_json
+from .options import one_of
 
 BENCHMARKS = ("kernel", "nano")
 
 
 def command(
-    what: Annotated[str, typer.Argument(help="kernel or nano.")],
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="kernel or nano.")],
     quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds: figures are rougher.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="All figures, as JSON.")] = False,
 ) -> None:
@@ -29,9 +27,7 @@ def command(
       aios bench kernel
       aios bench nano --quick --json
     """
-    if what not in BENCHMARKS:
-        hint = nearest(what, BENCHMARKS) or f"; there are {' and '.join(BENCHMARKS)}"
-        raise BadRequest(f"there is no benchmark '{what}'{hint}")
+    one_of("benchmark", what, BENCHMARKS)
     module = importlib.import_module(f"aios.eval.bench.{what}")
     if what == "kernel":
         figures = module.main(as_json, quick)

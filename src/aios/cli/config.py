@@ -1,9 +1,8 @@
-"""Show the configuration in use. It is read once, when the kernel starts."""
+"""Show the configuration in use. A kernel reads it once, when it starts."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -13,21 +12,27 @@ from aios.kernel import load
 
 from .connect import checked_home
 from .console import note, print_json
+from .options import ConfigFile
+from .state import config_in_use
 
 
 def show(
-    config: Annotated[Path | None, typer.Option(help="Another file than the home's aios.toml.")] = None,
+    config: ConfigFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Print every setting with its value, as TOML that 'aios up --config' reads; defaults are filled in.
+    """Print every setting with its value. As TOML that 'aios up --config' reads; defaults are filled in. Without
+    --config it is the file that the home's running kernel was started with, as it is now; what 'aios up' was told by
+    other options, such as --port, is not in it.
 
     \b
     Examples:
       aios config show
-      aios config show --json
+      aios config show --config other.toml --json
     """
-    place = config or checked_home() / "aios.toml"
-    settings = msgspec.to_builtins(load(config))
+    home = checked_home()
+    used = config_in_use(config)
+    place = used or home / "aios.toml"
+    settings = msgspec.to_builtins(load(used))
     if as_json:
         print_json(settings)
         return

@@ -1,45 +1,31 @@
-"""The kernel that a verb speaks to: its client, and where its home says it runs. Knows no verb."""
+"""The kernel that a verb speaks to: its clients, and a clear word where there is none. Knows no verb."""
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from aios.abi.errors import BadRequest
-from aios.sdk import AsyncClient, Client
-from aios.sdk.client import home_path
+from aios.sdk import AsyncClient, Client, NoKernel
+from aios.sdk.client import default_url, home_path
 
-if TYPE_CHECKING:
-    from aios.kernel import Config
-
-__all__ = [
-    "async_client",
-    "checked_home",
-    "client",
-    "forget_state",
-    "home_path",
-    "is_running",
-    "key_names",
-    "read_state",
-    "write_state",
-]
+from .neighbours import who_serves
+from .state import is_running, read_state
 
 # A person waits at the terminal: what fails is said at once instead of tried again.
 RETRIES = 0
 
 
 def client() -> Client:
-    """A client for the kernel of this environment."""
-    _check_needed_home()
+    """A client for the kernel of this environment. Raises NoKernel when it is to be this home's, and none runs."""
+    _check_home()
     return Client(retries=RETRIES)
 
 
 def async_client(key: str | None = None) -> AsyncClient:
-    _check_needed_home()
+    """The same for those who await, with another key than the environment's if `key` is given."""
+    _check_home(key)
     return AsyncClient(key=key, retries=RETRIES)
 
 
@@ -57,67 +43,39 @@ def checked_home() -> Path:
     return home
 
 
-def _check_needed_home() -> None:
-    if not (os.environ.get("AIOS_URL") and os.environ.get("AIOS_KEY")):
-        checked_home()
+def _check_home(key: str | None = None) -> None:
+    """Where the home is to name the kernel or its key, there must be a home; where both, its kernel must run: the usual
+    port may be another kernel's, which is not to be sent this home's key."""
+    is_named, has_key = os.environ.get("AIOS_URL"), key or os.environ.get("AIOS_KEY")
+    if is_named and has_key:
+        return
+    home = checked_home()
+    if not is_named and not has_key:
+        if not is_running(home):
+            raise none_runs(home)
+        if read_state(home) is None:
+            raise NoKernel(f"the kernel of {home} is starting or stopping; try again in a moment")
 
 
-# ── what a running kernel says in its home ──
+def none_runs(home: Path) -> NoKernel:
+    """Says that, and whose kernel it is that serves the address where this home's would be."""
+    host, port = _address()
+    neighbour = who_serves(host, port)
+    if neighbour is None:
+        return NoKernel(f"no kernel runs on {home}; start one with 'aios up', or name one by AIOS_URL and AIOS_KEY")
+    return NoKernel(
+        f"no kernel runs on {home}: what serves {host}:{port} is {neighbour.who}; start one for this home with "
+        f"'aios up --port 0', or use that one with {neighbour.setting}"
+    )
 
 
-def state_file(home: Path) -> Path:
-    return home / "kernel.json"
+def _address() -> tuple[str, int]:
+    """Where a kernel of this home would serve."""
+    from aios.kernel import ConfigError, load
 
-
-def write_state(home: Path, url: str, key_names: Sequence[str] = ()) -> None:
-    """Say where this process serves, whole or not at all; and in which variables its configuration has keys of cores,
-    so that `aios run` takes them from programs."""
-    path = state_file(home)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps({"pid": os.getpid(), "url": url, "key_names": list(key_names)}))
-    part.replace(path)
-
-
-def read_state(home: Path) -> dict[str, Any] | None:
-    """What the last kernel of `home` said: pid, url and key_names. Whether it still runs, `is_running` knows."""
     try:
-        state = json.loads(state_file(home).read_text())
-    except (OSError, ValueError):
-        return None
-    return state if isinstance(state, dict) and isinstance(state.get("pid"), int) else None
-
-
-def key_names(settings: Config) -> list[str]:
-    """The variables in which keys of cores are, as far as `settings` says."""
-    return [core.api_key_env for core in settings.core if core.api_key_env]
-
-
-def missing_keys(settings: Config) -> list[str]:
-    """A sentence for each core whose key is not to be had: its server will refuse what is sent without."""
-    return [
-        f"core '{core.name}' takes its key from {core.api_key_env}, which is not set, so its server may refuse calls; "
-        f"set {core.api_key_env} and start the kernel again, or remove api_key_env if the server wants no key"
-        for core in settings.core
-        if core.api_key_env and not os.environ.get(core.api_key_env)
-    ]
-
-
-def forget_state(home: Path) -> None:
-    state = read_state(home)
-    if state is not None and state["pid"] == os.getpid():
-        state_file(home).unlink(missing_ok=True)
-
-
-def is_running(home: Path) -> bool:
-    """Whether a kernel holds the lock of `home`. True also while it boots or drains."""
-    try:
-        descriptor = os.open(home / "kernel.lock", os.O_RDWR)
-    except OSError:
-        return False
-    try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+        server = load().server
+    except ConfigError:
+        parts = urlsplit(default_url())
+        return parts.hostname or "", parts.port or 0
+    return server.host, server.port

@@ -18,6 +18,7 @@ from aios.kernel import Config, CoreSection, Kernel, RouterSection, Scheduler
 from .console import counted, span, table, width
 from .demo_view import Lines, Live, View, one_line
 from .exits import FAILED
+from .options import POLICIES, one_of
 from .up import run_loop
 
 SLOTS = 8
@@ -39,8 +40,7 @@ def command(
       aios demo
       aios demo --agents 48 --quantum 4 --seed 7
     """
-    if policy not in ("rr", "fifo"):
-        raise typer.BadParameter(f"'{policy}' is no policy; there are rr and fifo")
+    one_of("policy", policy, POLICIES)
     with tempfile.TemporaryDirectory(prefix="aios-demo-") as home:
         runs, figures = run_loop(_play(Path(home), agents, seed, policy, quantum, as_json))
     _sum_up(runs, figures)

@@ -11,22 +11,24 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import msgspec
 import typer
 
-from aios import __version__
+import aios
 from aios.abi.errors import AiosError, BadRequest
 from aios.kernel import Config, ConfigError, load
-from aios.sdk import Client
-from aios.sdk.client import default_key, default_url
+from aios.sdk.client import default_key, default_url, home_path
 
-from . import confine, connect
+from . import confine
+from .connect import checked_home, client
 from .console import counted, print_json, table
 from .exits import FAILED
+from .neighbours import bound
+from .options import ConfigFile
+from .state import config_in_use, is_running
 from .tools import AGAIN, problem
 
 LEAST_DISK = 128 << 20
@@ -42,15 +44,19 @@ class Finding(NamedTuple):
     detail: str
 
 
-def command(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+def command(
+    config: ConfigFile = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
     """Check Python, packages, the home and its disk, the configuration, the cores, the kernel or its port, the tools,
     and how programs can be confined. Ends with 1 when something is bad.
 
     \b
-    Example:
+    Examples:
       aios doctor
+      aios doctor --config other.toml
     """
-    findings = [finding for check in CHECKS for finding in check()]
+    findings = examined(config)
     if as_json:
         print_json([finding._asdict() for finding in findings])
     else:
@@ -60,10 +66,19 @@ def command(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = 
         raise typer.Exit(FAILED)
 
 
+def examined(config: Path | None = None) -> list[Finding]:
+    """All findings; about the configuration in `config`, else the one in use."""
+    settings, told = check_config(config_in_use(config))
+    findings = [*check_python(), *check_packages(), *check_home(), *told]
+    for check in (check_cores, check_kernel, check_tools):
+        findings += check(settings)
+    return [*findings, *check_confinement()]
+
+
 def check_python() -> list[Finding]:
     version = platform.python_version()
     level = "ok" if sys.version_info >= (3, 11) else "bad"
-    return [Finding("python", level, f"{version} on {platform.system()} {platform.machine()}, aios {__version__}")]
+    return [Finding("python", level, f"{version} on {platform.system()} {platform.machine()}, aios {aios.__version__}")]
 
 
 def check_packages() -> list[Finding]:
@@ -81,7 +96,7 @@ def check_packages() -> list[Finding]:
 
 def check_home() -> list[Finding]:
     try:
-        home = connect.checked_home()
+        home = checked_home()
     except BadRequest as error:
         return [Finding("home", "bad", error.message)]
     place = next(folder for folder in (home, *home.parents) if folder.exists())
@@ -110,22 +125,24 @@ def _disk(place: Path) -> Finding:
     return Finding("disk", "ok", found)
 
 
-def check_config() -> list[Finding]:
+def check_config(path: Path | None) -> tuple[Config | None, list[Finding]]:
+    """The settings, if they can be used."""
+    place = path or home_path() / "aios.toml"
     try:
-        settings = load()
+        settings = load(path)
     except ConfigError as error:
-        return [Finding("configuration", "bad", error.message)]
-    place = connect.home_path() / "aios.toml"
-    findings = [Finding("configuration", "ok", str(place) if place.exists() else f"defaults (no {place})")]
-    for core in settings.core:
-        findings.append(_core(core.name, core.base_url, core.api_key_env))
-    return findings
+        return None, [Finding("configuration", "bad", error.message)]
+    return settings, [Finding("configuration", "ok", str(place) if place.exists() else f"defaults (no {place})")]
+
+
+def check_cores(settings: Config | None) -> list[Finding]:
+    return [_core(core.name, core.base_url, core.api_key_env) for core in settings.core] if settings else []
 
 
 def _core(name: str, base_url: str | None, key_name: str | None) -> Finding:
     what = f"core {name}"
     if base_url is None:
-        weights = Path(str(importlib.util.find_spec("aios").origin)).parent / "kernel/llm/local/weights"  # type: ignore[union-attr]
+        weights = Path(aios.__file__).parent / "kernel/llm/local/weights"
         is_there = (weights / "model.safetensors").exists()
         return Finding(what, "ok" if is_there else "bad", "packaged model" if is_there else f"no model in {weights}")
     if key_name and not os.environ.get(key_name):
@@ -145,12 +162,12 @@ def _address(url: str) -> tuple[str, int]:
     return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
 
 
-def check_kernel() -> list[Finding]:
+def check_kernel(settings: Config | None) -> list[Finding]:
     """Running, answering and able to take calls; or not running and free to start."""
     if not _is_up():
-        return [Finding("kernel", "ok", "none runs; start one with 'aios up'"), *_port()]
+        return [Finding("kernel", "ok", "none runs; start one with 'aios up'"), *_port(settings)]
     try:
-        with Client(retries=0) as kernel:
+        with client() as kernel:
             kernel.proc_list()
             kernel.fetch("GET", "/readyz")
     except AiosError as error:
@@ -160,32 +177,28 @@ def check_kernel() -> list[Finding]:
 
 
 def _is_up() -> bool:
-    return connect.is_running(connect.home_path()) or bool(os.environ.get("AIOS_URL"))
+    return is_running(home_path()) or bool(os.environ.get("AIOS_URL"))
 
 
-def _port() -> list[Finding]:
-    from aios.gateway import bind  # slow to load, and not needed while a kernel runs
-
-    try:
-        settings: Config = load()
-    except ConfigError:
-        return []  # told already
+def _port(settings: Config | None) -> list[Finding]:
+    if settings is None:
+        return []  # why not is told already
     host, port = settings.server.host, settings.server.port
     try:
-        bind(host, port).close()
+        bound(host, port).close()
     except AiosError as error:
         return [Finding("port", "bad", error.message)]
     return [Finding("port", "ok", f"{host}:{port} is free")]
 
 
-def check_tools() -> list[Finding]:
+def check_tools(settings: Config | None) -> list[Finding]:
     """Files of tools that do not load: as the running kernel says, else by loading them."""
-    return [*(_told_problems() if _is_up() else _tried_problems()), _workers()]
+    return [*(_told_problems() if _is_up() else _tried_problems(settings)), _workers()]
 
 
 def _told_problems() -> list[Finding]:
     try:
-        with Client(retries=0) as kernel:
+        with client() as kernel:
             found = kernel.tool_list()
     except AiosError:
         return []  # told already
@@ -193,11 +206,9 @@ def _told_problems() -> list[Finding]:
     return bad or [Finding("tools", "ok", f"{counted(len(found.tools), 'tool')} listed by the kernel")]
 
 
-def _tried_problems() -> list[Finding]:
-    try:
-        settings = load()
-    except ConfigError:
-        return []  # told already
+def _tried_problems(settings: Config | None) -> list[Finding]:
+    if settings is None:
+        return []  # why not is told already
     if not settings.tool:
         return [Finding("tools", "ok", "the built-in ones; no file of tools is configured")]
     try:
@@ -213,7 +224,7 @@ async def _load_tools(settings: Config) -> dict[str, str]:
     from aios.kernel import Kernel  # loads every room: not needed where no file of tools is configured
 
     logging.getLogger("aios.tool").addHandler(logging.NullHandler())  # what it would say is in the findings
-    home = connect.home_path()
+    home = home_path()
     tried = []
     for section in settings.tool:
         path = home / section.module
@@ -246,14 +257,3 @@ def check_confinement() -> list[Finding]:
         whys = "; ".join(f"{name}: {detail}" for name, _, detail in found)
         return [Finding("confinement", "bad", f"'aios run -- PROGRAM' needs --unconfined here: {whys}")]
     return [Finding("confinement", "ok", f"{working[0][0]}: {working[0][1]}")]
-
-
-CHECKS: tuple[Callable[[], list[Finding]], ...] = (
-    check_python,
-    check_packages,
-    check_home,
-    check_config,
-    check_kernel,
-    check_tools,
-    check_confinement,
-)

@@ -10,10 +10,12 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from aios.abi.errors import BadRequest
 from aios.eval.nano import Column, Setting, evaluate
 from aios.eval.runner import Run
 
 from .console import note, print_json, table, width
+from .options import one_of
 
 _PHRASINGS: dict[str, tuple[Literal["seen", "unseen"], ...]] = {
     "seen": ("seen",),
@@ -43,9 +45,11 @@ def nano(
     """
     settings = [
         Setting(each, is_constrained)
-        for each in _choice("--phrasing", phrasing, _PHRASINGS)
-        for is_constrained in _choice("--constrained", constrained, _CONSTRAINED)
+        for each in _PHRASINGS[one_of("phrasing", phrasing, _PHRASINGS)]
+        for is_constrained in _CONSTRAINED[one_of("value of --constrained", constrained, _CONSTRAINED)]
     ]
+    if wrong is not None:
+        _write_wrong(wrong, [])  # a file that cannot be written is told before the work, not after it
     columns = [_measure(setting, tasks, seed) for setting in settings]
     if wrong is not None:
         _write_wrong(wrong, columns)
@@ -53,12 +57,6 @@ def nano(
         print_json({"model": "nano", "tasks": tasks, "seed": seed, "settings": [c.to_dict() for c in columns]})
     else:
         print(_report(columns))
-
-
-def _choice(option: str, word: str, known: dict[str, Any]) -> Any:
-    if word not in known:
-        raise typer.BadParameter(f"{option} is one of {', '.join(known)}, not '{word}'")
-    return known[word]
 
 
 def _measure(setting: Setting, tasks: int, seed: int) -> Column:
@@ -93,7 +91,11 @@ def _percent(share: Any) -> str:
 
 
 def _write_wrong(path: Path, columns: list[Column]) -> None:
-    with path.open("w") as file:
+    try:
+        file = path.open("w", encoding="utf-8")
+    except OSError as error:
+        raise BadRequest(f"{path} cannot be written: {error.strerror}", code="not_writable", param="wrong") from None
+    with file:
         for column in columns:
             for run in column.wrong:
                 row = {

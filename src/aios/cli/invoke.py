@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any
 
@@ -13,7 +13,9 @@ from typer.exceptions import TyperException
 
 from aios.abi.errors import AiosError
 
-from .exits import FAILED, INTERRUPTED, OK, code_of
+from .console import safe
+from .exits import INTERRUPTED, OK, USAGE, code_of
+from .usage import sentence
 
 
 def invoke(name: str, module: ModuleType, args: list[str], program: list[str] | None) -> int:
@@ -27,9 +29,9 @@ def invoke(name: str, module: ModuleType, args: list[str], program: list[str] | 
     if commands is None:
         app.command(name, context_settings=settings)(module.command)
     else:
-        app.callback(context_settings=settings)(_group(module.__doc__ or ""))
+        app.callback(context_settings=settings)(_group(module.__doc__ or "", commands.values()))
         for each, function in commands.items():
-            app.command(each, context_settings=settings)(function)
+            app.command(each, context_settings=settings, short_help=_first_sentence(function))(function)
     verb = typer.main.get_command(app)
     for each in (verb, *getattr(verb, "commands", {}).values()):
         for parameter in each.params:
@@ -38,31 +40,25 @@ def invoke(name: str, module: ModuleType, args: list[str], program: list[str] | 
         code = verb(args=args, prog_name=f"aios {name}", obj=program, standalone_mode=False)
         return code if isinstance(code, int) else OK
     except TyperException as error:
-        return _usage(error)
+        return _usage(name, error)
     except AiosError as error:
-        print(f"aios {name}: {error.message}", file=sys.stderr)
+        print(safe(f"aios {name}: {' '.join(error.message.splitlines())}"), file=sys.stderr)
         return code_of(error)
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output left; the interpreter must not fail on its last flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
 
 
 _TYPES = {"int": "number", "float": "number", "str": "text", "path": "file"}
-_TROUBLE = (
-    ("Input should be a valid integer", "it must be a whole number"),
-    ("Input should be a valid number", "it must be a number"),
-    ("Input should be", "it must be"),
-)
-"""What typer says of wrong values, and what a person says."""
 
 
 def _name_type(parameter: Any) -> None:
     """Have help name the type of `parameter` in a person's word: `<number>` for `<int range>`; none when the argument
-    itself is named by us."""
+    itself is named by us. Arguments stand in the line of usage as in other programs' help, without braces."""
     technical = parameter.display_type
+    if parameter.param_type_name == "argument":
+        parameter.metavar = shown = parameter.metavar or parameter.name.upper()
+        shown = f"{shown}..." if parameter.nargs != 1 and " " not in shown else shown
+        parameter.get_usage_pieces = lambda context: [shown if parameter.required else f"[{shown}]"]
 
     def display_type(context: Any) -> str:
         label = technical(context).strip("<>").removesuffix(" range").removeprefix("list[").removesuffix("]")
@@ -71,20 +67,33 @@ def _name_type(parameter: Any) -> None:
     parameter.display_type = display_type
 
 
-def _usage(error: TyperException) -> int:
-    """A wrong option or value: the line of usage, and what is wrong."""
-    for theirs, ours in _TROUBLE:
-        if error.message.startswith(theirs):
-            error.message = ours + ("" if "a valid" in theirs else error.message.removeprefix(theirs))
-    if (show := getattr(error, "show", None)) is not None:
-        show()
-    else:
+def _usage(name: str, error: TyperException) -> int:
+    """A verb without all that it needs shows its help; what is wrong is a sentence."""
+    if type(error).__name__ == "NoArgsIsHelpError":
         print(error.format_message(), file=sys.stderr)
-    return error.exit_code
+    else:
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context is not None else f"aios {name}"
+        told = sentence(error)
+        more = "" if told.endswith("?") else f"; '{path} --help' says more"  # a question is hint enough
+        print(safe(f"aios {name}: {told}{more}"), file=sys.stderr)
+    return USAGE
 
 
-def _group(doc: str) -> Callable[[], None]:
+def _group(doc: str, functions: Iterable[Callable[..., None]]) -> Callable[[], None]:
+    """What stands in the help of a verb with commands: what it is for, and an example of each."""
+    examples = [line for function in functions for line in _lines(function) if line.strip().startswith("aios ")]
+
     def callback() -> None: ...
 
-    callback.__doc__ = doc.split(".")[0] + "."
+    callback.__doc__ = "\n".join([doc.split(".")[0] + ".", "", "\b", "Examples:", *examples])
     return callback
+
+
+def _first_sentence(function: Callable[..., None]) -> str:
+    """What stands beside a command in its verb's help."""
+    return " ".join(_lines(function)).split(". ")[0].rstrip(".") + "."
+
+
+def _lines(function: Callable[..., None]) -> list[str]:
+    return (inspect.getdoc(function) or "").splitlines()

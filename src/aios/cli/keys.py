@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import datetime
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
+from aios.abi.calls import nearest
+from aios.abi.errors import AiosError, NotFound
+from aios.sdk import Client
+
 from .connect import client
 from .console import note, print_json, safe, table, width
+from .exits import code_of
 
 
 def new(
@@ -33,7 +39,7 @@ def new(
 
 
 def listed(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
-    """List keys: what each is for, never the key itself.
+    """List keys: what each is for and since when, never the key itself.
 
     \b
     Example:
@@ -55,17 +61,39 @@ def _row(key: dict[str, Any]) -> tuple[object, ...]:
 
 def revoke(
     ids: Annotated[list[str], typer.Argument(metavar="ID", help="As 'aios keys list' shows them.")],
+    as_json: Annotated[bool, typer.Option("--json", help="The ids of those that are revoked now, as JSON.")] = False,
 ) -> None:
-    """Revoke keys: the next request with one is refused.
+    """Revoke keys: the next request with one is refused. One that is not there does not spare the others.
 
     \b
     Example:
       aios keys revoke k_3f9a
     """
+    revoked: list[str] = []
+    first = 0
     with client() as kernel:
-        for each in ids:
-            kernel.fetch("DELETE", f"/aios/v1/keys/{each}")
-            note(f"Revoked {safe(each)}.")
+        for each in dict.fromkeys(ids):
+            try:
+                kernel.fetch("DELETE", f"/aios/v1/keys/{quote(each, safe='')}")
+            except AiosError as error:
+                note(f"aios keys: {safe(_why(kernel, each, error))}")
+                first = first or code_of(error)
+            else:
+                revoked.append(each)
+                note(f"Revoked {safe(each)}.")
+    if as_json:
+        print_json(revoked)
+    if first:
+        raise typer.Exit(first)
+
+
+def _why(kernel: Client, key_id: str, error: AiosError) -> str:
+    """One that is not there may have been meant to be another."""
+    if not isinstance(error, NotFound):
+        return error.message
+    known = [key["id"] for key in kernel.fetch("GET", "/aios/v1/keys")["keys"]]
+    hint = nearest(key_id, known) or "; 'aios keys list' shows them"
+    return f"there is no key '{key_id[:100]}'{hint}"
 
 
 commands = {"new": new, "list": listed, "revoke": revoke}

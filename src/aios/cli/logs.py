@@ -11,7 +11,7 @@ import msgspec
 import typer
 
 from .connect import async_client
-from .console import aligned, cut, safe, width
+from .console import aligned, cut, note, safe, width
 
 
 def command(
@@ -32,11 +32,16 @@ def command(
 
 async def _print_events(path: str, pid: int | None, as_json: bool) -> None:
     columns = width()
+    is_silent = True
     async with async_client() as kernel, aclosing(kernel.events(path)) as events:
         async for event in events:
             if pid is not None and event["pid"] != pid:
                 continue
+            is_silent = False
             print(msgspec.json.encode(event).decode() if as_json else cut(line(event), columns), flush=True)
+    if is_silent:
+        whose = "" if pid is None else f" of process {pid}"
+        note(f"Nothing{whose} among the last events; --tail looks further back.")
 
 
 def line(event: dict[str, Any]) -> str:

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 
 class Verb(NamedTuple):
@@ -21,7 +22,7 @@ class Verb(NamedTuple):
 
 GROUPS: dict[str, dict[str, Verb]] = {
     "Start and stop": {
-        "demo": Verb("demo", "two dozen agents share one model for a minute; needs nothing"),
+        "demo": Verb("demo", "two dozen agents share one model for some seconds; needs nothing"),
         "up": Verb("up", "start the kernel and serve it"),
         "down": Verb("down", "stop the kernel; open calls may finish"),
         "run": Verb("run", "run a built-in agent, or any program as an agent", takes_program=True),
@@ -48,6 +49,9 @@ GROUPS: dict[str, dict[str, Verb]] = {
     },
 }
 
+HELP = ("-h", "--help", "help")
+VERSION = ("-V", "--version")
+
 VERBS: dict[str, Verb] = {name: verb for group in GROUPS.values() for name, verb in group.items()}
 
 
@@ -72,26 +76,52 @@ def usage() -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """The console script. Always ends by SystemExit."""
     args = list(sys.argv[1:] if argv is None else argv)
-    if not args or args[0] in ("-h", "--help", "help"):
+    try:
+        code = _answer(args)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except KeyboardInterrupt:  # before the verb is loaded; then it sees to it itself
+        code = 130
+    except BrokenPipeError:  # whoever read our output has left
+        code = _give_up()
+    except OSError as error:
+        place = error.filename or "what was to be printed"
+        print(f"aios: {place} cannot be read or written: {error.strerror or error}", file=sys.stderr)
+        code = _give_up()
+    sys.exit(code)
+
+
+def _answer(args: list[str]) -> int:
+    """Do what is asked; the exit code."""
+    if not args or args[0] in HELP:
+        if len(args) > 1 and args[1] in VERBS:  # aios help up
+            return _run(args[1], VERBS[args[1]], ["--help"])
         print(usage())
-        sys.exit(0)
-    if args[0] in ("-V", "--version"):
+        return 0
+    if args[0] in VERSION:
         from aios import __version__
 
         print(f"aios {__version__}")
-        sys.exit(0)
+        return 0
     verb = VERBS.get(args[0])
-    if verb is None:
-        _unknown(args[0])
-    sys.exit(_run(args[0], verb, args[1:]))
+    return _unknown(args[0]) if verb is None else _run(args[0], verb, args[1:])
 
 
-def _unknown(name: str) -> NoReturn:
+def _give_up() -> int:
+    """The interpreter is not to fail once more on its last flush."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
+
+
+def _unknown(name: str) -> int:
     from aios.abi.calls import nearest
 
-    hint = nearest(name[:100], VERBS) or "; 'aios --help' lists them"
-    print(f"aios: there is no command '{name[:100]}'{hint}", file=sys.stderr)
-    sys.exit(2)
+    from .console import safe
+
+    what = "option" if name.startswith("-") else "command"
+    hint = nearest(name[:100], (*VERBS, *HELP, *VERSION)) or "; 'aios --help' lists them"
+    print(safe(f"aios: there is no {what} '{name[:100]}'{hint}"), file=sys.stderr)
+    return 2
 
 
 def _run(name: str, verb: Verb, args: list[str]) -> int:

@@ -15,8 +15,9 @@ from aios.sdk import AsyncClient
 from aios.sdk.client import default_url, home_path
 
 from .confine import confine, undumpable
-from .connect import async_client, key_names, read_state
+from .connect import async_client
 from .console import note
+from .state import key_names, read_state
 
 PASSED_ON = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
 GRACE = 3.0

@@ -30,8 +30,9 @@ def command(
     """
     with client() as kernel:
         processes = [p for p in kernel.proc_list(all=everyone).processes if everyone or not view.is_ours(p)]
+    processes.sort(key=lambda p: p.pid)
     if as_json:
-        print_json(processes)
+        print_json([view.told(p) for p in processes])
     elif processes:
         print("\n".join(view.lines(processes, width())))
     else:

@@ -19,9 +19,11 @@ from aios.sdk import Answer, AsyncClient
 from .connect import async_client
 from .console import note, print_json, safe
 from .exits import FAILED, OK
+from .options import one_of
 from .program import run_program
 
-Words = Annotated[list[str] | None, typer.Argument(metavar="NAME TASK", help="A built-in agent and its task.")]
+WORDS = typer.Argument(metavar="NAME TASK | -- PROGRAM ARGS", help="A built-in agent and its task, or any program.")
+Words = Annotated[list[str] | None, WORDS]
 
 
 def command(
@@ -85,11 +87,7 @@ def _refuse(context: typer.Context, names: tuple[str, ...], why: str) -> None:
 def _known(strategy: str) -> str:
     from aios.agents.reflexion import Strategy
 
-    names = [each.value for each in Strategy]
-    if strategy not in names:
-        hint = nearest(strategy, names) or f"; choose {', '.join(names)}"
-        raise BadRequest(f"there is no strategy '{strategy}'{hint}")
-    return strategy
+    return one_of("strategy", strategy, [each.value for each in Strategy])
 
 
 @asynccontextmanager

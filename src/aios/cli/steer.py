@@ -15,6 +15,7 @@ from aios.abi.calls import ProcessInfo
 from aios.abi.errors import AiosError, BadRequest, NotFound
 from aios.sdk import Client
 
+from . import view
 from .connect import client
 from .console import note, print_json, safe
 from .exits import code_of
@@ -42,7 +43,7 @@ def steer(verb: str, words: Sequence[str], deed: Deed, as_json: bool) -> None:
                 note(f"aios {verb}: {safe(error.message)}")
                 first = first or code_of(error)
         if as_json:
-            print_json([each for each in kernel.proc_list(all=True).processes if each.pid in pids])
+            print_json([view.told(p) for p in kernel.proc_list(all=True).processes if p.pid in pids])
     sys.stdout.flush()
     if first:
         raise typer.Exit(first)

@@ -13,7 +13,7 @@ from .console import note, print_json, safe, span, table, width
 
 
 def command(
-    query: Annotated[str | None, typer.Argument(help="Only tools that fit these words.")] = None,
+    query: Annotated[str | None, typer.Argument(metavar="WORDS", help="Only tools that fit these words.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="With schemas and problems, as JSON.")] = False,
 ) -> None:
     """List the tools with their arguments, what a run may change, and how many runs may be under way at once; a narrow

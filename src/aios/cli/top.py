@@ -38,7 +38,7 @@ def command(
     with client() as kernel:
         if as_json:
             processes, cores = _look(kernel)
-            print_json({"processes": processes, "cores": cores})
+            print_json({"processes": [view.told(p) for p in processes], "cores": cores})
         elif once or width() is None:
             console = Console(width=width() or _WIDEST)
             console.print(picture(*_look(kernel), console.width, None))

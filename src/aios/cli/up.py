@@ -21,10 +21,13 @@ from aios import __version__
 from aios.abi.errors import BadRequest, Conflict, TimedOut
 from aios.kernel import Config, load
 
-from . import connect
 from .confine import undumpable
-from .console import counted, note, safe
+from .connect import checked_home
+from .console import counted, note, print_json, safe
 from .exits import FAILED, INTERRUPTED
+from .neighbours import announce, bound, withdraw
+from .options import POLICIES, ConfigFile, one_of
+from .state import forget_state, is_running, key_names, missing_keys, read_state, write_state
 from .tools import problem
 
 if TYPE_CHECKING:
@@ -38,10 +41,11 @@ HURRY_SECONDS = 2.0
 def command(
     host: Annotated[str | None, typer.Option(help="Where to listen; [server] host.")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="[server] port; 0 takes any free one.")] = None,
-    config: Annotated[Path | None, typer.Option(help="Another file than the home's aios.toml.")] = None,
-    policy: Annotated[str | None, typer.Option(help="fifo or rr; [scheduler] policy.")] = None,
+    config: ConfigFile = None,
+    policy: Annotated[str | None, typer.Option(help="rr or fifo; [scheduler] policy.")] = None,
     quantum: Annotated[int | None, typer.Option(min=1, help="Tokens; [scheduler] quantum.")] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return as soon as it is up.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Once it is up, where it is, as JSON on stdout.")] = False,
 ) -> None:
     """Start the kernel: load the models, open the home ($AIOS_HOME, default ~/.aios) and serve HTTP on loopback.
 
@@ -50,15 +54,17 @@ def command(
       aios up
       aios up --detach --port 9000
     """
-    if policy not in (None, "rr", "fifo"):
-        raise typer.BadParameter(f"'{policy}' is no policy; there are rr and fifo")
-    home = connect.checked_home()
+    if policy is not None:
+        one_of("policy", policy, POLICIES)
+    home = checked_home()
     if detach:
         _detach(home)
+        if as_json:
+            _print_state(home)
         return
     settings = configured(config, host=host, port=port, policy=policy, quantum=quantum)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    run_loop(_serve(settings, home))
+    run_loop(_serve(settings, home, config, as_json))
     note("The kernel has stopped.")
 
 
@@ -92,18 +98,15 @@ def run_loop(work: Coroutine[Any, Any, Any]) -> Any:
         return runner.run(work)
 
 
-async def _serve(settings: Config, home: Path) -> None:
-    from aios.gateway import bind, serve, url_of
+async def _serve(settings: Config, home: Path, config: Path | None, as_json: bool) -> None:
+    from aios.gateway import serve, url_of
     from aios.kernel import Kernel
 
-    if connect.is_running(home):
-        state = connect.read_state(home) or {}
-        who = state.get("pid", "?")
+    if is_running(home):
+        who = (read_state(home) or {}).get("pid", "?")
         raise Conflict(f"another kernel (process {who}) already runs on {home}: 'aios down' stops it")
     undumpable()  # what runs as the same user is not to read keys out of this process
-    sock = bind(
-        settings.server.host, settings.server.port
-    )  # before the models are loaded: a taken port is said at once
+    sock = bound(settings.server.host, settings.server.port)  # before the models: a taken port is said at once
     try:
         kernel = await Kernel.boot(settings, home)
     except BaseException:
@@ -114,15 +117,32 @@ async def _serve(settings: Config, home: Path) -> None:
     def ready() -> None:
         for module, why in kernel.statistics()["tools"]["problems"].items():
             note(f"warning: {problem(module, why)}")
-        for warning in connect.missing_keys(settings):
+        for warning in missing_keys(settings):
             note(safe(f"warning: {warning}"))
-        connect.write_state(home, url, connect.key_names(settings))
+        write_state(home, url, key_names(settings), config)
+        announce(home)
         note(_greeting(kernel, url))
+        if as_json:
+            _print_state(home)
 
     try:
         await serve(kernel, sock, on_ready=ready, on_stop=partial(stopping, kernel))
     finally:
-        connect.forget_state(home)
+        _leave(home)
+
+
+def _leave(home: Path) -> None:
+    """Nobody is to look for this process's kernel any more."""
+    forget_state(home)
+    withdraw()
+
+
+def _print_state(home: Path) -> None:
+    """What a script that starts a kernel goes on with."""
+    state = read_state(home) or {}
+    where = {"home": str(home), "admin_key": str(home / "admin.key")}
+    print_json({"pid": state.get("pid"), "url": state.get("url"), **where})
+    sys.stdout.flush()
 
 
 def stopping(kernel: Kernel, is_again: bool) -> None:
@@ -142,7 +162,7 @@ def stopping(kernel: Kernel, is_again: bool) -> None:
 
 def _end_hard(home: Path) -> None:
     """A module does not let go. Nothing acknowledged is lost: a kernel may be killed at any instant."""
-    connect.forget_state(home)
+    _leave(home)
     os._exit(INTERRUPTED)
 
 
@@ -180,7 +200,7 @@ def _greeting(kernel: Any, url: str) -> str:
 
 def _detach(home: Path) -> None:
     """Start the same command once more, without --detach, and wait until it says that it is up."""
-    arguments = [each for each in sys.argv[2:] if each not in ("--detach", "-d")]
+    arguments = [each for each in sys.argv[2:] if each not in ("--detach", "-d", "--json")]
     log = home / "kernel.log"
     try:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -208,7 +228,7 @@ def _detach(home: Path) -> None:
 def _wait_until_up(home: Path, child: subprocess.Popen[bytes]) -> None:
     end = time.monotonic() + BOOT_SECONDS
     while child.poll() is None:
-        state = connect.read_state(home)
+        state = read_state(home)
         if state is not None and state["pid"] == child.pid:
             return
         if time.monotonic() > end:

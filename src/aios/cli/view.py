@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import msgspec
+
 from aios.abi.calls import CALLS, OpenCall, ProcessInfo
 
 from .console import cut, figure, ordinal, span, table
@@ -30,6 +32,12 @@ def is_admins(process: ProcessInfo) -> bool:
 def work(process: ProcessInfo) -> list[OpenCall]:
     """Open calls that ask a module for something; the kernel's own, such as this look, left out."""
     return [call for call in process.open_calls if call.name not in CALLS or CALLS[call.name].module != "kernel"]
+
+
+def told(process: ProcessInfo) -> ProcessInfo:
+    """The process as `--json` tells of it: its state is the one that people see. The kernel's own is whether the
+    process lives; what it does now is what both ask who look, and two words for one process would be one too many."""
+    return msgspec.structs.replace(process, state=state(process))
 
 
 def lines(processes: Sequence[ProcessInfo], columns: int | None) -> list[str]:

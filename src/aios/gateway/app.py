@@ -100,12 +100,12 @@ async def metrics(exchange: Exchange) -> None:
 class Gate:
     """Checks where a request was sent and whose key it carries, hands it on, and gives every error its shape."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, address: str | None) -> None:
         self._kernel = kernel
         self._router = Router(routes=_routes(), redirect_slashes=False)
         self._ids = count(1)
         self._prefix = f"req_{secrets.token_hex(4)}"
-        self._names = LocalNames(kernel.config.server.host)
+        self._names = LocalNames(kernel.config.server.host, address)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -171,6 +171,6 @@ async def _broken(request: Request, error: Exception) -> Response:
     return Response(error_body(request.url.path, fault), 500, media_type="application/json")
 
 
-def create_app(kernel: Kernel) -> ASGIApp:
-    """The kernel's HTTP surface."""
-    return ServerErrorMiddleware(Gate(kernel), handler=_broken)
+def create_app(kernel: Kernel, address: str | None = None) -> ASGIApp:
+    """The kernel's HTTP surface, for a server that is bound to `address`: the configured host, unless told."""
+    return ServerErrorMiddleware(Gate(kernel, address), handler=_broken)

@@ -12,9 +12,9 @@ from aios.abi.errors import AiosError, Conflict, OutcomeUnknown
 
 from .exchange import Exchange, Headers, encode
 
-FINAL = (Conflict, OutcomeUnknown)
+FINAL = (Conflict,)
 """Errors that asking again cannot mend, though their status says that it might."""
-FINAL_CODES = frozenset({"upstream_refused"})
+FINAL_CODES = frozenset({"upstream_refused", OutcomeUnknown.default_code})
 
 
 def is_openai(path: str) -> bool:

@@ -62,8 +62,8 @@ class View:
         if pid not in self._agents:
             if len(self._agents) >= MAX_KNOWN:
                 self._agents.clear()
-            seen = {p.pid: p.agent for p in self._kernel.visible(self._principal, ended=True)}
-            self._agents[pid] = seen.get(pid)
+            process = self._kernel.find(self._principal, pid)
+            self._agents[pid] = None if process is None else process.agent
         return self._agents[pid]
 
 

@@ -12,12 +12,13 @@ class LocalNames:
     """What a Host header may say to a kernel whose configured host is `host`: that, or any loopback name.
 
     A page in somebody's browser can reach a loopback port by a name that it makes resolve there; the Host header
-    then tells of it. Whoever listens on other addresses is known by names that only its owner knows: `is_open`.
+    then tells of it. Whoever listens on other addresses is known by names that only its owner knows: `is_open`. That
+    is decided by `address`, the bound one: a host's own name may well stand for 127.0.1.1.
     """
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, host: str, address: str | None = None) -> None:
         self._own = host.lower().strip("[]")
-        self.is_open = not is_loopback(self._own)
+        self.is_open = not is_loopback(address or self._own)
 
     def allow(self, header: str | None) -> bool:
         if header is None:  # HTTP/1.0, as some health checks speak it
@@ -39,6 +40,7 @@ def is_loopback(name: str) -> bool:
     if name == "localhost":
         return True
     try:
-        return ipaddress.ip_address(name).is_loopback
+        address = ipaddress.ip_address(name)
     except ValueError:
         return False
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback

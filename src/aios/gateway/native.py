@@ -84,11 +84,10 @@ def _pid(text: str) -> int:
 
 async def get_process(exchange: Exchange, pid: str) -> None:
     wanted, kernel = _pid(pid), exchange.kernel
-    for process in kernel.visible(exchange.principal, ended=True):
-        if process.pid == wanted:
-            await exchange.reply_json(kernel.info(process))
-            return
-    raise NotFound(f"there is no process {wanted} among those you may see", code="no_such_process", param="pid")
+    process = kernel.find(exchange.principal, wanted)
+    if process is None:
+        raise NotFound(f"there is no process {wanted} among those you may see", code="no_such_process", param="pid")
+    await exchange.reply_json(kernel.info(process))
 
 
 SIGNALS = get_args(get_type_hints(ProcSignal)["signal"])

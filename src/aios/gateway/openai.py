@@ -74,7 +74,7 @@ async def chat_completions(exchange: Exchange) -> None:
         exchange.principal, "llm_generate", args, key=exchange.idempotency_key(), timeout=exchange.timeout()
     )
     generation = await exchange.outcome(call)
-    body = encode(_completion(call.id, int(kernel.clock.wall()), generation))
+    body = encode(_completion(call, generation))
     await exchange.reply(200, body, JSON, [(b"x-aios-call-id", call.id.encode())])
 
 
@@ -111,7 +111,7 @@ class Completion(Struct):
     system_fingerprint: str | None
 
 
-def _completion(call_id: str, created: int, generation: Generation) -> Completion:
+def _completion(call: Syscall, generation: Generation) -> Completion:
     message = generation.message
     answer = Answer(
         "assistant",
@@ -123,9 +123,9 @@ def _completion(call_id: str, created: int, generation: Generation) -> Completio
     logprobs = None if generation.logprobs is None else Logprobs(generation.logprobs)
     choice = Choice(0, answer, logprobs, generation.finish_reason)
     return Completion(
-        f"chatcmpl-{call_id}",
+        generation.id or f"chatcmpl-{call.id}",
         "chat.completion",
-        created,
+        generation.created or int(call.opened),
         generation.model,
         [choice],
         _usage(generation),
@@ -156,27 +156,31 @@ class ChatStream:
     def __init__(self, kernel: Kernel, wants_usage: bool) -> None:
         self._kernel = kernel
         self._wants_usage = wants_usage
-        self._created = int(kernel.clock.wall())
         self._model = ""
         self._has_begun = False
         self._is_finished = False
         self._has_usage = False
+        self._passed: Generation | None = None
+        """On record: an upstream's stream that went out as it came, to be told again under its own name."""
 
     def begin(self, call: Syscall) -> None:
         self._call = call
-        self._id = f"chatcmpl-{call.id}"
+        self._id, self._created = f"chatcmpl-{call.id}", int(call.opened)
+        if isinstance(call.result, Generation) and call.result.id is not None:
+            self._passed = call.result
+            self._id, self._created = call.result.id, call.result.created or self._created
 
     def chunk(self, chunk: Chunk) -> bytes:
         """The events for `chunk`; empty when there is nothing to say yet."""
         if chunk.raw:
             return self._passed_through(chunk)
-        if not chunk.text and not chunk.tool_calls:
-            return b""
-        delta: dict[str, Any] = {}
+        delta: dict[str, Any] = {} if self._passed is None else _unseen(self._passed)
         if chunk.text:
             delta["content"] = chunk.text
         if chunk.tool_calls:
             delta["tool_calls"] = [_whole_delta(piece) for piece in chunk.tool_calls]
+        if not delta:
+            return b""
         logprobs = None if chunk.logprobs is None else Logprobs(chunk.logprobs)
         return self._begin(None if chunk.tool_calls else "") + self._event(delta, None, logprobs)
 
@@ -216,11 +220,17 @@ class ChatStream:
         if self._has_begun:
             return b""
         self._has_begun = True
-        if self._call.core is not None:
-            self._model = self._kernel.llm.core(self._call.core).model
-        elif self._call.result is not None:
-            self._model = self._call.result.model  # a recorded answer
+        self._model = self._model_name()
         return self._event({"role": "assistant", "content": content}, None)
+
+    def _model_name(self) -> str:
+        """The core's, as no answer is there yet that could say more."""
+        recorded, core = self._call.result, self._call.core
+        if core is None and self._passed is None and isinstance(recorded, Generation):
+            core = recorded.core if recorded.core in self._kernel.llm.names() else None
+        if core is not None:
+            return self._kernel.llm.core(core).model
+        return recorded.model if isinstance(recorded, Generation) else ""
 
     def _event(
         self,
@@ -240,9 +250,18 @@ class ChatStream:
             "model": self._model,
             "choices": choices,
         }
+        if self._passed is not None and self._passed.fingerprint is not None:
+            body["system_fingerprint"] = self._passed.fingerprint
         if usage is not None:
             body["usage"] = usage
         return b"data: %s\n\n" % encode(body)
+
+
+def _unseen(generation: Generation) -> dict[str, Any]:
+    """What a chunk has no place for."""
+    message = generation.message
+    said = {"reasoning_content": message.reasoning_content, "refusal": message.refusal}
+    return {name: text for name, text in said.items() if text}
 
 
 def _whole_delta(piece: ToolCallDelta) -> ToolCallDelta:

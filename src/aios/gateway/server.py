@@ -82,7 +82,7 @@ class Connection(HttpToolsProtocol):
         self._head_since = self._body_since = self._unread_since = 0.0
         self._head_bytes = 0
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a TCP one
         super().connection_made(transport)
         self._head_since = self.loop.time()
         if len(self.connections) > self.max_connections:
@@ -104,7 +104,7 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._body_since, self._head_since = self._head_since, 0.0
         super().on_headers_complete()
-        self.scope[WRITE_NOW] = partial(_write_now, self.cycle)  # type: ignore[literal-required]
+        self.scope[WRITE_NOW] = partial(_write_now, self.cycle)  # type: ignore[literal-required]  # a key of ours
 
     def on_message_complete(self) -> None:
         self._body_since = 0.0
@@ -154,12 +154,17 @@ class Server(uvicorn.Server):
     """uvicorn's server around one kernel: SIGTERM or SIGINT drains, a second one does not wait."""
 
     def __init__(
-        self, kernel: Kernel, on_ready: Callable[[], None] | None, on_stop: Callable[[bool], None] | None = None
+        self,
+        kernel: Kernel,
+        address: str,
+        on_ready: Callable[[], None] | None,
+        on_stop: Callable[[bool], None] | None = None,
     ) -> None:
+        """`address` is what its socket is bound to."""
         bounded = type("Connection", (Connection,), {"max_connections": kernel.config.server.max_connections})
         super().__init__(
             uvicorn.Config(
-                create_app(kernel),
+                create_app(kernel, address),
                 http=bounded,
                 ws="none",
                 lifespan="off",
@@ -235,8 +240,8 @@ async def serve(
     whether the stop was under way already.
     """
     settings = kernel.config.server
-    server = Server(kernel, on_ready, on_stop)
     sock = sock or bind(settings.host, settings.port)
+    server = Server(kernel, sock.getsockname()[0], on_ready, on_stop)
     serving = asyncio.ensure_future(server.serve(sockets=[sock]))
     try:
         await asyncio.shield(serving)

@@ -158,10 +158,20 @@ class Control:
         if principal.is_admin:
             return everyone
         mine = {p.pid for p in everyone if (p.owner, p.agent) == (principal.owner, principal.agent)}
-        for process in everyone:  # parents come before children: pids only grow
+        for process in sorted(everyone, key=lambda each: each.pid):  # pids only grow: parents before children
             if process.parent in mine:
                 mine.add(process.pid)
         return [p for p in everyone if p.pid in mine]
+
+    def find(self, principal: Principal, pid: int) -> Process | None:
+        """Process `pid`, live or remembered, if it is among those that `visible` would list. Looks at it and at those
+        above it only."""
+        found = step = self._processes.find(pid)
+        while step is not None:
+            if principal.is_admin or (step.owner, step.agent) == (principal.owner, principal.agent):
+                return found
+            step = None if step.parent is None else self._processes.find(step.parent)
+        return None
 
     def info(self, process: Process) -> abi.ProcessInfo:
         running = next((c for c in process.open_calls.values() if c.state is State.RUNNING), None)

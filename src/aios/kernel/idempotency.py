@@ -38,7 +38,7 @@ class Repeats:
     def find(self, spec: CallSpec, args: Args, process: Process, key: str, on_chunk: OnChunk | None) -> Syscall | bytes:
         """The earlier call with this key, under way or as it ended; for a new key the hash of its body.
 
-        Raises Conflict, or Full when too many listen to one answer already.
+        Raises Conflict; Full when too many listen to one answer already; Stopping when the answer is not on record yet.
         """
         probe = Syscall("", spec, args, process, 0.0, key)
         body = body_hash(probe)
@@ -59,6 +59,7 @@ def _replay(call: Syscall, record: Recorded, on_chunk: OnChunk | None) -> Syscal
     if record.state is None:
         raise Conflict(f"the call under '{(call.key or '')[:80]}' is not over yet; ask again", code="idempotency_open")
     call.id, call.state, call.result, call.error = record.call_id, record.state, record.result, record.error
+    call.opened = record.opened
     call.future = asyncio.get_running_loop().create_future()
     if record.error is not None:
         call.future.set_exception(record.error)

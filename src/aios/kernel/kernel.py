@@ -16,6 +16,7 @@ from aios.abi.calls import CALLS, Args, CallSpec, Effect, LLMGenerate, ProcessIn
 from aios.abi.errors import (
     AiosError,
     Cancelled,
+    CutShort,
     Denied,
     Full,
     ModuleFault,
@@ -48,9 +49,13 @@ OnChunk = Callable[[Chunk], None]
 MAX_ANSWERS = 4096
 """Calls of the kernel itself at once: they take no time, but for those that wait for a process to end."""
 HOUSE_SECONDS = 300.0
+LAST_SECONDS = 5.0
+"""So long a stop waits for what it has cut short to be over."""
 LOST_KEY_SECONDS = 7 * 86_400.0
 """So long after it was made, the key of a process that vanished with an earlier kernel still works: its program may
 run. How long answers are kept is another matter, and configured."""
+NEVER_RAN = "tool_unavailable"
+"""The code of a tool's run that came to nothing before the tool was asked."""
 UNWRITABLE = "the disk of the kernel's home is full or fails, and nothing can be recorded; the kernel's log says more"
 
 
@@ -95,10 +100,11 @@ class Kernel:
         kernel.database = Database.open(home / "aios.db", durable=config.journal.mode == "durable")
         try:
             await kernel._boot_rooms(cores)
+            kernel._recover()
+            await kernel.journal.settled()
         except BaseException:
             await kernel._close_rooms()
             raise
-        kernel._recover()
         kernel._keep_house()
         kernel.is_ready = True
         return kernel
@@ -119,6 +125,7 @@ class Kernel:
         config, clock = self.config, self.clock
         self._closers.callback(self.database.close)
         self.journal = Journal(self.database, clock, keep=config.journal.keep, max_bytes=config.journal.max_bytes)
+        self._closers.callback(self.journal.write_held)
         self.repeats = Repeats(self.journal)
         self.processes = ProcessTable(first_pid=self.journal.last_pid() + 1)
         self.access = AccessManager(self.database)
@@ -333,6 +340,8 @@ class Kernel:
         """
         if call.timer is not None:
             call.timer.cancel()
+        if call.is_begun and call.error is not None:
+            call.error = _after_begun(call.error)
         process = call.process
         process.open_calls.pop(call.id, None)
         process.tokens_in += call.tokens_in
@@ -375,7 +384,7 @@ class Kernel:
             spec = CALLS.get(record.name)
             why: AiosError
             if record.key is None:
-                why = Cancelled("the kernel died while this call was open", code="kernel_restarted")
+                why = CutShort("the kernel died while this call was open", code="kernel_restarted")
                 self.journal.settle(record, State.CANCELLED, why)
             elif spec is None or record.args is None:
                 why = ModuleFault(f"this kernel cannot read the {record.name} that an older one had open")
@@ -392,7 +401,7 @@ class Kernel:
         known = self.journal.process(record.pid)
         process = self._revive(known, Principal(record.owner, record.agent, record.pid))
         call = Syscall(record.call_id, spec, args, process, self.clock.now(), record.key)
-        call.body = record.body_hash
+        call.body, call.opened = record.body_hash, record.opened
         if spec.is_streamed:
             call.chunks = []
         self._register(call, None)
@@ -413,9 +422,12 @@ class Kernel:
     async def _purge(self) -> None:
         wall = self.clock.wall()
         with contextlib.suppress(AiosError):  # a full disk is told to those who write
-            await self.journal.purge(wall)
-        alive = {process.pid for process in self.processes.list()}
-        self.access.purge(wall - LOST_KEY_SECONDS, alive)
+            await self.journal.purge(wall, self._alive())
+            await self.storage.finish_clearing()
+        self.access.purge(wall - LOST_KEY_SECONDS, self._alive())
+
+    def _alive(self) -> set[int]:
+        return {process.pid for process in self.processes.list()}
 
     # ── looking ──
 
@@ -424,6 +436,10 @@ class Kernel:
 
     def visible(self, principal: Principal, *, ended: bool = False) -> list[Process]:
         return self.control.visible(principal, ended=ended)
+
+    def find(self, principal: Principal, pid: int) -> Process | None:
+        """Process `pid`, if `principal` may see it."""
+        return self.control.find(principal, pid)
 
     @property
     def can_write(self) -> bool:
@@ -463,19 +479,39 @@ class Kernel:
         self._is_stopping, self.is_ready = True, False
         self._house.cancel()
         limit = self.config.server.drain if drain is None else drain
-        why = "the kernel stopped before this was done"
         for call in [call for call in self._open.values() if call.spec.is_wait]:
-            self._abort(call, Stopping(why, retry_after=5))
+            self._abort(call, self._cut_short(call))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), limit)
         if self._open:
             self._idle.clear()
         for call in list(self._open.values()):
-            self._abort(call, Stopping(why) if call.is_detached else Cancelled(why, code="stopping"))
+            self._abort(call, self._cut_short(call))
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), 5.0)
-        await self._purging
+            await asyncio.wait_for(self._idle.wait(), LAST_SECONDS)
+        self._purging.cancel()  # what it has not forgotten yet goes at the next boot
+        await asyncio.wait([self._purging], timeout=LAST_SECONDS)
         await self._close_rooms()
+
+    def _cut_short(self, call: Syscall) -> AiosError:
+        """What `call` ends with when the kernel will not wait for it: to come back, unless that could do harm."""
+        if call.is_detached and not (call.state is State.RUNNING and self._may_be_half_done(call)):
+            return Stopping("the kernel stopped before this was done; it goes on at the next start", retry_after=5)
+        if call.state is State.RUNNING and self._may_have_changed(call):
+            return OutcomeUnknown(
+                "the kernel stopped while this ran; whether it took effect is not known: look before you try again"
+            )
+        return CutShort("the kernel stopped before this was done; try again when it is back", retry_after=5)
+
+    def _may_be_half_done(self, call: Syscall) -> bool:
+        """Whether it is not carried on at the next start: nobody could tell what of it was done."""
+        return not call.spec.is_repeatable and self._may_have_changed(call)
+
+    def _may_have_changed(self, call: Syscall) -> bool:
+        """Whether a second run of `call` could do harm, if the first took effect."""
+        if call.spec.effect in (Effect.PURE, Effect.READ):
+            return False
+        return call.spec.module != "tool" or self.tools.side_effect(call)
 
     def hurry(self) -> None:
         """End a drain that is under way: what is open is cut short now."""
@@ -483,6 +519,15 @@ class Kernel:
 
     async def _close_rooms(self) -> None:
         await self._closers.aclose()
+
+
+def _after_begun(error: AiosError) -> AiosError:
+    """What a side effect under a key is said to have ended with: not with what asking again would mend, when it had
+    begun and may have been done."""
+    if error.status < 500 or isinstance(error, Stopping | OutcomeUnknown) or error.code == NEVER_RAN:
+        return error
+    why = f"{error.message}; whether it took effect is not known: it is not run again under this key"
+    return type(error)(why, code=OutcomeUnknown.default_code, call_id=error.call_id)
 
 
 def _is_journalled(call: Syscall) -> bool:
@@ -513,3 +558,4 @@ class _Marked:
 
         self._journal.begin(call, then)
         await marked
+        call.is_begun = True

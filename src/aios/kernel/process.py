@@ -70,6 +70,8 @@ class Process:
     is_revived: bool = False
     """Known from the journal only; forgotten after the last call that an earlier kernel left open, unless its
     program calls again."""
+    is_recorded: bool = False
+    """The journal has it, or is about to."""
     num_calls: int = 0
     num_failed: int = 0
     tokens_in: int = 0
@@ -143,8 +145,12 @@ class ProcessTable:
         """Drop a revived process whose program may be gone. It is revived again when it calls."""
         self._live.pop(process.pid, None)
 
+    def find(self, pid: int) -> Process | None:
+        """The process, live or remembered."""
+        return self._live.get(pid) or self._ended.get(pid)
+
     def get(self, pid: int) -> Process:
-        process = self._live.get(pid) or self._ended.get(pid)
+        process = self.find(pid)
         if process is None:
             raise NotFound(f"there is no process {pid}; 'aios ps' lists them", code="no_such_process", param="pid")
         return process

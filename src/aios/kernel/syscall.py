@@ -79,12 +79,14 @@ class Syscall:
         "fate",
         "future",
         "id",
+        "is_begun",
         "is_detached",
         "key",
         "listeners",
         "num_slices",
         "num_switches",
         "num_tries",
+        "opened",
         "principal",
         "process",
         "refused_until",
@@ -124,6 +126,8 @@ class Syscall:
         """What tells this call's body from another one's (calls with a key only)."""
         self.state = State.NEW
         self.created = self.since = now
+        self.opened = 0.0
+        """When the journal was told of it, in seconds since 1970; 0 when it never is. Repeats show it again."""
         self.wait_s = self.run_s = 0.0
         self.num_slices = self.num_switches = 0
         self.tokens_in = self.tokens_out = self.tokens_charged = 0
@@ -144,6 +148,8 @@ class Syscall:
         self.chunks: list[Chunk] | None = None
         """The answer so far, kept for a second listener (calls with a key only)."""
         self.listeners: list[Callable[[Chunk], None]] = []
+        self.is_begun = False
+        """Its side effect has started, and is on record as started (calls with a key only)."""
         self.is_detached = key is not None
         """A detached call outlives the connection that made it."""
 

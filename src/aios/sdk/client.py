@@ -12,12 +12,13 @@ import os
 import random
 import threading
 import uuid
+import weakref
 from collections.abc import AsyncGenerator, Coroutine
 from types import TracebackType
 from typing import Any, TypeVar
 
 from aios.abi.calls import Effect, spec_of
-from aios.abi.errors import AiosError, BadRequest, Full, Stopping, Unauthorized
+from aios.abi.errors import AiosError, BadRequest, CutShort, Full, KernelFault, Stopping, Unauthorized
 from aios.abi.home import home_path as home_path
 from aios.abi.messages import Chunk
 
@@ -29,37 +30,45 @@ T = TypeVar("T")
 
 DEFAULT_URL = "http://127.0.0.1:8420"
 LONGEST_PAUSE = 60.0
+CLOSE_SECONDS = 2.0
+"""What closing the connections of a client may take."""
+_REFUSALS = (NoKernel, Full, Stopping, CutShort)
+"""What another try may mend."""
 
 
 def default_url() -> str:
     """`AIOS_URL`, else the address of the home's own kernel."""
-    return os.environ.get("AIOS_URL") or _own_url()
+    return os.environ.get("AIOS_URL") or _own_url() or DEFAULT_URL
 
 
-def _own_url() -> str:
-    """The address that the home's kernel wrote down when it started, else the usual one."""
+def _own_url() -> str | None:
+    """The address that the home's kernel wrote down when it started. None when none runs."""
     try:
         return str(json.loads((home_path() / "kernel.json").read_text())["url"])
     except (OSError, ValueError, KeyError, TypeError):
-        return DEFAULT_URL
+        return None
 
 
 def default_key(url: str | None = None) -> str | None:
     """`AIOS_KEY`, else the admin key in the home, if this user may read it.
 
     The home's key goes to the home's own kernel only: whoever answers elsewhere could keep it. Raises Unauthorized
-    when `url`, or `AIOS_URL`, is another address.
+    when `url`, or `AIOS_URL`, is another address; NoKernel when neither is given and no kernel runs on the home: at the
+    usual address may be another home's.
     """
     if key := os.environ.get("AIOS_KEY"):
         return key
+    home, own, asked = home_path(), _own_url(), url or os.environ.get("AIOS_URL")
+    if asked is None and own is None:
+        raise NoKernel(f"no kernel runs on {home}; start one with 'aios up', or name one by AIOS_URL and AIOS_KEY")
     try:
-        key = (home_path() / "admin.key").read_text().strip()
+        key = (home / "admin.key").read_text().strip()
     except OSError:
         return None
-    asked, own = url or default_url(), _own_url()
-    if asked.rstrip("/") != own.rstrip("/"):
+    if asked is not None and (own is None or asked.rstrip("/") != own.rstrip("/")):
         raise Unauthorized(
-            f"there is no key for {asked}: the one in {home_path()} is for {own} only; set AIOS_KEY", code="no_key"
+            f"there is no key for {asked}: the one in {home} is for {own or 'its own kernel'} only; set AIOS_KEY",
+            code="no_key",
         )
     return key
 
@@ -89,12 +98,14 @@ class AsyncClient(AsyncCalls):
         self, kind: type[T], name: str, arguments: dict[str, Any], key: str | None, timeout: float | None
     ) -> T:
         given, key = _given(arguments), self._key_for(name, key)
-        for attempt in range(self._retries + 1):
+        attempt = 0
+        while True:
             try:
                 return await self._transport.call(kind, name, given, key, timeout)
-            except (NoKernel, Full, Stopping) as error:
-                await self._pause(error, name, key, attempt)
-        raise AssertionError("the last attempt returns or raises")
+            except AiosError as error:
+                if not await self._may_try_again(error, name, key, attempt):
+                    raise _told(error) from error.__cause__
+            attempt += 1
 
     def _stream(
         self, kind: type[T], name: str, arguments: dict[str, Any], key: str | None, timeout: float | None
@@ -104,17 +115,18 @@ class AsyncClient(AsyncCalls):
     async def _pieces(
         self, kind: type[T], name: str, given: dict[str, Any], key: str | None, timeout: float | None
     ) -> AsyncGenerator[Chunk | Final[T], None]:
-        for attempt in range(self._retries + 1):
-            is_begun = False
+        attempt, is_begun = 0, False
+        while True:
             try:
                 async for piece in self._transport.stream(kind, name, given, key, timeout):
                     is_begun = True
                     yield piece
                 return
-            except (NoKernel, Full, Stopping) as error:
-                if is_begun:
-                    raise  # what was said cannot be unsaid
-                await self._pause(error, name, key, attempt)
+            except AiosError as error:
+                # What was said cannot be unsaid.
+                if is_begun or not await self._may_try_again(error, name, key, attempt):
+                    raise _told(error) from error.__cause__
+            attempt += 1
 
     def _key_for(self, name: str, key: str | None) -> str | None:
         spec = spec_of(name)
@@ -122,13 +134,14 @@ class AsyncClient(AsyncCalls):
             return uuid.uuid4().hex
         return key
 
-    async def _pause(self, error: AiosError, name: str, key: str | None, attempt: int) -> None:
-        """Wait before the next attempt, or raise `error` when there must be none."""
+    async def _may_try_again(self, error: AiosError, name: str, key: str | None, attempt: int) -> bool:
+        """Wait before the next attempt. False when there must be none."""
         is_safe = key is not None or spec_of(name).effect in (Effect.PURE, Effect.READ)
         pause = error.retry_after if error.retry_after is not None else 0.1 * 2**attempt
-        if not is_safe or attempt >= self._retries or pause > LONGEST_PAUSE:
-            raise error
+        if not isinstance(error, _REFUSALS) or not is_safe or attempt >= self._retries or pause > LONGEST_PAUSE:
+            return False
         await asyncio.sleep(pause * random.uniform(1.0, 1.25))  # never early; spread, so that not all come back at once
+        return True
 
     async def fetch(self, method: str, path: str, body: Any = None) -> Any:
         """A page of the native HTTP surface that is no call (`/aios/v1/keys`, `/aios/v1/cores`, …)."""
@@ -175,6 +188,8 @@ class Client(Calls):
         future = asyncio.run_coroutine_threadsafe(work, self._started())
         try:
             return future.result()
+        except AiosError as error:
+            raise _told(error) from error.__cause__
         except BaseException:
             future.cancel()
             raise
@@ -190,8 +205,10 @@ class Client(Calls):
 
     def _started(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            threading.Thread(target=self._loop.run_forever, name="aios-client", daemon=True).start()
+            self._loop = loop = asyncio.new_event_loop()
+            thread = threading.Thread(target=loop.run_forever, name="aios-client", daemon=True)
+            thread.start()
+            self._end = weakref.finalize(self, _end, self._client, loop, thread)
         return self._loop
 
     def _call(self, kind: type[T], name: str, arguments: dict[str, Any], key: str | None, timeout: float | None) -> T:
@@ -208,8 +225,7 @@ class Client(Calls):
 
     def close(self) -> None:
         if self._loop is not None:
-            self._run(self._client.aclose())
-            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._end()
             self._loop = None
 
     def __enter__(self) -> Client:
@@ -219,6 +235,25 @@ class Client(Calls):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _end(client: AsyncClient, loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    """Close `client` and end its loop; also for who left that to the end of the program."""
+
+    async def close() -> None:
+        try:
+            await client.aclose()
+        finally:
+            loop.stop()
+
+    asyncio.run_coroutine_threadsafe(close(), loop)
+    if threading.current_thread() is not thread:
+        thread.join(CLOSE_SECONDS)
+
+
+def _told(error: AiosError) -> AiosError:
+    """`error` without the way it came, which is no help to who called. A bug of the kernel's keeps it."""
+    return error if isinstance(error, KernelFault) else error.with_traceback(None)
 
 
 def _given(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 
 from aios.abi.calls import Args, convert_args, spec_of
-from aios.abi.errors import AiosError, BadRequest, TimedOut, UpstreamFault, from_dict
+from aios.abi.errors import AiosError, BadRequest, TimedOut, Unauthorized, UpstreamFault, from_dict
 from aios.abi.messages import Chunk
 
 from .stream import Final
@@ -61,10 +62,11 @@ class Transport(Protocol):
 
 
 class HTTP:
-    """A kernel at `url`. Connects when first used; keeps connections for the loop it is used on."""
+    """A kernel at `url`. Connects when first used; keeps connections for the loop it is used on. Raises BadRequest when
+    `url` is none."""
 
     def __init__(self, url: str, key: str | None = None) -> None:
-        self.url = url.rstrip("/")
+        self.url = _address(url)
         self._key = key
         self._session: aiohttp.ClientSession | None = None
 
@@ -127,8 +129,13 @@ class HTTP:
         try:
             async with session.request(method, self.url + path, data=data, headers=headers, timeout=limit) as response:
                 if response.status >= 400:
-                    raise _error(response.status, await response.read(), response.headers.get("retry-after"))
+                    error = _error(response.status, await response.read(), response.headers.get("retry-after"))
+                    raise self._keyless(error) if self._key is None and isinstance(error, Unauthorized) else error
                 yield response
+        except aiohttp.ClientSSLError as error:
+            raise NoKernel(
+                f"no kernel at {self.url} ({_reason(error)}): a kernel speaks http://, unless a proxy stands before it"
+            ) from None
         except aiohttp.ClientConnectorError as error:
             raise NoKernel(f"no kernel at {self.url} ({_reason(error)}); start one with 'aios up'") from None
         except TimeoutError:
@@ -137,6 +144,29 @@ class HTTP:
             raise ConnectionLost(f"the connection to {self.url} broke during {path} ({_reason(error)})") from None
         except msgspec.DecodeError as error:
             raise UpstreamFault(f"what answers at {self.url}{path} is no kernel of this version: {error}") from None
+
+    def _keyless(self, error: Unauthorized) -> Unauthorized:
+        """The kernel said how to send a key; who uses a client is told how to give it one."""
+        return Unauthorized(
+            f"{self.url} wants a key and there is none: set AIOS_KEY to one that 'aios keys new NAME' prints there",
+            code=error.code,
+        )
+
+
+def _address(url: str) -> str:
+    """`url` as paths are added to it. Raises BadRequest when nothing could be sent there."""
+    bare = url.rstrip("/")
+    try:
+        parts = urlsplit(bare)
+        is_one = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port or a bracketed address that is none
+        is_one = False
+    hint = "" if "://" in url else f"; did you mean 'http://{bare:.100}'?"
+    if bare.endswith("/v1"):
+        is_one, hint = False, f"; leave out /v1, which is for OpenAI's clients: {bare.removesuffix('/v1')}"
+    if not is_one or any(c.isspace() or not c.isprintable() for c in url):
+        raise BadRequest(f"{url!r:.200} is no address of a kernel, such as http://127.0.0.1:8420{hint}", code="bad_url")
+    return bare
 
 
 def _reason(error: Exception) -> str:

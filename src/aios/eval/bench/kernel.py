@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -225,7 +226,7 @@ async def over_http(rounds: int, number: int) -> dict[str, float]:
         for _ in range(rounds + 1):
             for name, server in (("proxy", proxy), ("kernel", kernel)):
                 asks = [request(server.port, server.key)] * CONNECTIONS
-                seen[name].append(await server.cost(lambda s=server, a=asks: ask_all(s.port, a, times), number))  # type: ignore[misc]
+                seen[name].append(await server.cost(partial(ask_all, server.port, asks, times), number))
     ratio = statistics.median(k / p for k, p in zip(seen["kernel"][1:], seen["proxy"][1:], strict=True))
     costs = {f"{name}_us": round(statistics.median(each[1:]), 1) for name, each in seen.items()}
     return {**costs, "ratio": round(ratio, 2), "connections": CONNECTIONS}

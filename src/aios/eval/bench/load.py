@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 import httptools
 import msgspec
@@ -36,7 +37,7 @@ class Asker(asyncio.Protocol):
         self._left = times
         self._done = done
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a TCP one
         self._transport = transport
         self._parser = httptools.HttpResponseParser(self)
         transport.write(self._data)
@@ -68,5 +69,5 @@ async def ask_all(port: int, requests: Sequence[bytes], times: int) -> None:
     loop = asyncio.get_running_loop()
     ends: list[asyncio.Future[None]] = [loop.create_future() for _ in requests]
     for data, done in zip(requests, ends, strict=True):
-        await loop.create_connection(lambda d=data, f=done: Asker(d, times, f), "127.0.0.1", port)  # type: ignore[misc]
+        await loop.create_connection(partial(Asker, data, times, done), "127.0.0.1", port)
     await asyncio.gather(*ends)

@@ -51,7 +51,7 @@ class Stub(asyncio.Protocol):
         self._gap = gap
         self._body = b""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a TCP one
         self._transport = transport
         self._parser = httptools.HttpRequestParser(self)
 
@@ -116,7 +116,7 @@ class Pipe(asyncio.Protocol):
         self._early: list[bytes] = []
         self._other: Pipe | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a TCP one
         self.transport = transport
         if self._upstream:
             self._joining = asyncio.ensure_future(self._join())

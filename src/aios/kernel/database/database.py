@@ -6,11 +6,14 @@ A write that makes room says so (`frees`): it is carried out on a full disk too.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import os
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import apsw
 
@@ -39,6 +42,7 @@ class Database:
         self._vfs = vfs
         self._health = Health(path, is_durable=durable)
         self._reserve = Reserve(path.with_name("reserve"))
+        self._closing = threading.Lock()
         self._slow_reads = SlowReads(lambda: self._connection("OFF", writes=False))
 
     @classmethod
@@ -52,16 +56,15 @@ class Database:
     ) -> Database:
         """Lock the home of `path`, bring its file to the newest version and start the writer. Raises HomeError."""
         make_home(path)
-        lock = HomeLock.take(path.parent)
-        try:
+        with contextlib.ExitStack() as undo:
+            lock = HomeLock.take(path.parent)
+            undo.callback(lock.free)
             self = cls(path, lock, durable=durable, vfs=vfs)
-            self._connect(migrations)
-        except apsw.Error as error:
-            lock.free()
-            raise _not_opened(path, error) from None
-        except HomeError:
-            lock.free()
-            raise
+            try:
+                self._connect(migrations)
+            except (apsw.Error, OSError) as error:
+                raise _not_opened(path, error) from None
+            undo.pop_all()
         return self
 
     def _connect(self, migrations: Sequence[str]) -> None:
@@ -102,12 +105,11 @@ class Database:
         self, job: Job[T], then: Callable[[T | None, AiosError | None], None] | None = None, *, frees: bool = False
     ) -> None:
         """Queue `job` for the next group. `then(value, error)` is called on the running event loop once the group is
-        committed, in the order of the submits; without a running loop it is called on the writer's thread."""
-        loop = None if then is None else running_loop()
-        if self._health.is_closed:
-            tell(loop, [(then, None, closed())])
-        else:
-            self._writer.put(Item(job, then, loop, frees))
+        committed, in the order of the submits; without a running loop it is called on the writer's thread. After
+        `close` it hears that at once."""
+        item = Item(job, then, None if then is None else running_loop(), frees)
+        if not self._writer.put(item):
+            tell(item.loop, [(then, None, closed())])
 
     async def run(self, job: Job[T], *, frees: bool = False) -> T:
         """`job`'s value, once it is committed. A cancelled wait does not undo the job."""
@@ -119,21 +121,20 @@ class Database:
             if error is not None:
                 future.set_exception(error)
             else:
-                future.set_result(value)  # type: ignore[arg-type]
+                future.set_result(cast("T", value))
 
         self.submit(job, then, frees=frees)
         return await future
 
     def run_now(self, job: Job[T]) -> T:
         """`job`'s value, once it is committed; blocks the thread. For boot, shut-down and commands."""
-        if self._health.is_closed:
-            raise closed()
         answers: SimpleQueue[tuple[T | None, AiosError | None]] = SimpleQueue()
-        self._writer.put(Item(job, lambda value, error: answers.put((value, error)), None))
+        if not self._writer.put(Item(job, lambda value, error: answers.put((value, error)), None)):
+            raise closed()
         value, error = answers.get()
         if error is not None:
             raise error
-        return value  # type: ignore[return-value]
+        return cast("T", value)
 
     def read(self, job: Job[T]) -> T:
         """`job`'s value, at once, in this thread. Sees what is committed. For short reads on the event loop."""
@@ -153,10 +154,13 @@ class Database:
             raise self._health.unusable(error) from None
 
     def close(self) -> None:
-        """Commit what waits, fold the log, free the home. Later jobs are refused."""
-        if self._health.is_closed:
-            return
-        self._health.is_closed = True
+        """Commit what waits, fold the log, free the home. Later jobs are refused. A second call waits for the first."""
+        with self._closing:
+            if not self._health.is_closed:
+                self._health.is_closed = True
+                self._close()
+
+    def _close(self) -> None:
         self._writer.stop()
         self._folder.stop()
         self._slow_reads.close()
@@ -194,7 +198,12 @@ class Database:
         }
 
 
-def _not_opened(path: Path, error: apsw.Error) -> HomeError:
-    if isinstance(error, apsw.FullError):
+def _not_opened(path: Path, error: apsw.Error | OSError) -> HomeError:
+    if isinstance(error, apsw.FullError) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
         return HomeError(f"{path} cannot be opened: the disk that holds it is full; free some space there first")
+    if isinstance(error, OSError):
+        return HomeError(
+            f"{path} cannot be opened ({error.strerror or error}): make {error.filename or path.parent} writable, or "
+            "name another home"
+        )
     return HomeError(f"{path} cannot be opened: {error}; move it away, or name another home")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
@@ -48,28 +49,43 @@ class HomeLock:
             raise _is_taken(home, os.getpid())
         try:
             descriptor = os.open(home / "kernel.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            _lock(home, descriptor)
         except OSError as error:
             raise HomeError(
                 f"the home {home} cannot be locked ({error.strerror}): make it writable, or set AIOS_HOME to a "
                 "folder that is",
                 code="home_not_writable",
             ) from None
-        try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            holder = os.read(descriptor, 32).decode("ascii", "replace").strip()
-            os.close(descriptor)
-            raise _is_taken(home, int(holder) if holder.isdigit() else 0) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        _note(descriptor, f"{os.getpid()}\n")
         _taken.add(home)
         return cls(home, descriptor)
 
     def free(self) -> None:
         if self._home in _taken:
             _taken.discard(self._home)
-            os.ftruncate(self._descriptor, 0)
+            _note(self._descriptor, "")
             os.close(self._descriptor)
+
+
+def _lock(home: Path, descriptor: int) -> None:
+    """Take the lock, or close the file and raise: HomeError when another has it, OSError when nobody can."""
+    is_locked = False
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_locked = True
+    except (BlockingIOError, PermissionError):
+        holder = os.read(descriptor, 32).decode("ascii", "replace").strip()
+        raise _is_taken(home, int(holder) if holder.isdigit() else 0) from None
+    finally:
+        if not is_locked:
+            os.close(descriptor)
+
+
+def _note(descriptor: int, holder: str) -> None:
+    """Say in the file who has it: a help to people. What a full disk does not take is left out: the lock holds."""
+    with contextlib.suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, holder.encode(), 0)
 
 
 def _is_taken(home: Path, pid: int) -> HomeError:

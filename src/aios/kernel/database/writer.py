@@ -9,7 +9,7 @@ import asyncio
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
@@ -53,18 +53,28 @@ class Writer:
         self._health = health
         self._reserve = reserve
         self._queue: SimpleQueue[Item | None] = SimpleQueue()
+        self._door = threading.Lock()
+        self._is_shut = False
         self._thread = threading.Thread(target=self._run, name="aios_write", daemon=True)
-        self.put: Callable[[Item | None], None] = self._queue.put
 
     def start(self) -> None:
         self._thread.start()
+
+    def put(self, item: Item) -> bool:
+        """Queue `item` for the next group. False after `stop`: nobody would ever come to it."""
+        with self._door:
+            if not self._is_shut:
+                self._queue.put(item)
+            return not self._is_shut
 
     def num_waiting(self) -> int:
         return self._queue.qsize()
 
     def stop(self) -> None:
-        """Commit what waits and end the thread."""
-        self.put(None)
+        """Commit what waits and end the thread. Called once."""
+        with self._door:
+            self._is_shut = True
+            self._queue.put(None)
         self._thread.join()
 
     def close(self) -> None:

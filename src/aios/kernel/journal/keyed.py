@@ -10,17 +10,17 @@ import msgspec
 from aios.abi.calls import CALLS
 from aios.abi.errors import AiosError, from_dict
 
-from ..database import row, rows
+from ..database import row, rows, value
 from ..syscall import State
 from .arguments import encode, join
-from .records import BEGIN, END, OPEN, Event, Keyed, KeyPlace, OpenRecord, Recorded
+from .records import BEGIN, END, OPEN, Answer, Event, Keyed, KeyPlace, OpenRecord, Recorded
 
 _INSERT = (
     "INSERT OR REPLACE INTO calls(id, owner, agent, key, name, pid, nice, opened, size, body_hash, tip, args)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _END = "UPDATE calls SET state = ?, ended = ?, size = size + ?, result = ?, error = ? WHERE id = ?"
-_FIND = "SELECT id, name, body_hash, state, result, error FROM calls WHERE owner = ? AND agent = ? AND key = ?"
+_FIND = "SELECT id, name, body_hash, state, result, error, opened FROM calls WHERE owner = ? AND agent = ? AND key = ?"
 _OPEN = (
     "SELECT id, name, pid, opened, is_begun, owner, agent, nice, key, body_hash, tip, args"
     " FROM calls WHERE state IS NULL"
@@ -34,17 +34,23 @@ def write(connection: apsw.Connection, event: Event, keyed: Keyed, wall: float) 
         connection.execute(_INSERT, keyed.opening)
     elif event.kind == BEGIN:
         connection.execute("UPDATE calls SET is_begun = 1 WHERE id = ?", (id,))
-    elif keyed.answer is None:
+    elif (answer := keyed.answer or _done_after_all(connection, id)) is None:
         connection.execute("DELETE FROM calls WHERE id = ?", (id,))
     else:
-        state, result, error = keyed.answer
+        state, result, error = answer
         size = len(result or b"") + len(error or b"")
         connection.execute(_END, (state, wall, size, result, error, id))
     if event.kind == END:
         connection.execute("DELETE FROM effects WHERE call = ?", (id,))
 
 
-def answer_of(state: State, result: Any, error: AiosError | None) -> tuple[str, bytes | None, bytes | None]:
+def _done_after_all(connection: apsw.Connection, id: str) -> Answer | None:
+    """The answer of a call that broke off while its write was carried out: whoever asks again is not to write twice."""
+    result = value(connection, "SELECT result FROM effects WHERE call = ?", (id,))
+    return None if result is None else (State.DONE.value, result, None)
+
+
+def answer_of(state: State, result: Any, error: AiosError | None) -> Answer:
     """An answer as it is written."""
     if error is None:
         return state.value, encode(result), None
@@ -56,10 +62,10 @@ def find(connection: apsw.Connection, place: KeyPlace) -> Recorded | None:
     found = row(connection, _FIND, place)
     if found is None:
         return None
-    id, name, body, state, result, error = found
+    id, name, body, state, result, error, opened = found
     if state is None:
-        return Recorded(id, name, body)
-    return Recorded(id, name, body, State(state), _result_of(name, result), _error_of(error))
+        return Recorded(id, name, body, opened=opened)
+    return Recorded(id, name, body, State(state), _result_of(name, result), _error_of(error), opened)
 
 
 def find_open(connection: apsw.Connection) -> list[OpenRecord]:

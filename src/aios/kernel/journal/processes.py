@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import apsw
 
+from aios.abi.errors import AiosError
+
 from ..database import Database, row, value
 from ..process import Process
 
@@ -14,24 +16,33 @@ class ProcessRecords:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self.pids: set[int] = set()
-        """Those that are on record, or about to be."""
 
     def add(self, process: Process) -> None:
-        pid = process.pid
-        self.pids.add(pid)
+        process.is_recorded = True
         row = (
-            pid, process.agent, process.owner, process.parent, process.nice, process.command, process.started_wall,
-        )  # fmt: skip
+            process.pid,
+            process.agent,
+            process.owner,
+            process.parent,
+            process.nice,
+            process.command,
+            process.started_wall,
+        )
 
         def job(connection: apsw.Connection) -> None:
             connection.execute("INSERT OR REPLACE INTO processes VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
-        # When the disk is full, the process's next call tries again.
-        self._database.submit(job, lambda _, error: self.pids.discard(pid) if error is not None else None)
+        def then(_: None, error: AiosError | None) -> None:
+            process.is_recorded = error is None  # when the disk is full, the process's next call tries again
+
+        self._database.submit(job, then)
 
     def last_pid(self) -> int:
-        sql = "SELECT max(pid) FROM (SELECT pid FROM processes UNION ALL SELECT pid FROM keys)"
+        # A process may have found no room on a full disk while its call did.
+        sql = (
+            "SELECT max(pid) FROM (SELECT pid FROM processes UNION ALL SELECT pid FROM keys"
+            " UNION ALL SELECT pid FROM calls WHERE state IS NULL)"
+        )
         return self._database.read(lambda c: value(c, sql)) or 0
 
     def find(self, pid: int) -> Process | None:
@@ -40,4 +51,4 @@ class ProcessRecords:
         if found is None:
             return None
         agent, owner, parent, nice, command, started = found
-        return Process(pid, agent, owner, parent, nice, command, started_wall=started)
+        return Process(pid, agent, owner, parent, nice, command, started_wall=started, is_recorded=True)

@@ -17,6 +17,8 @@ from ..syscall import State, Syscall
 Then = Callable[[AiosError | None], None]
 KeyPlace = tuple[str, str, str]
 """Owner, agent and key: where a call with a key is found again."""
+Answer = tuple[str, bytes | None, bytes | None]
+"""State, result as JSON, error as JSON."""
 
 OPEN, BEGIN, END = "open", "begin", "end"
 """Kinds of events, as the log has them."""
@@ -26,7 +28,8 @@ _canonical = msgspec.json.Encoder(order="sorted").encode
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A call with a key, as the journal knows it. `state` is None while it is open; then `result` or `error` is set."""
+    """A call with a key, as the journal knows it. `state` is None while it is open; then `result` or `error` is set.
+    `opened` is seconds since 1970."""
 
     call_id: str
     name: str
@@ -34,6 +37,7 @@ class Recorded:
     state: State | None = None
     result: Any = None
     error: AiosError | None = None
+    opened: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +86,12 @@ class Node(NamedTuple):
 
 
 class Keyed(NamedTuple):
-    """What is written of a call with a key. `answer` is (state, result JSON, error JSON); an end without one is not
-    kept."""
+    """What is written of a call with a key. An end without `answer` is not kept."""
 
     place: KeyPlace
     opening: tuple[Any, ...] = ()
     nodes: tuple[Node, ...] = ()
-    answer: tuple[str, bytes | None, bytes | None] | None = None
+    answer: Answer | None = None
 
 
 class Event(NamedTuple):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from functools import partial
+
 import apsw
+import msgspec
 
 from ..database import Database, value
 
@@ -20,12 +24,14 @@ class Retention:
         self._slack = slack
         self.kept_bytes = 0
 
-    async def purge(self, now: float) -> int:
+    async def purge(self, now: float, alive: Collection[int]) -> int:
         """Forget answers older than `keep` seconds before `now` (since 1970), then the oldest until all fit into
-        `max_bytes`. Returns how many calls went."""
+        `max_bytes`, and processes as old but for those `alive` at `now`. Returns how many calls went."""
         cutoff, count = now - self._keep, 0
+        running = msgspec.json.encode(list(alive)).decode()
         while True:
-            gone = await self._database.run(lambda c, t=cutoff: _forget(c, t, self._slack), frees=True)  # type: ignore[misc]
+            forget = partial(_forget, cutoff=cutoff, slack=self._slack, alive=running)
+            gone = await self._database.run(forget, frees=True)
             count += gone
             if gone >= PURGE_STEP:
                 continue
@@ -35,8 +41,9 @@ class Retention:
             cutoff = max(cutoff, oldest)
 
 
-def _forget(connection: apsw.Connection, cutoff: float, slack: float) -> int:
-    """Drop at most PURGE_STEP answers that ended before `cutoff`, and what nobody refers to since then."""
+def _forget(connection: apsw.Connection, cutoff: float, slack: float, alive: str) -> int:
+    """Drop at most PURGE_STEP answers that ended before `cutoff`, and what nobody refers to since then. `alive` is a
+    JSON list of pids."""
     connection.execute(
         "DELETE FROM calls WHERE id IN (SELECT id FROM calls WHERE ended <= ? ORDER BY ended LIMIT ?)",
         (cutoff, PURGE_STEP),
@@ -50,12 +57,14 @@ def _forget(connection: apsw.Connection, cutoff: float, slack: float) -> int:
         (limit - slack, 4 * PURGE_STEP),
     )
     gone += connection.changes() // 4
-    # While a key names a process, its program may come back and is known by its record.
+    # While a key names a process, its program may come back and is known by its record. One that began at `cutoff` may
+    # have begun after somebody looked who is alive.
     connection.execute(
-        "DELETE FROM processes WHERE started <= ? AND pid < (SELECT max(pid) FROM processes)"
+        "DELETE FROM processes WHERE started < ? AND pid < (SELECT max(pid) FROM processes)"
+        " AND pid NOT IN (SELECT value FROM json_each(?))"
         " AND pid NOT IN (SELECT pid FROM keys WHERE pid IS NOT NULL)"
         " AND pid NOT IN (SELECT pid FROM calls WHERE state IS NULL)",
-        (cutoff,),
+        (cutoff, alive),
     )
     return gone
 

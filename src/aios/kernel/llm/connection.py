@@ -210,7 +210,7 @@ class Connection(asyncio.Protocol):
 
     # ── from the transport ──
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a TCP one
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from aios.abi.errors import KernelFault
@@ -96,6 +96,9 @@ class LLMManager:
             )
             for c in self._cores.values()
         ]
+
+    def names(self) -> Collection[str]:
+        return self._cores.keys()
 
     def core(self, name: str) -> Core:
         return self._cores[name]

@@ -102,7 +102,13 @@ class _Body(Struct):
     error: Any = None
 
 
+class _Head(Struct):
+    id: Any = None
+    created: Any = None
+
+
 _decode = msgspec.json.Decoder(_Body).decode
+_decode_head = msgspec.json.Decoder(_Head).decode
 _PLAIN = b"data: "
 _DONE = b"data: [DONE]\n\n"
 
@@ -145,6 +151,8 @@ class Answer:
         """It as the server wrote it: JSON."""
         self.model: str | None = None
         self.fingerprint: str | None = None
+        self.id: str | None = None
+        self.created: int | None = None
         self.num_tokens = 0
 
     def add(self, piece: _Message) -> None:
@@ -175,6 +183,12 @@ class Answer:
         if body.usage is not _NO_USAGE:
             self.usage, self.raw_usage = _usage(body.usage).told(), bytes(body.usage).decode()
 
+    def name(self, event: bytes) -> None:
+        """What the server calls its stream: clients see it as it came, and again when the answer is repeated."""
+        head = _decode_head(event)
+        self.id = head.id if isinstance(head.id, str) and head.id else None
+        self.created = int(head.created) if isinstance(head.created, int | float) else None
+
     def tool_calls(self) -> list[ToolCall] | None:
         return [
             ToolCall(
@@ -204,6 +218,8 @@ class Answer:
             self.logprobs or None,
             self.fingerprint,
             self.raw_usage or None,
+            self.id,
+            self.created,
         )
 
     def as_chunk(self) -> Chunk:
@@ -256,6 +272,7 @@ class Events:
         self._core = core
         self._emit = emit
         self._rest = b""
+        self._is_named = False
         self._held: bytes | None = None
         self._start()
 
@@ -311,6 +328,8 @@ class Events:
         answer = self.answer
         if answer.model is None:
             answer.note(body)
+        if not self._is_named:
+            self._name(data[6:])
         answer.texts.append(text)
         answer.num_tokens += 1
         self.has_spoken = True
@@ -327,6 +346,8 @@ class Events:
         if not body.choices:
             self._take_usage(event, body)
             return
+        if not self._is_named:
+            self._name(payload)
         choice = body.choices[0]
         if choice.finish_reason is not None:
             self.answer.finish = choice.finish_reason
@@ -337,6 +358,10 @@ class Events:
             self._take_delta(choice.delta)
         if choice.logprobs is not None and choice.logprobs.content:
             self._logprobs += choice.logprobs.content
+
+    def _name(self, payload: bytes) -> None:
+        self._is_named = True
+        self.answer.name(payload)
 
     def _take_delta(self, delta: _Message) -> None:
         if delta.content.__class__ is str and not (delta.tool_calls or delta.reasoning_content or delta.refusal):

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from aios.abi.errors import AiosError, Cancelled, Full, KernelFault, ModuleFault
+from aios.abi.errors import AiosError, Cancelled, CutShort, Full, KernelFault, ModuleFault
 
 from ..clock import Clock
 from ..process import ProcessState
@@ -146,7 +146,7 @@ class Queue:
         if not len(self.policy):
             return False
         for slot in self.runner.free():
-            call = self.policy.next(lambda c, s=slot: self.runner.fits(c, s))  # type: ignore[misc]
+            call = self.policy.next(lambda c, s=slot: self.runner.fits(c, s))  # type: ignore[misc]  # s is bound, not passed
             if call is not None:
                 self.runner.take(call, slot)
                 self.running[call.id] = (call, slot)
@@ -161,7 +161,7 @@ class Queue:
         try:
             result = await self._slices(call, slot)
         except asyncio.CancelledError:
-            fate = call.fate or Cancelled("the kernel stopped this call", code="cancelled")
+            fate = call.fate or CutShort("the kernel broke this call off; try again")
         except AiosError as error:
             fate = error
         except Exception as error:

@@ -5,6 +5,7 @@ A content is written before anything names it and never changed, so a crash leav
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from collections import Counter
@@ -39,6 +40,8 @@ class Blobs:
         self._durable = durable
         self._lock = Lock()
         self._held: Counter[bytes] = Counter()
+        self._spared: set[bytes] = set()
+        """Somebody wanted to drop them while they were held."""
 
     def put(self, data: bytes) -> Content:
         """Keep `data`; what is returned may then be named in the store, and is held until `let_go`. Raises Stopping
@@ -50,7 +53,7 @@ class Blobs:
         with self._lock:
             self._held[hash] += 1
         path = self._path(hash)
-        if not path.exists():
+        if not _is_whole(path, len(data)):
             try:
                 self._write(path, data)
             except OSError as error:
@@ -64,18 +67,27 @@ class Blobs:
                 ) from None
         return content
 
-    def let_go(self, content: Content) -> None:
-        """It is named in the store now, or never will be."""
-        if content.body is None:
-            with self._lock:
-                self._held[content.hash] -= 1
+    def let_go(self, content: Content) -> bool:
+        """It is named in the store now, or never will be. Whether somebody wanted to `drop` it meanwhile, so that
+        this is to be done now."""
+        hash = content.hash
+        if content.body is not None:
+            return False
+        with self._lock:
+            self._held[hash] -= 1
+            if self._held[hash] > 0:
+                return False
+            del self._held[hash]
+            was_spared = hash in self._spared
+            self._spared.discard(hash)
+            return was_spared
 
     def drop(self, hash: bytes, connection: apsw.Connection) -> None:
         """Remove a content that nothing in the store names, unless it is held: somebody is about to name it."""
         with self._lock:
-            self._held += Counter()  # forgets what is held no more
-            is_named = row(connection, "SELECT 1 FROM contents WHERE hash = ?", (hash,)) is not None
-            if hash not in self._held and not is_named:
+            if hash in self._held:
+                self._spared.add(hash)
+            elif not is_named(connection, hash):
                 self._path(hash).unlink(missing_ok=True)
 
     def get(self, hash: bytes) -> bytes:
@@ -110,6 +122,13 @@ class Blobs:
                 _sync_folder(folder)
 
 
+def _is_whole(path: Path, size: int) -> bool:
+    """Whether a content of that size is there. One that nobody has named may have been cut off by a power failure."""
+    with contextlib.suppress(OSError):
+        return path.stat().st_size == size
+    return False
+
+
 def _sync_folder(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -121,6 +140,10 @@ def _sync_folder(path: Path) -> None:
 def add(connection: apsw.Connection, content: Content) -> None:
     """Name `content` in the store, once."""
     connection.execute("INSERT INTO contents VALUES (?, ?, ?) ON CONFLICT DO NOTHING", content)
+
+
+def is_named(connection: apsw.Connection, hash: bytes) -> bool:
+    return row(connection, "SELECT 1 FROM contents WHERE hash = ?", (hash,)) is not None
 
 
 def body_of(connection: apsw.Connection, hash: bytes) -> bytes | None:

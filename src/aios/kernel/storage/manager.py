@@ -23,7 +23,7 @@ from ..database import Database, Job, exactly_once, rows
 from ..process import Place
 from ..syscall import Syscall
 from .base import clean_path, folders_of
-from .files import SMALL, Blobs, Content, body_of
+from .files import SMALL, Blobs, Content, body_of, is_named
 from .versions import (
     MINE,
     TRASH_STEP,
@@ -35,6 +35,7 @@ from .versions import (
     leave_trash,
     list_below,
     make_folders,
+    places_with_leaving,
 )
 
 MAX_FILE = 16 << 20
@@ -169,11 +170,16 @@ class StorageManager:
     async def _commit(self, content: Content, job: Job[Version]) -> Version:
         """Do `job`, which names `content`. Goes to its end though nobody waits any more, so that `content` is let go
         and what was refused leaves the disk."""
+        has_name = False
         try:
-            return await self._database.run(job)
+            version, has_name = await self._database.run(lambda c: (job(c), is_named(c, content.hash)))
+            return version
+        except Stopping as error:
+            has_name = error.code == "storage_failed"  # after a failed fsync the next kernel may find it named
+            raise
         finally:
-            self._blobs.let_go(content)
-            if content.body is None:  # what was refused may be a file by now
+            was_spared = self._blobs.let_go(content)
+            if content.body is None and (was_spared or not has_name):
                 with contextlib.suppress(Stopping):
                     await self._database.read_async(partial(self._blobs.drop, content.hash))
 
@@ -181,12 +187,20 @@ class StorageManager:
         """Said in one step, then carried out in small ones, so that nobody's writes wait long behind it."""
         job = exactly_once(once, lambda c: leave_trash(c, place, path), Count)
         count = await self._database.run(job, frees=True)
+        await self._drop_leaving(place)
+        return count
+
+    async def finish_clearing(self) -> None:
+        """Take out what was to go for good and is still there, since a kernel died over it or the disk failed."""
+        for place in await self._database.read_async(places_with_leaving):
+            await self._drop_leaving(place)
+
+    async def _drop_leaving(self, place: Place) -> None:
         gone = TRASH_STEP
         while gone == TRASH_STEP:
             gone, unnamed = await self._database.run(lambda c: drop_leaving(c, place), frees=True)
             for hash in unnamed:
                 await self._database.read_async(partial(self._blobs.drop, hash))
-        return count
 
     async def _read(self, place: Place, path: str, version: int | None) -> File:
         hash, number = self._database.read(lambda c: find_version(c, place, path, version))

@@ -86,6 +86,12 @@ def leave_trash(connection: apsw.Connection, place: Place, path: str) -> Count:
     return Count(count=connection.changes())
 
 
+def places_with_leaving(connection: apsw.Connection) -> list[Place]:
+    """Whose trash holds something that is to go for good."""
+    found = rows(connection, "SELECT DISTINCT owner, agent FROM files WHERE trashed = ?", (LEAVING,))
+    return [Place(*place) for place in found]
+
+
 def drop_leaving(connection: apsw.Connection, place: Place) -> tuple[int, set[bytes]]:
     """Take some of what is to go out of the store: how many, and contents that are files which nothing names now."""
     sql = "SELECT id FROM files WHERE owner = ? AND agent = ? AND trashed = ? LIMIT ?"

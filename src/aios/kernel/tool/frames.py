@@ -16,15 +16,20 @@ PREFIX = 4
 T = TypeVar("T")
 
 
-class Hello(Struct, frozen=True):
-    """The worker's first word: its tools, or why its module could not be loaded.
+class Here(Struct, frozen=True):
+    """The worker's first word: it is up, and comes to the file next. What goes wrong before is no fault of the file.
 
     `is_contained`: whatever the tools start dies with the worker, since it lives in a pid namespace.
     """
 
+    is_contained: bool
+
+
+class Hello(Struct, frozen=True):
+    """The worker's second word: its tools, or why its module could not be loaded."""
+
     tools: list[ToolManifest] = field(default_factory=list)
     error: str | None = None
-    is_contained: bool = False
 
 
 class Request(Struct, frozen=True):

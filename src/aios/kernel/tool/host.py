@@ -163,15 +163,15 @@ def _unshare_pids() -> bool:
 
 
 def _serve(link: int, path: Path, is_contained: bool) -> NoReturn:
-    from aios.kernel.tool.frames import PREFIX, Hello, Request, pack, size_of, unpack
+    from aios.kernel.tool.frames import PREFIX, Hello, Here, Request, pack, size_of, unpack
     from aios.sdk.tool import manifest_of
 
     os.set_inheritable(link, False)
-    functions, error = _load(path)
-    me = os.getpid()
     with socket.socket(fileno=link) as kernel:
-        manifests = [manifest_of(function) for function in functions.values()]
-        kernel.sendall(pack(Hello(manifests, error, is_contained)))
+        kernel.sendall(pack(Here(is_contained)))
+        functions, error = _load(path)
+        me = os.getpid()
+        kernel.sendall(pack(Hello([manifest_of(function) for function in functions.values()], error)))
         while prefix := _receive(kernel, PREFIX):
             request = unpack(_receive(kernel, size_of(prefix)), Request)
             reply = _answer(functions, request)

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from aios.abi.calls import ToolResult
-from aios.abi.errors import AiosError, ModuleFault, NotFound, Stopping
+from aios.abi.errors import AiosError, ModuleFault, NotFound, Stopping, TimedOut
 from aios.abi.tools import ToolManifest
 
 from ..clock import Clock
@@ -54,6 +54,8 @@ class Module:
         self.tools: list[WorkerTool] = []
         self.error: str | None = None
         """Why the file could not be loaded when last tried."""
+        self._is_foreign = False
+        """That was no fault of the file: no process could be had for it."""
         self._section = section
         self._python = python
         self._clock = clock
@@ -80,11 +82,13 @@ class Module:
         return ToolResult(content=reply.content, is_error=reply.is_error, data=reply.data)
 
     async def refresh(self, *, again: bool = False) -> None:
-        """Load the file, if it was not or has changed; with `again`, also if that failed. Raises ModuleFault."""
+        """Load the file, if it was not or has changed; with `again`, also if that failed. Where it was no fault of the
+        file, time may have mended it. Raises ModuleFault, Stopping."""
         is_retried = again and self.error is not None
         if is_retried:
             self._not_before = 0.0
-        if is_retried or self._stamp is None or self._stamp != self._stamp_now():
+        is_due = self.error is not None and self._is_foreign and self._clock.now() >= self._not_before
+        if is_retried or is_due or self._stamp is None or self._stamp != self._stamp_now():
             self._give_back(await self._worker())
 
     def _give_back(self, worker: Worker) -> None:
@@ -118,13 +122,14 @@ class Module:
         return await self._start()
 
     async def _start(self) -> Worker:
-        """A worker that has just loaded the file. Raises ModuleFault, for a while without a try after one failed."""
+        """A worker that has just loaded the file. Raises ModuleFault, or Stopping where that is not to blame; for a
+        while without a try after one failed."""
         if self._is_closed:
-            raise Stopping("the kernel is stopping; no tool is started any more")
+            raise _closed()
         self._workers = {worker for worker in self._workers if not worker.is_gone}
         wait = self._not_before - self._clock.now()
         if wait > 0:
-            raise self._cannot(str(self.error), f"the next try is in {wait:.0f} s", wait)
+            raise self._cannot(str(self.error), f"the next try is in {wait:.0f} s", wait, is_foreign=self._is_foreign)
         worker = Worker(self.path.name, self._stamp)
         self._workers.add(worker)
         try:
@@ -133,20 +138,23 @@ class Module:
             worker.kill()
             if not isinstance(error, AiosError):
                 raise  # whoever asked has gone; that says nothing of the file
-            if self._is_current(worker):
-                self._failed(str(error))
-            raise self._cannot(
-                str(error),
-                "mend that; it is tried again when the file changes or an operator lists tools",
-            ) from None
+            if self._is_closed:
+                raise _closed() from None
+            raise self._blamed(worker, error) from None
         if self._is_current(worker):
             self._back_off, self.error = 0.0, None
         return worker
 
     async def _load(self, worker: Worker) -> None:
-        """Start `worker`; what it says of its tools holds for the module. Raises what is wrong with them."""
+        """Start `worker`; what it says of its tools holds for the module. Raises what is wrong with them, or Stopping
+        when it did not come to them."""
+        try:
+            async with deadline(self._clock, START_LIMIT, f"a process for {self.path.name} was not up in time"):
+                await worker.start(self._python, self.path)
+        except TimedOut as error:
+            raise Stopping(error.message, code="tool_unavailable") from None
         async with deadline(self._clock, START_LIMIT, f"{self.path.name} did not load in {START_LIMIT:g} s"):
-            hello = await worker.start(self._python, self.path)
+            hello = await worker.load()
         if hello.error is not None:
             raise ModuleFault(hello.error)
         if self._is_current(worker):
@@ -167,16 +175,30 @@ class Module:
             self._on_change(self, tools)
             self.tools = tools
 
-    def _failed(self, why: str) -> None:
-        self.error = why
+    def _blamed(self, worker: Worker, error: AiosError) -> AiosError:
+        """What is told of `error`, which kept `worker` from loading the file."""
+        is_foreign = isinstance(error, Stopping)
+        if self._is_current(worker):
+            self._failed(error.message, is_foreign=is_foreign)
+        if not is_foreign:
+            advice = "mend that; it is tried again when the file changes or an operator lists tools"
+            return self._cannot(error.message, advice)
+        advice = "that is no fault of the file, and is tried again"
+        return self._cannot(error.message, advice, max(1.0, self._not_before - self._clock.now()), is_foreign=True)
+
+    def _failed(self, why: str, *, is_foreign: bool = False) -> None:
+        self.error, self._is_foreign = why, is_foreign
         now = self._clock.now()
         if now < self._not_before:
             return  # it began before another one failed: together they are one try
         self._back_off = min(LONGEST_BACK_OFF, max(1.0, 2 * self._back_off))
         self._not_before = now + self._back_off
 
-    def _cannot(self, why: str, advice: str, retry_after: float | None = None) -> ModuleFault:
-        return ModuleFault(
+    def _cannot(
+        self, why: str, advice: str, retry_after: float | None = None, *, is_foreign: bool = False
+    ) -> AiosError:
+        kind = Stopping if is_foreign else ModuleFault
+        return kind(
             f"the tools of {self.path.name} do not start: {why}; {advice}",
             code="tool_unavailable",
             retry_after=retry_after,
@@ -192,3 +214,7 @@ class Module:
     def statistics(self) -> dict[str, Any]:
         live = sum(worker.is_alive for worker in self._workers)
         return {"workers": live, "idle": len(self._idle), "error": self.error}
+
+
+def _closed() -> AiosError:
+    return Stopping("the kernel is stopping; no tool is started any more")

@@ -46,11 +46,20 @@ def sweep() -> None:
     """Take away the folders of this user that have no owner: of a kernel that was killed with its keepers."""
     for folder in _found():
         try:
-            lock = _lock(folder, fcntl.LOCK_EX)
+            lock = _lock_shut(folder)
         except OSError:
             continue  # it has an owner, or whether it has one cannot be known
         remove(folder)
         os.close(lock)
+
+
+def _lock_shut(folder: str) -> int:
+    """The lock on a folder that its tool may have locked. Raises OSError."""
+    try:
+        return _lock(folder, fcntl.LOCK_EX)
+    except PermissionError:
+        _open_up(folder)
+        return _lock(folder, fcntl.LOCK_EX)
 
 
 def _found() -> list[str]:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import aios
-from aios.abi.errors import ModuleFault
+from aios.abi.errors import ModuleFault, Stopping
 
 from . import scratch
-from .frames import PREFIX, Hello, Reply, Request, pack, size_of, unpack
+from .frames import PREFIX, Hello, Here, Reply, Request, pack, size_of, unpack
 
 _TAIL = 2000
 """Bytes of what a worker printed last that are kept."""
@@ -40,6 +40,8 @@ class Worker:
         self._num_output = 0
         self._requests = 0
         self._is_contained = False
+        self._launching: asyncio.Task[None] | None = None
+        """Goes to its end, whoever waits or has gone: what is half made could not be taken back."""
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.StreamReader
         self._writer: asyncio.StreamWriter | None = None
@@ -56,16 +58,34 @@ class Worker:
         """It was killed, and nothing is left of it."""
         return self._end is not None and self._end.done()
 
-    async def start(self, python: str, path: Path) -> Hello:
-        """Start the process; what it says of itself. Raises ModuleFault."""
+    async def start(self, python: str, path: Path) -> None:
+        """Start the process, as far as it goes without the file. Raises Stopping: it does not start on this machine,
+        or not now."""
         try:
             self._folder, self._owner = scratch.make()
-            await self._launch(python, path)
         except OSError as error:
-            why = f"a process for {self._name} could not be started: {error}"
-            raise ModuleFault(why, code="tool_unavailable") from None
-        hello: Hello = await self._receive(Hello)
-        self._is_contained = hello.is_contained
+            raise self._kept(f": {error}") from None
+        self._launching = asyncio.get_running_loop().create_task(self._launch(python, path))
+        try:
+            await asyncio.shield(self._launching)
+            here: Here = await self._receive(Here)
+        except (OSError, ModuleFault) as error:
+            raise self._kept(f" with {python}: {error}") from None
+        self._is_contained = here.is_contained
+
+    def _kept(self, why: str) -> Stopping:
+        return Stopping(f"a process for {self._name} could not be started{why}", code="tool_unavailable")
+
+    async def load(self) -> Hello:
+        """After `start`: what the process says of the file when it has loaded it. Raises ModuleFault, or Stopping when
+        somebody else kept it from that."""
+        try:
+            hello: Hello = await self._receive(Hello)
+        except ModuleFault as error:
+            if self._was_killed():
+                why = f"{error.message}: killed by somebody, as by a machine that is out of memory"
+                raise Stopping(why, code="tool_unavailable") from None
+            raise
         return hello
 
     async def _launch(self, python: str, path: Path) -> None:
@@ -133,6 +153,11 @@ class Worker:
         last = f"; its last words: {words[-400:]}" if words else ""
         return ModuleFault(f"the process of {self._name} died ({how}){last}", code="tool_crashed")
 
+    def _was_killed(self) -> bool:
+        """The tools, or their keeper."""
+        killed = (-signal.SIGKILL, 128 + signal.SIGKILL)
+        return self._process is not None and self._process.returncode in killed
+
     def _lied(self, what: str) -> ModuleFault:
         return ModuleFault(f"the process of {self._name} broke the protocol: {what}", code="tool_crashed")
 
@@ -150,9 +175,12 @@ class Worker:
         """Kill the process and whatever it started, now; clean up behind it later. May be called again."""
         if self._end is not None:
             return
+        self._kill_process()
+        self._end = asyncio.get_running_loop().create_task(self._clean_up())
+
+    def _kill_process(self) -> None:
         if self._process is not None and self._process.returncode is None:
             kill_tree(self._process.pid, is_contained=self._is_contained)
-        self._end = asyncio.get_running_loop().create_task(self._clean_up())
 
     async def ended(self) -> None:
         """After `kill`: wait until nothing of it is left."""
@@ -160,6 +188,10 @@ class Worker:
             await self._end
 
     async def _clean_up(self) -> None:
+        if self._launching is not None and not self._launching.done():
+            # Else it would start in a folder that is gone, and nobody would end it.
+            await asyncio.wait([self._launching])
+            self._kill_process()
         if self._process is not None:
             await _ended(self._process)
         if self._writer is not None:

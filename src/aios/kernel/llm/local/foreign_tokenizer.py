@@ -6,6 +6,7 @@ character. Special tokens are never made from what people write: see `encode_par
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -108,8 +109,7 @@ def _bytes_of(
     kinds = set(_decoders(said.get("decoder")))
     read: Callable[[str], bytes]
     if "ByteLevel" in kinds:
-        table = _byte_letters()
-        read = lambda token: b"".join(table.get(letter) or letter.encode() for letter in token)  # noqa: E731
+        read = functools.partial(_lettered, _byte_letters())
     elif kinds & {"ByteFallback", "Metaspace", "Replace"}:
         read = _spaced
     else:
@@ -130,6 +130,10 @@ def _decoders(said: Any) -> list[str]:
         return []
     inner = said.get("decoders")
     return [name for each in inner for name in _decoders(each)] if inner else [str(said.get("type"))]
+
+
+def _lettered(table: Mapping[str, bytes], token: str) -> bytes:
+    return b"".join(table.get(letter) or letter.encode() for letter in token)
 
 
 def _spaced(token: str) -> bytes:

@@ -270,10 +270,9 @@ def response_schema(response_format: dict[str, Any] | None, dialect: Dialect | N
     if kind != "json_schema":
         raise GrammarError(f"response_format.type is {kind!r:.50}; it must be text, json_object or json_schema")
     wanted = (response_format or {}).get("json_schema")
-    schema = wanted.get("schema") if isinstance(wanted, dict) else None
-    if not isinstance(schema, dict):
+    if not isinstance(wanted, dict) or not isinstance(wanted.get("schema"), dict):
         raise GrammarError("response_format.json_schema.schema is missing or not an object")
-    return _wrap(schema, style, is_lenient=not wanted.get("strict"))  # type: ignore[union-attr]
+    return _wrap(wanted["schema"], style, is_lenient=not wanted.get("strict"))
 
 
 def call_schema(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -18,6 +19,8 @@ from .sampler import Sampling
 from .sequence import Spec
 
 MAX_STOP = 1000
+_FUNCTION_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+"""As OpenAI and Anthropic have it. A server behind a core may allow more, and then gets more."""
 _TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
 
 
@@ -142,12 +145,33 @@ class Translator:
         return {"answer": answer, "call": call, "may_call": bool(tools), "must_call": is_forced}
 
 
+def _names(tools: list[ToolSpec]) -> dict[str, int]:
+    """The place of each function by its name. Raises BadRequest for a name that is none, or is there twice."""
+    places: dict[str, int] = {}
+    for place, tool in enumerate(tools):
+        name, param = tool.function.name, f"tools[{place}].function.name"
+        if not _FUNCTION_NAME.fullmatch(name):
+            better = re.sub("[^a-zA-Z0-9_-]+", "_", name[:64])
+            hint = f"; call it {better!r}" if better else ""
+            raise BadRequest(
+                f"{param} is {name[:100]!r}, but must be 1 to 64 of a-z, A-Z, 0-9, _ and -{hint}",
+                code="bad_tool_name",
+                param=param,
+            )
+        if name in places:
+            raise BadRequest(
+                f"{param} is {name!r}, and so is that of tools[{places[name]}]; give each function its own name",
+                code="repeated_tool_name",
+                param=param,
+            )
+        places[name] = place
+    return places
+
+
 def _callable_tools(args: LLMGenerate) -> tuple[list[ToolSpec], bool]:
     """The tools that may be called, and whether one must be."""
     tools, choice = args.tools or [], args.tool_choice
-    names = [tool.function.name for tool in tools]
-    if len(set(names)) < len(names):
-        raise BadRequest("two tools have the same name", param="tools")
+    names = _names(tools)
     if choice == "none":
         return [], False
     if choice == "required" and not tools:

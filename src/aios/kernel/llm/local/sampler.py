@@ -84,7 +84,7 @@ class Sampler:
         """Become the sampler that gave `state` after it had chosen `chosen`."""
         if self._bits is not None:
             rng: dict[str, Any] = {**self._bits.state, "state": dict(state["rng"])}
-            self._bits.state = rng  # type: ignore[assignment]
+            self._bits.state = rng  # type: ignore[assignment]  # numpy types it narrower
         if self._counts is not None:
             self._counts[:] = np.bincount(chosen, minlength=len(self._counts))
 
