@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_model import TOKENIZER, engine
 
+from aios.kernel.llm.local.dialect import HERMES, LLAMA3, MISTRAL3, Dialect
 from aios.kernel.llm.local.engine import Engine
 from aios.kernel.llm.local.grammar import call_schema, response_schema
 from aios.kernel.llm.local.sampler import Sampling
@@ -18,7 +19,8 @@ from aios.kernel.llm.local.sequence import Sequence, Spec
 from aios.kernel.llm.local.snapshot import SnapshotError, from_bytes, to_bytes
 
 ANSWER = response_schema({"type": "json_object"})
-CALL = call_schema([("add", {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}, True)])
+ADD = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+CALL = call_schema([("add", ADD, True)])
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +127,20 @@ def test_each_architecture_says_the_same_interrupted_and_in_company(family: str)
         expected = {str(index): alone(own, spec) for index, spec in enumerate(wanted)}
         assert interleaved(own, wanted, rng, slots=4 * seed) == expected
     assert own.pool.statistics()["reserved_bytes"] == 0
+
+
+@pytest.mark.parametrize("dialect", [HERMES, LLAMA3, MISTRAL3], ids=lambda dialect: dialect.name)
+def test_calls_of_each_dialect_are_the_same_interrupted_and_in_company(dialect: Dialect) -> None:
+    """One opens calls with text, one with JSON alone, one is held to no grammar."""
+    words = replace(tiny_model.vocabulary(), dialect=dialect, call=None, ends=frozenset({7}), drops_first_space=True)
+    own, rng = engine(words=words), random.Random(11)
+    call = call_schema([("add", ADD, True)], dialect, is_forced=True)
+    wanted = [replace(spec, call=call, may_call=True, max_tokens=90, min_tokens=0) for spec in specs(rng, 10)]
+    expected = {str(index): alone(own, spec) for index, spec in enumerate(wanted)}
+    assert interleaved(own, wanted, rng, slots=5) == expected
+    forced = [found for spec, found in zip(wanted, expected.values(), strict=True) if spec.must_call]
+    assert forced
+    assert dialect is MISTRAL3 or all(found[2] for found in forced), "what must be a call is one"
 
 
 def test_without_constant_rows_company_changes_the_numbers() -> None:

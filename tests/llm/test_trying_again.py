@@ -13,7 +13,7 @@ from aios.kernel.config import Config, RouterSection
 from aios.kernel.llm.base import NotBegun, Request
 from aios.kernel.llm.manager import MAX_TRIES
 from aios.kernel.syscall import Suspended
-from aios.testing import MockClock, ScriptedCore, booted, principal
+from aios.testing import MockClock, ScriptedCore, booted, principal, settle, until
 
 pytestmark = pytest.mark.anyio
 

@@ -120,5 +120,13 @@ def without_specials() -> Vocabulary:
     return Vocabulary(TOKENIZER.tokens, end=-1, call=-1, bos=-1, special=frozenset(), encode=TOKENIZER.encode)
 
 
-def engine(*, is_padded: bool = True, kv_bytes: int = 1 << 28, prefix_bytes: int = 0, **changes: Any) -> Engine:
-    return Engine(decoder(is_padded=is_padded, **changes), vocabulary(), kv_bytes=kv_bytes, prefix_bytes=prefix_bytes)
+def engine(
+    *,
+    is_padded: bool = True,
+    kv_bytes: int = 1 << 28,
+    prefix_bytes: int = 0,
+    words: Vocabulary | None = None,
+    **changes: Any,
+) -> Engine:
+    made = decoder(is_padded=is_padded, **changes)
+    return Engine(made, words or vocabulary(), kv_bytes=kv_bytes, prefix_bytes=prefix_bytes)
