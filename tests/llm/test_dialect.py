@@ -27,7 +27,7 @@ TWICE = {
     "hermes": WRITTEN["hermes"] + "\n<tool_call>" + WRITTEN["hermes"],
     "llama3": WRITTEN["llama3"] + "; " + WRITTEN["llama3"],
     "mistral": ' [{"name": "add", "arguments": {"a": 1}}, {"name": "add", "arguments": {"a": 2}}]',
-    "mistral3": 'add[ARGS]{"a": 1}[TOOL_CALLS]add[CALL_ID]abc123def[ARGS]{"a": 2}',
+    "mistral3": 'add[ARGS]{"a": 1}[TOOL_CALLS]add[ARGS]{"a": 2}',
 }
 
 
@@ -79,11 +79,28 @@ def test_what_is_no_call_is_not_taken_for_one(name: str, text: str) -> None:
     assert DIALECTS[name].read(text) is None
 
 
+def test_an_id_between_name_and_arguments_is_passed_over() -> None:
+    assert MISTRAL3.read('add[CALL_ID]abc123def[ARGS]{"a": 1}') == [FunctionCall("add", '{"a":1}')]
+
+
+def test_each_tool_named_first_takes_its_own_arguments() -> None:
+    schema = call_schema([("add", ADD, True), ("now", None, True)], MISTRAL3)
+    for text, is_right in {
+        'add[ARGS]{"a": 1}': True,
+        "now[ARGS]{}": True,
+        'now[ARGS]{"a"': True,
+        "add[ARGS]{}": False,
+    }.items():
+        line = Branch(Spec((1,), 500, call=schema, may_call=True), grammars(MISTRAL3))
+        line.accept(CALL)
+        assert said(line, text) is is_right
+
+
 def test_arguments_written_as_a_string_of_json_are_read_too() -> None:
     assert HERMES.read('{"name": "add", "arguments": "{\\"a\\": 1}"}') == [FunctionCall("add", '{"a":1}')]
 
 
-@pytest.mark.parametrize("dialect", [HERMES, MISTRAL, LLAMA3], ids=lambda d: d.name)
+@pytest.mark.parametrize("dialect", [HERMES, MISTRAL, MISTRAL3, LLAMA3], ids=lambda d: d.name)
 def test_what_follows_the_opening_token_is_held_to_the_dialects_form(dialect: Dialect) -> None:
     line = branch(grammars(dialect))
     assert said(line, "Well: ")
@@ -99,7 +116,7 @@ def test_what_follows_the_opening_token_is_held_to_the_dialects_form(dialect: Di
     assert not said(other, WRITTEN[dialect.name].replace("add", "sub"))
 
 
-@pytest.mark.parametrize("dialect", [HERMES, MISTRAL, LLAMA3], ids=lambda d: d.name)
+@pytest.mark.parametrize("dialect", [HERMES, MISTRAL, MISTRAL3, LLAMA3], ids=lambda d: d.name)
 @pytest.mark.parametrize("is_parallel", [True, False])
 def test_a_second_call_is_allowed_unless_the_agent_forbids_it(dialect: Dialect, is_parallel: bool) -> None:
     line = branch(grammars(dialect), is_parallel=is_parallel)
@@ -131,7 +148,7 @@ def test_text_that_is_nearly_the_opening_is_text() -> None:
     assert (line.finish, line.text.text) == ("stop", "a <tool_chest> of tools")
 
 
-@pytest.mark.parametrize("dialect", [HERMES, MISTRAL], ids=lambda d: d.name)
+@pytest.mark.parametrize("dialect", [HERMES, MISTRAL, MISTRAL3], ids=lambda d: d.name)
 def test_a_forced_call_without_an_opening_token_is_spelt(dialect: Dialect) -> None:
     line = branch(grammars(dialect, has_token=False), must_call=True)
     allowed = line.allowed()

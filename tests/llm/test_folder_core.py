@@ -243,6 +243,11 @@ async def test_a_core_that_cannot_be_loaded_says_why_and_which(tmp_path: Path) -
         await core_of(tmp_path / "nowhere").open()
 
 
+def test_a_window_longer_than_the_models_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"context_length is 5000, and config\.json says max_position_embeddings 1024"):
+        read(foreign_model.write(tmp_path, "qwen2"), 5000)
+
+
 async def test_a_window_that_kv_bytes_cannot_hold_is_refused_with_both_numbers(tmp_path: Path) -> None:
     folder = foreign_model.write(tmp_path, "qwen2", max_position_embeddings=100_000)
     core = make_core(CoreSection(name="m", kind="local", path=str(folder), kv_bytes=1 << 20))

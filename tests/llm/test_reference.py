@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from aios.kernel.llm.local.foreign_tokenizer import ForeignTokenizer
 from aios.kernel.llm.local.kv import KVPool
 from aios.kernel.llm.local.load import load
 from aios.kernel.llm.local.sequence import Spec
+from aios.kernel.llm.local.weights import Weights
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -83,6 +85,23 @@ def test_two_hundred_greedy_tokens_are_the_same(folder: Path, reference: Any) ->
     while sequence.finish is None:
         engine.step()
     assert sequence.output == made[0, LENGTH:].tolist()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_folder_that_the_library_wrote_is_read_as_it_was_meant(
+    folder: Path, reference: Any, dtype: str, tmp_path: Path
+) -> None:
+    """Its own config.json, and many files with an index."""
+    model = copy.deepcopy(reference).to(getattr(torch, dtype))
+    model.save_pretrained(tmp_path, max_shard_size="100KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    ours, again = load(folder), load(tmp_path)
+    assert again.shape == ours.shape
+    if dtype == "float32":
+        assert all(np.array_equal(a, b) for a, b in zip(ours._layers[-1][:4], again._layers[-1][:4], strict=True))
+    for name, theirs in model.state_dict().items():
+        if name != "lm_head.weight" or not ours.shape.is_tied:
+            assert np.array_equal(Weights(tmp_path).get_tensor(name), theirs.float().numpy()), name
 
 
 @pytest.mark.parametrize("family", foreign_model.TEMPLATES)

@@ -38,18 +38,35 @@ class Dialect:
     is_compact: bool = False
     """JSON has no spaces."""
     is_named_first: bool = False
-    """The name stands before the JSON, which is the arguments alone. Not held to a grammar."""
+    """The name stands before the JSON, which is the arguments alone."""
     has_short_ids: bool = False
     """Its template takes ids of nine letters and digits only."""
 
     def grammar(self, schema: str, *, is_parallel: bool, with_opening: bool = False) -> str:
         """llguidance's grammar of what follows the opening (or of that as well); `schema` is of one call."""
+        if self.is_named_first:
+            return self._named_grammar(schema, is_parallel, with_opening)
         more = f" ({json.dumps(self.between)} call)*" if is_parallel and self.between else ""
         # A list is written with a space before it or without one.
         opening = [json.dumps(self.opening)] if with_opening and not self.is_bare else []
         first = ['" "?', '"["'] if self.first == "[" else [json.dumps(self.first)] if self.first else []
         last = [json.dumps(self.last)] if self.last else []
         return lark(" ".join([*opening, *first, f"call{more}", *last]), f"call: %json {schema}")
+
+    def _named_grammar(self, schema: str, is_parallel: bool, with_opening: bool) -> str:
+        """Each tool's name and what stands behind it, then its arguments by their own schema."""
+        said = json.loads(schema)
+        calls = [call["properties"] for call in said.get("anyOf", [said])]
+        rules = [
+            f"arguments{n}: %json {json.dumps({**call[self.key], 'x-guidance': said['x-guidance']})}"
+            for n, call in enumerate(calls)
+        ]
+        named = " | ".join(
+            f"{json.dumps(call['name']['const'] + '[ARGS]')} arguments{n}" for n, call in enumerate(calls)
+        )
+        opening = json.dumps(self.opening)
+        more = f" ({opening} call)*" if is_parallel else ""
+        return lark(f"{opening if with_opening else ''} call{more}", f"call: {named}", *rules)
 
     def read(self, written: str) -> list[FunctionCall] | None:
         """The calls in `written`, all that followed the opening; None if it is anything else, or unfinished."""

@@ -19,8 +19,8 @@ from .weights import read_json
 
 MARK = "\ufdd0"
 """A character that no text may hold (Unicode says so), put into what people wrote that looks like a special token."""
-TOOL_MARKS = ("<tool_call>", "</tool_call>")
-"""Some files call these special, but an answer holds them as it holds text."""
+TOOL_MARKS = frozenset({"<tool_call>", "</tool_call>", "[ARGS]", "[CALL_ID]"})
+"""Many files call these special; yet they stand within an answer, where its calls are, as text does."""
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 
 
@@ -45,11 +45,7 @@ class ForeignTokenizer:
         self.tokens, self.drops_first_space = _bytes_of(self._whole, said, added)
         if len(self.tokens) > size:
             raise ModelError(f"tokenizer.json has {len(self.tokens)} tokens, and config.json says vocab_size {size}")
-        self.special = {
-            each["content"]: index
-            for index, each in added.items()
-            if each.get("special") and each["content"] not in TOOL_MARKS
-        }
+        self.special = {str(each["content"]): index for index, each in added.items() if each.get("special")}
         self._unused = range(len(self.tokens), size)
         self.tokens += [b""] * len(self._unused)
         contents = sorted((c for c in self.special if c), key=len, reverse=True)
@@ -94,7 +90,7 @@ class ForeignTokenizer:
             end=ends[0],
             call=call,
             bos=ends[0],
-            special=frozenset([*self.special.values(), *self._unused]),
+            special=frozenset(i for text, i in self.special.items() if text not in TOOL_MARKS) | set(self._unused),
             encode=self.encode,
             dialect=dialect,
             ends=frozenset(ends),

@@ -280,11 +280,10 @@ def call_schema(
 ) -> str | None:
     """The schema of a call to one of `functions` (name, parameters, is constrained).
 
-    None if none is constrained and no call is forced, and for a dialect that is not held to a grammar.
+    None if none is constrained, unless a call is forced that has to be spelt.
     """
-    if dialect.is_named_first or (
-        not (is_forced and dialect is not NANO) and not any(is_constrained for _, _, is_constrained in functions)
-    ):
+    is_spelt = is_forced and dialect is not NANO
+    if not is_spelt and not any(is_constrained for _, _, is_constrained in functions):
         return None
     calls = [
         {

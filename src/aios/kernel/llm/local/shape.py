@@ -100,6 +100,8 @@ class Shape:
         heads = take.count("num_attention_heads")
         attention, mlp = take.flag("attention_bias"), take.flag("mlp_bias")
         most = take.count("max_position_embeddings")
+        if context is not None and context > most:
+            raise ModelError(f"context_length is {context}, and config.json says max_position_embeddings {most}")
         shape = cls(
             vocabulary=take.count("vocab_size"),
             width=width,
@@ -108,7 +110,7 @@ class Shape:
             kv_heads=take.count("num_key_value_heads", default=heads),
             head_dim=take.count("head_dim", default=family.head_dim_default or width // heads),
             hidden=take.count("intermediate_size"),
-            context=min(most, context or most),
+            context=context or most,
             norm_eps=take.number("rms_norm_eps", 1e-6),
             is_tied=take.flag("tie_word_embeddings"),
             rope=_rope(take, most),
