@@ -34,6 +34,11 @@ tojson }}[/AVAILABLE_TOOLS]{% endif %}[INST] {{ message.content }} [/INST]{% eli
 {%- for call in message.tool_calls %}{% if call.id | length != 9 %}{{ raise_exception('ids') }}{% endif %}
 [TOOL_CALLS] [{"name": "{{ call.function.name }}"}]{% endfor %}{% else %}{{ message.content }}{{ eos_token }}{% endif %}
 {%- endfor %}"""
+MISTRAL3 = """{{ bos_token }}{% if tools %}[AVAILABLE_TOOLS]{{ tools | tojson }}[/AVAILABLE_TOOLS]{% endif %}
+{%- for message in messages %}{% if message.role == 'assistant' %}{{ message.content }}
+{%- for call in message.tool_calls or [] %}[TOOL_CALLS]{{ call.function.name }}[ARGS]
+{{- call.function.arguments | tojson }}{% endfor %}{{ eos_token }}{% else %}[INST]{{ message.content }}[/INST]
+{%- endif %}{% endfor %}"""
 SPECIALS = {
     "qwen2": ["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
     "qwen3": ["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
@@ -41,8 +46,15 @@ SPECIALS = {
                 "<|eom_id|>", "<|python_tag|>"],
     "mistral": ["<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[TOOL_CALLS]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]"],
 }  # fmt: skip
-ENDS = {"qwen2": ["<|im_end|>"], "qwen3": ["<|im_end|>"], "llama 3": ["<|eot_id|>", "<|eom_id|>"], "mistral": ["</s>"]}
-TEMPLATES = {"qwen2": HERMES, "qwen3": HERMES, "llama 3": LLAMA3, "mistral": MISTRAL}
+SPECIALS["mistral 3"] = [*SPECIALS["mistral"], "[ARGS]", "[CALL_ID]"]
+ENDS = {
+    "mistral 3": ["</s>"],
+    "qwen2": ["<|im_end|>"],
+    "qwen3": ["<|im_end|>"],
+    "llama 3": ["<|eot_id|>", "<|eom_id|>"],
+    "mistral": ["</s>"],
+}
+TEMPLATES = {"mistral 3": MISTRAL3, "qwen2": HERMES, "qwen3": HERMES, "llama 3": LLAMA3, "mistral": MISTRAL}
 TEXT = [
     'Hello there, "name": "add", "arguments": {"a": 1}}',
     "the weather in Paris is fine — déjà vu 天気",
@@ -57,7 +69,10 @@ def write(folder: Path, family: str, *, kind: str = "F32", shards: int = 1, **ch
     tokenizer.save(str(folder / "tokenizer.json"))
     size = tokenizer.get_vocab_size() + 7  # as published ones do: more rows than tokens
     ends = [tokenizer.token_to_id(each) for each in ENDS[family]]
-    sizes = tiny_model.config(**tiny_model.FAMILIES[family]) | {"vocab_size": size, "eos_token_id": ends}
+    sizes = tiny_model.config(**tiny_model.FAMILIES[family.replace("mistral 3", "mistral")]) | {
+        "vocab_size": size,
+        "eos_token_id": ends,
+    }
     sizes |= {"max_position_embeddings": 1024} | changes
     (folder / "config.json").write_text(json.dumps(sizes))
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))

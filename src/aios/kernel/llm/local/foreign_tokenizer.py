@@ -85,15 +85,17 @@ class ForeignTokenizer:
     def vocabulary(self, *, ends: Sequence[int], dialect: Dialect | None) -> Vocabulary:
         """As the engine needs it; the first of `ends` is the usual one."""
         call = self.id_of(dialect.opening) if dialect is not None else None
+        marks = frozenset(index for text, index in self.special.items() if text in TOOL_MARKS)
         return Vocabulary(
             self.tokens,
             end=ends[0],
             call=call,
             bos=ends[0],
-            special=frozenset(i for text, i in self.special.items() if text not in TOOL_MARKS) | set(self._unused),
+            special=frozenset([*self.special.values(), *self._unused]) - marks,
             encode=self.encode,
             dialect=dialect,
             ends=frozenset(ends),
+            marks=marks,
             drops_first_space=self.drops_first_space,
         )
 

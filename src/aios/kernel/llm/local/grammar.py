@@ -49,6 +49,8 @@ class Vocabulary:
     encode: Callable[[str], list[int]]
     dialect: Dialect | None = NANO
     ends: frozenset[int] = frozenset()
+    marks: frozenset[int] = frozenset()
+    """Tokens that stand within tool calls as text does, and nowhere else."""
     drops_first_space: bool = False
     """An answer's first token begins with a space that is not meant."""
     not_end: Mask = field(init=False)
@@ -66,6 +68,8 @@ class Vocabulary:
         """Special tokens that no answer may hold."""
         mask = np.zeros(len(self.tokens), np.bool_)
         mask[[i for i in self.special if i not in self.ends and not (may_call and i == self.call)]] = True
+        if not may_call:
+            mask[list(self.marks)] = True
         return mask
 
     # What llguidance asks of a tokenizer.
