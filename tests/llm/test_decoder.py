@@ -20,6 +20,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "one key head": {"num_key_value_heads": 1},
     "odd sizes": {"hidden_size": 72, "intermediate_size": 100, "num_attention_heads": 3, "num_key_value_heads": 3},
     "deep sums": {"hidden_size": 64, "intermediate_size": 704, "num_hidden_layers": 1},
+    "sums in pieces": {"hidden_size": 64, "intermediate_size": 2048, "num_hidden_layers": 1},
 }
 
 
@@ -165,7 +166,7 @@ def test_the_decoder_is_exact_on_single_rows_too(monkeypatch: pytest.MonkeyPatch
 
 def test_a_tiled_product_is_the_product() -> None:
     rng = np.random.default_rng(0)
-    for depth, columns in ((64, 48), (704, 256), (100, 7), (3000, 64)):
+    for depth, columns in ((64, 48), (704, 256), (100, 7), (3000, 64), (4864, 96)):
         x, weight = rng.standard_normal((8, depth)), rng.standard_normal((depth, columns))
         got = linear.multiply(x.astype(np.float32), linear.tiled(weight.astype(np.float32)), 4)
         np.testing.assert_allclose(got, x @ weight, rtol=1e-3, atol=1e-3)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from .attention import Batch, Chunk, Rows, Scores
 from .blas import kernel_family, use_one_thread
 from .kv import KV
-from .linear import F32, LANES, MAX_ROWS, aligned, blocks_in, blocks_out, proven_rows, tiled
+from .linear import F32, LANES, MAX_ROWS, Spare, aligned, blocks_in, product, proven_rows, tiled
 from .rope import rotations
 from .shape import Shape
 
@@ -68,6 +68,7 @@ class Decoder:
         self.row_counts = proven_rows([*self._layers[0][:4], self._head]) if is_padded else ()
         self._rooms: dict[tuple[int, int], _Workspace] = {}
         self._scores = Scores()
+        self._spare = Spare()
         self._last: F32 = aligned((shape.width,))
         self.fingerprint = _fingerprint(shape, digest, self.row_counts)
 
@@ -123,15 +124,16 @@ class Decoder:
     def _room(self, rows: int) -> _Workspace:
         key = self.block_rows(rows)
         if key not in self._rooms:
-            self._rooms[key] = _Workspace(self.shape, *key)
+            self._rooms[key] = _Workspace(self.shape, *key, self._spare)
         return self._rooms[key]
 
 
 class _Workspace:
     """Buffers for a number of rows, and views of them in the shapes that each product wants."""
 
-    def __init__(self, shape: Shape, block: int, blocks: int) -> None:
+    def __init__(self, shape: Shape, block: int, blocks: int, spare: Spare) -> None:
         rows = block * blocks
+        self._spare = spare
         query, key = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
         self.rows, self.block, self.shape = rows, block, shape
         self.x = aligned((rows, shape.width))
@@ -169,7 +171,7 @@ class _Workspace:
     def project(self, layer: Layer) -> None:
         """x → queries, and keys and values that are not yet in any KV."""
         self._normalise()
-        np.matmul(self._h_in, layer.qkv, out=blocks_out(self._qkv, self.block, len(layer.qkv)))
+        product(self._h_in, layer.qkv, self.block, self._qkv, self._spare)
         if layer.qkv_bias is not None:
             np.add(self._qkv, layer.qkv_bias, out=self._qkv)
         if layer.head_norm is not None:
@@ -179,12 +181,12 @@ class _Workspace:
     def finish(self, layer: Layer) -> None:
         """What attention gave goes through the output matrix and the MLP into x."""
         delta, gate, mid = self._delta, self._gate, self._mid
-        np.matmul(self._out_in, layer.out, out=blocks_out(delta, self.block, len(layer.out)))
+        product(self._out_in, layer.out, self.block, delta, self._spare)
         if layer.out_bias is not None:
             np.add(delta, layer.out_bias, out=delta)
         np.add(self.x, delta, out=self.x)
         self._normalise()
-        np.matmul(self._h_in, layer.gate_up, out=blocks_out(self._gate_up, self.block, len(layer.gate_up)))
+        product(self._h_in, layer.gate_up, self.block, self._gate_up, self._spare)
         if layer.gate_up_bias is not None:
             np.add(self._gate_up, layer.gate_up_bias, out=self._gate_up)
         # gate and up come negated, so silu(g) * u = (-g) * (-u) / (1 + exp(-g)); exp may overflow to a right 0.
@@ -192,7 +194,7 @@ class _Workspace:
         np.exp(gate, out=gate)
         np.add(gate, 1.0, out=gate)
         np.divide(mid, gate, out=mid)
-        np.matmul(self._mid_in, layer.down, out=blocks_out(delta, self.block, len(layer.down)))
+        product(self._mid_in, layer.down, self.block, delta, self._spare)
         if layer.down_bias is not None:
             np.add(delta, layer.down_bias, out=delta)
         np.add(self.x, delta, out=self.x)
@@ -200,8 +202,8 @@ class _Workspace:
     def logits(self, head: F32, count: int) -> F32:
         self._normalise()
         if self._logits is None:
-            self._logits = aligned((self.rows, len(head) * head.shape[2]))
-        np.matmul(self._h_in, head, out=blocks_out(self._logits, self.block, len(head)))
+            self._logits = aligned((self.rows, head.shape[1] * head.shape[3]))
+        product(self._h_in, head, self.block, self._logits, self._spare)
         return self._logits[:count, : self.shape.vocabulary]
 
     def _normalise(self) -> None:
