@@ -84,7 +84,7 @@ _OTHER_WORDS = {
     "convert": "Convert units.|Change a value to another unit.|Unit conversion.",
     "date_add": "Add days to a date.|Move a date by some days.|Date arithmetic.",
     "search_notes": "Search the notes.|Find lines in the notes.|Look something up in the notes.",
-    "read_file": "Read a file.|Get the text of a file.|Open a file and return its text.",
+    "read_file": "Read a file.|Get the text of a file.|Open a file and return its text or the lines asked for.",
     "remember": "Remember a fact.|Save something to memory.|Keep a fact for later.",
     "recall": "Recall facts.|Search the memory.|Find what was remembered.",
 }
@@ -184,9 +184,10 @@ def reading_item(rng: random.Random) -> Item:
     facts = [fact, *(draw.confusable(fact) for _ in range(rng.randint(1, 5)))]
     rng.shuffle(facts)
     lines = "\n".join(each.line(rng) for each in facts)
-    question = rng.choice(["What is {}?", "Tell me {}.", "{}?", "Find {}."]).format(fact.key(rng))
+    key = fact.key(rng)
+    question = rng.choice(["What is {}?", "Tell me {}.", "{}?", "Find {}."]).format(key)
     prompt = f"{lines}\n{question}" if rng.random() < 0.6 else f"{question}\n{lines}"
-    return Item([{"role": "user", "content": prompt}, {"role": "assistant", "content": f"It is {fact.value}."}])
+    return Item([{"role": "user", "content": prompt}, {"role": "assistant", "content": fact.told(key)}])
 
 
 def talk_item(rng: random.Random) -> Item:

@@ -38,10 +38,11 @@ class Desk:
     def _search_notes(self, query: str) -> str:
         return builtins.search_lines(self.files, query)
 
-    def _read_file(self, path: str) -> str:
+    def _read_file(self, path: str, query: str = "") -> str:
         if path not in self.files:
             raise builtins.ToolFault(builtins.missing_file(path, self.files))
-        return self.files[path]
+        text = self.files[path]
+        return builtins.search_lines({path: text}, query) if query else text
 
     def _remember(self, content: str) -> str:
         self.facts.append(content)
@@ -58,7 +59,7 @@ def play(desk: Desk, prompt: str, turn: Turn) -> list[dict[str, Any]]:
     for step in turn.steps:
         arguments = _filled(step, seen)
         seen = desk.run(step.tool, arguments)
-        messages.append(call(step.tool, arguments))
+        messages.append(call(step.tool, arguments, step.thought))
         messages.append({"role": "tool", "content": seen})
     shown = seen.strip()
     answer = turn.answer.replace("{error}", shown.removeprefix("error: ")).replace("{seen}", shown)
@@ -66,9 +67,9 @@ def play(desk: Desk, prompt: str, turn: Turn) -> list[dict[str, Any]]:
     return messages
 
 
-def call(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def call(name: str, arguments: Mapping[str, Any], thought: str = "") -> dict[str, Any]:
     function = {"name": name, "arguments": dict(arguments)}
-    return {"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": function}]}
+    return {"role": "assistant", "content": thought or None, "tool_calls": [{"type": "function", "function": function}]}
 
 
 def _filled(step: Step, seen: str) -> dict[str, Any]:

@@ -121,7 +121,7 @@ class Run:
         except (ValueError, KeyError, TypeError, AttributeError):
             name, arguments, said = "broken", {}, "error: the call is not valid JSON"
         self.trace.append(name)
-        self.messages += [call(name, arguments if isinstance(arguments, dict) else {})]
+        self.messages += [call(name, arguments if isinstance(arguments, dict) else {}, text)]
         self.messages += [{"role": "tool", "content": said}]
 
 

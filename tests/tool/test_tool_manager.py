@@ -54,6 +54,9 @@ def test_built_in_tools_work_on_the_callers_own_data() -> None:
         assert (await world.run("convert", value=1, from_unit="km", to_unit="m")).content == "1000 m"
         assert (await world.run("date_add", date="2024-02-28", days=2)).content == "2024-03-01"
         assert (await world.run("read_file", path="rivers.txt")).content.startswith("the Ob")
+        assert (await world.run("read_file", path="rivers.txt", query="short river Po")).content == "the Po is short"
+        nothing = await world.run("read_file", path="rivers.txt", query="Don")
+        assert nothing.content == "error: nothing found for 'Don'"
         assert (await world.run("search_notes", query="short river Po")).content == "the Po is short"
         assert (await world.run("remember", content="the key is red")).content == "remembered"
         assert (await world.run("recall", query="key")).content == "the key is red"

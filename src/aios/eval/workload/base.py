@@ -14,10 +14,14 @@ _THOUSANDS: Final = re.compile(r"(?<=\d),(?=\d{3}\b)")
 
 @dataclass(frozen=True)
 class Step:
-    """One call of a reference solution; `{nearest}` in an argument is the name the last error suggested."""
+    """One call of a reference solution; `{nearest}` in an argument is the name the last error suggested.
+
+    `thought` is said before the call (ReAct's Thought), about what the last tool returned.
+    """
 
     tool: str
     arguments: Mapping[str, Any]
+    thought: str = ""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Final
 
@@ -19,7 +19,6 @@ from aios.eval.workload.split import Phrasing, Split, draw_int, numbers_fit
 RESULT: Final = "The result is {seen}."
 CONVERTED: Final = "That is {seen}."
 DATED: Final = "The date is {seen}."
-FOUND: Final = "It is {}."
 STORED: Final = "I will remember that."
 FAILED: Final = "The tool failed: {error}."
 MISSING: Final = "I have no tool for that."
@@ -61,6 +60,11 @@ class Fact:
         if rng.random() < 0.6:
             return f"the {self.attribute} of {self.entity}"
         return f"{self.entity}'s {self.attribute}"
+
+    def told(self, key: str) -> str:
+        """A sentence that answers the question for `key`: naming what was asked for first makes it easier to find."""
+        asked = f"your {self.attribute}" if self.entity == "my" else key
+        return f"{asked[0].upper()}{asked[1:]} is {self.value}."
 
     def line(self, rng: random.Random) -> str:
         """A line that states it, as somebody may have written it down."""
@@ -257,10 +261,10 @@ def lookup(draw: Draw) -> Draft:
         return Draft([wording.text.format(f=path)], [Turn((step,), "{seen}")], expected, wording.text, {path: line})
     files = _spread(draw, [each.line(rng) for each in (fact, *others)], path)
     if table == "file":
-        step = Step("read_file", {"path": path})
+        step = Step("read_file", {"path": path, "query": query_of(key)})
     else:
         step = Step("search_notes", {"query": query_of(key)})
-    turn = Turn((step,), FOUND.format(fact.value))
+    turn = Turn((step,), fact.told(key))
     rivals = ("recall",) if table == "neutral" else ()
     return Draft([wording.text.format(k=key, f=path)], [turn], _fits_answer(fact, others), wording.text, files, rivals)
 
@@ -283,7 +287,7 @@ def memory(draw: Draw) -> Draft:
     wording = draw.wording("recall") if rng.random() < 0.8 else draw.wording("neutral")
     key = fact.key(rng)
     asked = wording.text.format(k=key)
-    turn = Turn((Step("recall", {"query": query_of(key)}),), FOUND.format(fact.value))
+    turn = Turn((Step("recall", {"query": query_of(key)}),), fact.told(key))
     return Draft(
         [*(prompt for prompt, _, _ in told), asked],
         [*(turn for _, turn, _ in told), turn],
@@ -308,11 +312,11 @@ def two_step(draw: Draw) -> Draft:
     prompt = wording.text.format(k=key, source=where, **slots)
     first = {
         "notes": Step("search_notes", {"query": query_of(key)}),
-        "file": Step("read_file", {"path": path}),
+        "file": Step("read_file", {"path": path, "query": query_of(key)}),
         "recall": Step("recall", {"query": query_of(key)}),
     }[source]
     answer = {"convert": CONVERTED, "plus": DATED, "minus": DATED}.get(wording.kind, RESULT)
-    final = Turn((first, second), answer)
+    final = Turn((first, replace(second, thought=fact.told(key))), answer)
     if source == "recall":
         told, turn, _ = _remembering(draw, fact)
         return Draft([told, prompt], [turn, final], expected, wording.text)
@@ -402,9 +406,10 @@ def _misspelt_file(draw: Draw) -> Draft:
     fact = draw.fact()
     others = [draw.confusable(fact) for _ in range(rng.randint(0, 2))]
     files = _spread(draw, [each.line(rng) for each in (fact, *others)], right)
-    steps = (Step("read_file", {"path": wrong}), Step("read_file", {"path": "{nearest}"}))
-    prompt = wording.text.format(k=fact.key(rng), f=wrong)
-    turn = Turn(steps, FOUND.format(fact.value))
+    key = fact.key(rng)
+    steps = tuple(Step("read_file", {"path": path, "query": query_of(key)}) for path in (wrong, "{nearest}"))
+    prompt = wording.text.format(k=key, f=wrong)
+    turn = Turn(steps, fact.told(key))
     return Draft([prompt], [turn], _fits_answer(fact, others), wording.text, files)
 
 
@@ -412,8 +417,10 @@ def _no_file(draw: Draw) -> Draft:
     wording = draw.wording("file")
     wrong = draw.file()
     files = {draw.file(): draw.fact().line(draw.rng)} if draw.rng.random() < 0.5 else {}
-    prompt = wording.text.format(k=draw.fact().key(draw.rng), f=wrong)
-    return _report(prompt, Step("read_file", {"path": wrong}), "no file called", wording.text, files)
+    key = draw.fact().key(draw.rng)
+    asked = {"path": wrong} if wording.kind == "whole" else {"path": wrong, "query": query_of(key)}
+    prompt = wording.text.format(k=key, f=wrong)
+    return _report(prompt, Step("read_file", asked), "no file called", wording.text, files)
 
 
 def _misspelt_unit(draw: Draw) -> Draft:

@@ -30,11 +30,12 @@ class BuiltinTool(NamedTuple):
     parameters: dict[str, Any]
 
 
-def _schema(**properties: str) -> dict[str, Any]:
+def _schema(optional: str = "", /, **properties: str) -> dict[str, Any]:
+    """A type a parameter; all are required but the optional one."""
     return {
         "type": "object",
         "properties": {name: {"type": kind} for name, kind in properties.items()},
-        "required": list(properties),
+        "required": [name for name in properties if name != optional],
         "additionalProperties": False,
     }
 
@@ -48,7 +49,11 @@ BUILTIN_TOOLS: Final[tuple[BuiltinTool, ...]] = (
     ),
     BuiltinTool("date_add", "Add days to a date (YYYY-MM-DD).", _schema(date="string", days="integer")),
     BuiltinTool("search_notes", "Search the notes for matching lines.", _schema(query="string")),
-    BuiltinTool("read_file", "Read a file.", _schema(path="string")),
+    BuiltinTool(
+        "read_file",
+        "Read a file, or only its lines that match a query.",
+        _schema("query", path="string", query="string"),
+    ),
     BuiltinTool("remember", "Store a fact in memory.", _schema(content="string")),
     BuiltinTool("recall", "Find facts in memory.", _schema(query="string")),
 )
@@ -340,7 +345,7 @@ def best_lines(lines: Iterable[str], query: str, limit: int) -> list[str]:
 
 
 def search_lines(texts: Mapping[str, str], query: str, limit: int = 5) -> str:
-    """The lines of all the files that match the query best, one below the other."""
+    """The lines of all these files that match the query best, one below the other."""
     found = best_lines((line for path in sorted(texts) for line in texts[path].splitlines()), query, limit)
     if not found:
         raise ToolFault(f"nothing found for '{query[:80]}'")

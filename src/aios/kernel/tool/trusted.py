@@ -76,12 +76,13 @@ def builtin_tools(files: Files, notes: Notes, clock: Clock) -> list[TrustedTool]
 
 def _handlers(files: Files, notes: Notes) -> dict[str, Handler]:
     async def read_file(caller: Caller, arguments: Mapping[str, Any]) -> str:
-        path = arguments["path"]
+        path, query = arguments["path"], arguments.get("query")
         try:
-            return await files.read_text(caller.owner, caller.agent, path)
+            text = await files.read_text(caller.owner, caller.agent, path)
         except NotFound:
             known = _comparable(path, await files.paths(caller.owner, caller.agent, MAX_NAMES))
             raise ToolFault(await asyncio.to_thread(builtins.missing_file, path, known)) from None
+        return await asyncio.to_thread(_search, query, {path: text}, True) if query else text
 
     async def search_notes(caller: Caller, arguments: Mapping[str, Any]) -> str:
         return await files.over_texts(caller.owner, caller.agent, partial(_search, arguments["query"]))
