@@ -101,6 +101,17 @@ def test_a_tokenizer_file_that_is_damaged_or_foreign_is_refused(tmp_path: Path, 
         tokenizer_of(folder)
 
 
+def test_ids_that_are_left_out_are_never_said(tmp_path: Path) -> None:
+    folder = foreign_model.write(tmp_path, "mistral")
+    said = json.loads((folder / "tokenizer.json").read_text())
+    gone = said["model"]["vocab"].pop("<0xFF>")
+    (folder / "tokenizer.json").write_text(json.dumps(said))
+    tokenizer = tokenizer_of(folder)
+    assert tokenizer.tokens[gone - 1 : gone + 1] == [b"\xfe", b""]
+    assert tokenizer.vocabulary(ends=[2], dialect=None).banned(may_call=False)[gone]
+    assert tokenizer.vocabulary(ends=[2], dialect=None).banned(may_call=False)[-7:].all()
+
+
 def test_a_tokenizer_with_more_tokens_than_the_model_has_rows_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="vocab_size 20"):
         ForeignTokenizer(foreign_model.write(tmp_path, "qwen2"), 20)

@@ -35,19 +35,21 @@ class ForeignTokenizer:
         try:
             self._whole = Tokenizer.from_file(str(folder / "tokenizer.json"))
             self._plain = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        except Exception as error:  # noqa: BLE001 - the library raises bare Exceptions, whatever it stumbles over
+        except Exception as error:  # the library raises nothing narrower
+            if type(error) is not Exception:
+                raise
             raise ModelError(f"tokenizer.json cannot be used: {str(error)[:200]}") from None
         for each in (self._whole, self._plain):
             each.no_truncation()
             each.no_padding()
         self._plain.encode_special_tokens = True  # as text, that is
-        added = {int(each["id"]): each for each in said.get("added_tokens") or ()}
+        added = self._whole.get_added_tokens_decoder()
         self.tokens, self.drops_first_space = _bytes_of(self._whole, said, added)
         if len(self.tokens) > size:
             raise ModelError(f"tokenizer.json has {len(self.tokens)} tokens, and config.json says vocab_size {size}")
-        self.special = {str(each["content"]): index for index, each in added.items() if each.get("special")}
-        self._unused = range(len(self.tokens), size)
-        self.tokens += [b""] * len(self._unused)
+        self.special: dict[str, int] = {each.content: index for index, each in added.items() if each.special}
+        self.tokens += [b""] * (size - len(self.tokens))
+        self._unused = [index for index, token in enumerate(self.tokens) if not token]
         contents = sorted((c for c in self.special if c), key=len, reverse=True)
         self._specials = re.compile("|".join(map(re.escape, contents)) or r"(?!)")
 
@@ -100,9 +102,7 @@ class ForeignTokenizer:
         )
 
 
-def _bytes_of(
-    tokenizer: Any, said: Mapping[str, Any], added: Mapping[int, Mapping[str, Any]]
-) -> tuple[list[bytes], bool]:
+def _bytes_of(tokenizer: Any, said: Mapping[str, Any], added: Mapping[int, Any]) -> tuple[list[bytes], bool]:
     """The bytes of each token by its id, and whether the first one of an answer loses its space."""
     kinds = set(_decoders(said.get("decoder")))
     read: Callable[[str], bytes]
@@ -114,10 +114,11 @@ def _bytes_of(
         names = ", ".join(sorted(kinds)) or "none"
         raise ModelError(f"tokenizer.json has a decoder of kind {names}; supported are ByteLevel and Metaspace")
     tokens: list[bytes] = []
-    for index in range(tokenizer.get_vocab_size(with_added_tokens=True)):
+    known = tokenizer.get_vocab(with_added_tokens=True).values()  # some ids may be left out
+    for index in range(max(known, default=-1) + 1):
         token = tokenizer.id_to_token(index)
         if index in added:
-            tokens.append(str(added[index]["content"]).encode())
+            tokens.append(added[index].content.encode())
         else:
             tokens.append(read(token) if token is not None else b"")
     return tokens, "ByteLevel" not in kinds and bool(kinds & {"Strip", "Metaspace"})
