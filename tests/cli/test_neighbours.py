@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -81,3 +83,27 @@ def test_what_a_killed_kernel_left_is_removed_and_not_believed(
         assert neighbours.who_serves("127.0.0.1", 8421) is None
     assert neighbours.who_serves("127.0.0.1", 8420) is None
     assert not list(folder.iterdir())
+
+
+def test_a_kernel_that_starts_removes_what_killed_ones_left_and_asks_for_no_lock(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait(60)
+    folder.mkdir(mode=0o700)
+    for name in (str(gone.pid), str(os.getppid()), "9" * 30, "no-pid"):
+        (folder / name).symlink_to(tmp_path)
+    monkeypatch.setattr(neighbours, "is_running", None)
+    neighbours.announce(tmp_path)
+    left = {link.name for link in folder.iterdir()}
+    assert left == {str(os.getpid()), str(os.getppid()), "9" * 30, "no-pid"}
+
+
+def test_withdrawing_removes_no_file_behind_a_folder_that_is_somebodys_link(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "letters").mkdir()
+    letter = tmp_path / "letters" / str(os.getpid())
+    letter.write_text("dear aunt")
+    folder.symlink_to(tmp_path / "letters")
+    neighbours.announce(tmp_path)
+    neighbours.withdraw()
+    assert letter.read_text() == "dear aunt"

@@ -68,6 +68,13 @@ async def test_an_agent_sees_its_own_processes_only() -> None:
         assert {p["agent"] for p in everyone["processes"]} >= {"tester", "other"}
 
 
+@pytest.mark.parametrize("value", ["", "1", "yes", "True"])
+async def test_a_yes_or_no_that_is_neither_is_a_bad_request(value: str) -> None:
+    async with served() as at:
+        status, body = await at.get(f"/aios/v1/processes?all={value}")
+        assert (status, body["error"]["param"]) == (400, "all")
+
+
 @pytest.mark.parametrize("pid", ["0", "-1", "x", "1.5", "٣", "9" * 30])
 async def test_a_pid_that_is_none_is_a_bad_request(pid: str) -> None:
     async with served() as at:

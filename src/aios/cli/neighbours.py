@@ -39,13 +39,16 @@ def announce(home: Path) -> None:
         folder = _folder()
         folder.mkdir(mode=0o700, exist_ok=True)
         if _is_ours(folder):
+            _sweep(folder)
             (folder / str(os.getpid())).unlink(missing_ok=True)
             (folder / str(os.getpid())).symlink_to(home.resolve())
 
 
 def withdraw() -> None:
+    link = _folder() / str(os.getpid())
     with suppress(OSError):
-        (_folder() / str(os.getpid())).unlink(missing_ok=True)
+        if link.is_symlink():  # the folder may be somebody's link to where our own files are
+            link.unlink(missing_ok=True)
 
 
 def who_serves(host: str, port: int) -> Neighbour | None:
@@ -91,6 +94,18 @@ def _known() -> Iterator[tuple[Path, dict[str, Any]]]:
                 link.unlink(missing_ok=True)
             elif state is not None and str(state["pid"]) == link.name:
                 yield home, state
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed kernels left behind. Goes by processes: who holds a home's lock and asks for it loses it."""
+    for link in folder.iterdir():
+        if link.is_symlink() and link.name.isdecimal():
+            try:
+                os.kill(int(link.name), 0)
+            except ProcessLookupError:
+                link.unlink(missing_ok=True)
+            except (PermissionError, OverflowError):
+                continue
 
 
 def _folder() -> Path:

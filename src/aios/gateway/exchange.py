@@ -86,10 +86,10 @@ class Exchange:
 
     def flag(self, name: str) -> bool:
         """A yes-or-no query parameter. Raises BadRequest for anything else."""
-        value = self.query.get(name, "false").lower()
-        if value not in ("true", "1", "false", "0", ""):
+        value = self.query.get(name, "false")
+        if value not in ("true", "false"):
             raise BadRequest(f"query parameter '{name}' must be true or false, not '{value[:40]}'", param=name)
-        return value not in ("false", "0")
+        return value == "true"
 
     def key(self) -> str | None:
         """The API key: `Authorization: Bearer KEY`, or `x-api-key: KEY`."""
