@@ -176,3 +176,22 @@ def test_the_port_is_tried_on_the_address_that_a_kernel_would_take(home: Path, h
         assert level == "bad"
         assert detail.startswith(f"port {port} on {host} is taken; stop what uses it, or choose another")
     assert doctor._port(load()) == [("port", "ok", f"{host}:{port} is free")]
+
+
+def test_a_models_folder_is_looked_at_and_what_is_missing_named(home: Path) -> None:
+    pytest.importorskip("tokenizers")
+    folder = home / "model"
+    folder.mkdir()
+    (home / "aios.toml").write_text(f'[[core]]\nname = "own"\nkind = "local"\npath = "{folder}"\n')
+    seen = []
+    for file in ("", "config.json", "tokenizer.json", "model.safetensors"):
+        if file:
+            (folder / file).touch()
+        (finding,) = doctor.check_cores(load())
+        seen.append((finding.level, finding.detail.replace(str(folder), "F").split(":")[0].split(",")[0]))
+    assert seen == [
+        ("bad", "F holds no config.json"),
+        ("bad", "F holds no tokenizer.json"),
+        ("bad", "F holds no .safetensors"),
+        ("ok", "the model in F"),
+    ]

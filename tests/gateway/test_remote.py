@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -68,6 +69,21 @@ async def test_a_whole_answer_and_its_usage_are_counted() -> None:
         _, body, _ = await at.chat(model="gpu")
         assert body["choices"][0]["message"]["content"] == "hello"
         assert body["usage"] == USAGE
+        _, seen = await at.get("/aios/v1/processes")
+        assert (seen["processes"][0]["tokens_in"], seen["processes"][0]["tokens_out"]) == (7, 3)
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+async def test_an_upstreams_usage_is_told_as_the_server_wrote_it(is_streamed: bool) -> None:
+    odd = b'{"prompt_tokens":7, "completion_tokens": 3,"cost":1.50e-2,"details":{"audio":null}}'
+    written = json.dumps(chat({"content": "hello"}) | {"usage": "here"}).encode().replace(b'"here"', odd)
+    last = event(None, usage="here").replace(b'"here"', odd)
+    streamed = [HEAD + framed(b"".join(PIECES)) + framed(event({}, "stop") + last + DONE) + LAST]
+    async with upstream(streamed if is_streamed else whole(written)) as up, served(remote(up.url)) as at:
+        options = {"stream": True, "stream_options": {"include_usage": True}} if is_streamed else {}
+        asked = at.session.post(f"{at.url}/v1/chat/completions", json=ask(model="gpu", **options))
+        async with asked as response:
+            assert (await response.read()).count(odd) == 1 + is_streamed  # with the finish, and in an event of its own
         _, seen = await at.get("/aios/v1/processes")
         assert (seen["processes"][0]["tokens_in"], seen["processes"][0]["tokens_out"]) == (7, 3)
 

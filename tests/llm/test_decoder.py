@@ -20,6 +20,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "one key head": {"num_key_value_heads": 1},
     "odd sizes": {"hidden_size": 72, "intermediate_size": 100, "num_attention_heads": 3, "num_key_value_heads": 3},
     "deep sums": {"hidden_size": 64, "intermediate_size": 704, "num_hidden_layers": 1},
+    "sums in pieces": {"hidden_size": 64, "intermediate_size": 2048, "num_hidden_layers": 1},
 }
 
 
@@ -43,6 +44,7 @@ def reference(sizes: dict[str, Any], weights: tiny_model.Weights, tokens: Sequen
         x = x * cos + turned * sin if is_turned else x
         return np.repeat(x, heads // number, axis=0)
 
+    seen = (np.tri(count) - np.tri(count, k=-(sizes.get("sliding_window") or count))) > 0
     x = get("model.embed_tokens")[list(tokens)]
     for index in range(sizes["num_hidden_layers"]):
         layer = f"model.layers.{index}."
@@ -50,7 +52,7 @@ def reference(sizes: dict[str, Any], weights: tiny_model.Weights, tokens: Sequen
         q = heads_of(h @ get(layer + "self_attn.q_proj").T, heads, is_turned=True)
         k = heads_of(h @ get(layer + "self_attn.k_proj").T, groups, is_turned=True)
         v = heads_of(h @ get(layer + "self_attn.v_proj").T, groups, is_turned=False)
-        scores = np.where(np.tri(count) > 0, q @ k.transpose(0, 2, 1) / np.sqrt(dim), -np.inf)
+        scores = np.where(seen, q @ k.transpose(0, 2, 1) / np.sqrt(dim), -np.inf)
         weight = np.exp(scores - scores.max(-1, keepdims=True))
         mixed = (weight / weight.sum(-1, keepdims=True)) @ v
         x = x + mixed.transpose(1, 0, 2).reshape(count, -1) @ get(layer + "self_attn.o_proj").T
@@ -81,14 +83,18 @@ def test_logits_are_those_of_a_plain_float64_llama(name: str) -> None:
         assert np.abs(logits[0] - expected[position]).max() < 1e-4
 
 
-def test_long_sequences_are_computed_as_short_ones_are() -> None:
-    long = {"max_position_embeddings": 1024, "num_hidden_layers": 1}
+@pytest.mark.parametrize("window", [None, 500, 520])
+def test_long_sequences_are_computed_as_short_ones_are(window: int | None) -> None:
+    """Around 512 positions the products take another form; windows end there and before."""
+    long: dict[str, Any] = {"max_position_embeddings": 1024, "num_hidden_layers": 1}
+    if window is not None:
+        long |= {"architectures": ["MistralForCausalLM"], "sliding_window": window}
     sizes, decoder = tiny_model.config(**long), tiny_model.decoder(**long)
-    tokens = np.random.default_rng(1).integers(0, sizes["vocab_size"], 530).tolist()
+    tokens = np.random.default_rng(1).integers(0, sizes["vocab_size"], 560).tolist()
     expected = reference(sizes, tiny_model.weights(sizes), tokens)
     kv = prefilled(decoder, tokens[:500], room=600)
     short = prefilled(decoder, tokens[:9])
-    for position in range(500, 530):
+    for position in range(500, 560):
         alone = decoder.decode([tokens[position]], [kv], [position])[0].copy()
         beside = decoder.decode([3, tokens[position]], [short, kv], [9, position])[1]
         assert np.abs(alone - expected[position]).max() < 1e-4
@@ -160,7 +166,7 @@ def test_the_decoder_is_exact_on_single_rows_too(monkeypatch: pytest.MonkeyPatch
 
 def test_a_tiled_product_is_the_product() -> None:
     rng = np.random.default_rng(0)
-    for depth, columns in ((64, 48), (704, 256), (100, 7), (3000, 64)):
+    for depth, columns in ((64, 48), (704, 256), (100, 7), (3000, 64), (4864, 96)):
         x, weight = rng.standard_normal((8, depth)), rng.standard_normal((depth, columns))
         got = linear.multiply(x.astype(np.float32), linear.tiled(weight.astype(np.float32)), 4)
         np.testing.assert_allclose(got, x @ weight, rtol=1e-3, atol=1e-3)

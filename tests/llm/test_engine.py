@@ -6,17 +6,21 @@ import random
 from dataclasses import replace
 
 import pytest
+import tiny_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_model import TOKENIZER, engine
 
+from aios.kernel.llm.local.dialect import HERMES, LLAMA3, MISTRAL3, Dialect
 from aios.kernel.llm.local.engine import Engine
 from aios.kernel.llm.local.grammar import call_schema, response_schema
 from aios.kernel.llm.local.sampler import Sampling
-from aios.kernel.llm.local.sequence import Sequence, SnapshotError, Spec
+from aios.kernel.llm.local.sequence import Sequence, Spec
+from aios.kernel.llm.local.snapshot import SnapshotError, from_bytes, to_bytes
 
 ANSWER = response_schema({"type": "json_object"})
-CALL = call_schema([("add", {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}, True)])
+ADD = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+CALL = call_schema([("add", ADD, True)])
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +30,17 @@ def shared() -> Engine:
 
 def specs(rng: random.Random, count: int) -> list[Spec]:
     """Requests of all kinds, with prompts that end on both sides of chunk borders."""
+    return [searching(rng, spec) if rng.random() < 0.3 else spec for spec in drawn(rng, count)]
+
+
+def searching(rng: random.Random, spec: Spec) -> Spec:
+    """The same asked of a beam search."""
+    sampling = Sampling(logprobs=spec.sampling.logprobs)
+    width, penalty = rng.randint(2, 4), rng.choice([0.0, 1.0, 2.0])
+    return replace(spec, sampling=sampling, beam_width=width, length_penalty=penalty)
+
+
+def drawn(rng: random.Random, count: int) -> list[Spec]:
     return [
         Spec(
             prompt=tuple(rng.randrange(TOKENIZER.vocab_size) for _ in range(rng.choice([1, 5, 63, 64, 65, 130]))),
@@ -87,7 +102,7 @@ def interleaved(engine: Engine, wanted: list[Spec], rng: random.Random, slots: i
                 if rng.random() < 0.5:
                     waiting.append(sequence)
                 else:
-                    waiting.append(sequence.to_bytes(engine.fingerprint))
+                    waiting.append(to_bytes(sequence, engine.fingerprint))
                     engine.release(sequence)
     return done
 
@@ -101,6 +116,31 @@ def test_interrupted_sequences_in_any_company_say_what_they_say_alone(shared: En
     assert interleaved(shared, wanted, rng, slots) == expected
     assert shared.is_idle
     assert shared.pool.statistics()["reserved_bytes"] == shared.pool.statistics()["held_bytes"] == 0
+
+
+@pytest.mark.parametrize("family", [name for name in tiny_model.FAMILIES if name != "llama"])
+def test_each_architecture_says_the_same_interrupted_and_in_company(family: str) -> None:
+    own = engine(prefix_bytes=1 << 20, **tiny_model.FAMILIES[family])
+    for seed in (1, 2):
+        rng = random.Random(seed)
+        wanted = specs(rng, 8)
+        expected = {str(index): alone(own, spec) for index, spec in enumerate(wanted)}
+        assert interleaved(own, wanted, rng, slots=4 * seed) == expected
+    assert own.pool.statistics()["reserved_bytes"] == 0
+
+
+@pytest.mark.parametrize("dialect", [HERMES, LLAMA3, MISTRAL3], ids=lambda dialect: dialect.name)
+def test_calls_of_each_dialect_are_the_same_interrupted_and_in_company(dialect: Dialect) -> None:
+    """Calls that open with text, with JSON alone, with a name."""
+    words = replace(tiny_model.vocabulary(), dialect=dialect, call=None, ends=frozenset({7}), drops_first_space=True)
+    own, rng = engine(words=words), random.Random(11)
+    call = call_schema([("add", ADD, True)], dialect, is_forced=True)
+    wanted = [replace(spec, call=call, may_call=True, max_tokens=90, min_tokens=0) for spec in specs(rng, 10)]
+    expected = {str(index): alone(own, spec) for index, spec in enumerate(wanted)}
+    assert interleaved(own, wanted, rng, slots=5) == expected
+    forced = [found for spec, found in zip(wanted, expected.values(), strict=True) if spec.must_call]
+    assert forced
+    assert all(found[2] for found in forced), "what must be a call is one"
 
 
 def test_without_constant_rows_company_changes_the_numbers() -> None:
@@ -173,7 +213,7 @@ def test_a_grammar_that_breaks_fails_its_own_sequence_only(shared: Engine, monke
         shared.step()
     assert "too complex" in str(bad.error)
     assert good.finish == "length"
-    assert bad.kv is None
+    assert bad.line.kv is None
 
 
 # ── snapshots as bytes ──
@@ -184,14 +224,14 @@ def saved(engine: Engine) -> bytes:
     engine.add(sequence)
     engine.step()
     engine.remove("s")
-    data = sequence.to_bytes(engine.fingerprint)
+    data = to_bytes(sequence, engine.fingerprint)
     engine.release(sequence)
     return data
 
 
 def test_a_snapshot_of_another_engine_is_refused_with_both_names(shared: Engine) -> None:
     with pytest.raises(SnapshotError, match=f"{shared.fingerprint}.*elsewhere"):
-        Sequence.from_bytes(saved(shared), "elsewhere", shared.grammars, shared.pool)
+        from_bytes(saved(shared), "elsewhere", shared.grammars)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from aios.kernel.llm.local.grammar import (
     GrammarError,
     Grammars,
     Guide,
+    answer_grammar,
     call_schema,
     check_schema,
     response_schema,
@@ -233,7 +234,10 @@ def test_a_schema_too_large_too_deep_or_elsewhere_is_refused_before_it_is_compil
 def test_the_same_schema_is_compiled_once(grammars: Grammars, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = response_schema({"type": "json_object"})
     assert wanted is not None
-    first, second = grammars.matcher(wanted), grammars.matcher(wanted)
+    compiled = grammars.prepared(answer_grammar(wanted))
+    monkeypatch.setattr(grammars, "_compile", lambda grammar: pytest.fail("compiled again"))
+    assert grammars.prepared(answer_grammar(wanted)) is compiled
+    first, second = compiled.deep_copy(), compiled.deep_copy()
     first.consume_token(ord("{"))
     assert not second.is_error()
     assert second.consume_token(ord("{"))
@@ -255,7 +259,7 @@ def test_a_schema_in_use_is_never_seen_missing(monkeypatch: pytest.MonkeyPatch) 
     grammars = Grammars(vocabulary())
     schema = response_schema({"type": "json_object"})
     assert schema is not None
-    grammars.prepared(schema)
+    grammars.prepared(answer_grammar(schema))
     seen: list[bool] = []
 
     class Watched:
@@ -264,10 +268,10 @@ def test_a_schema_in_use_is_never_seen_missing(monkeypatch: pytest.MonkeyPatch) 
         def __enter__(self) -> None: ...
 
         def __exit__(self, *_: object) -> None:
-            seen.append(schema in grammars._compiled)
+            seen.append(answer_grammar(schema).lark in grammars._compiled)
 
     monkeypatch.setattr(grammars, "_lock", Watched())
-    grammars.prepared(schema)
+    grammars.prepared(answer_grammar(schema))
     assert seen
     assert all(seen)
 

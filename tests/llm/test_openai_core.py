@@ -14,7 +14,7 @@ from aios.abi.errors import AiosError, BadRequest, ContextLengthExceeded, TimedO
 from aios.abi.messages import Chunk, Generation, Message
 from aios.kernel.config import ConfigError, CoreSection
 from aios.kernel.llm import connection
-from aios.kernel.llm.base import Request
+from aios.kernel.llm.base import NotBegun, Request
 from aios.kernel.llm.connection import Broken, Connection, Pool, Response
 from aios.kernel.llm.openai import OpenAICore
 
@@ -38,6 +38,8 @@ async def ask(
     chunks: list[Chunk] = []
     try:
         generation = await core.run(Request("c1", given or args(), chunks.append, None, is_streamed), 4)
+    except NotBegun as refusal:
+        raise refusal.error from None
     finally:
         await core.close()
     assert core.statistics()["active"] == 0
@@ -119,7 +121,7 @@ async def test_the_finishing_event_carries_the_usage_that_came_behind_it() -> No
         finishing, usage = chunks[-2:]
         assert finishing.finish_reason == "stop"
         sent = json.loads(finishing.raw.rstrip().rpartition(b"data: ")[2])
-        assert sent["usage"] == USAGE
+        assert sent["usage"].items() >= USAGE.items()
         assert (usage.text, usage.raw) == ("", event(None, usage=USAGE))
 
 

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from aios.kernel.llm.local.decoder import Decoder, Shape
+from aios.kernel.llm.local.decoder import Decoder
 from aios.kernel.llm.local.engine import Engine
 from aios.kernel.llm.local.grammar import Vocabulary
+from aios.kernel.llm.local.shape import Shape
 from aios.kernel.llm.local.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer([" the", " is", "name"], [("t", "h"), ("th", "e"), ("i", "n"), ("a", "n"), ("e", "r")])
@@ -20,7 +21,8 @@ WORDS = {"words": [" the", " is", "name"], "merges": [["t", "h"], ["th", "e"], [
 
 
 def config(**changes: Any) -> dict[str, Any]:
-    sizes = {
+    sizes: dict[str, Any] = {
+        "architectures": ["LlamaForCausalLM"],
         "hidden_size": 64,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
@@ -43,33 +45,46 @@ class Weights(dict[str, NDArray[np.float16]]):
         return self[name]
 
 
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "llama 3": {
+        "rope_scaling": {
+            "rope_type": "llama3",
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 64,
+        },
+    },
+    "llama with biases": {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": False},
+    "mistral": {"architectures": ["MistralForCausalLM"], "sliding_window": 40, "num_key_value_heads": 1},
+    "qwen2": {"architectures": ["Qwen2ForCausalLM"], "use_sliding_window": False, "sliding_window": 40},
+    "qwen2 with windows": {
+        "architectures": ["Qwen2ForCausalLM"],
+        "use_sliding_window": True,
+        "sliding_window": 40,
+        "max_window_layers": 1,
+        "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64},
+    },
+    "qwen3": {"architectures": ["Qwen3ForCausalLM"], "head_dim": 32, "tie_word_embeddings": False},
+}
+"""What each architecture's config says beyond the plainest one."""
+
+
 def weights(sizes: dict[str, Any], seed: int = 0) -> Weights:
     rng = np.random.default_rng(seed)
-    width, hidden = sizes["hidden_size"], sizes["intermediate_size"]
-    query = sizes["num_attention_heads"] * sizes["head_dim"]
-    key = sizes["num_key_value_heads"] * sizes["head_dim"]
-
-    def matrix(rows: int, columns: int) -> NDArray[np.float16]:
-        return (rng.standard_normal((rows, columns)) / np.sqrt(columns)).astype(np.float16)
-
-    def norm() -> NDArray[np.float16]:
-        return (1 + rng.standard_normal(width) / 5).astype(np.float16)
-
-    found = Weights({"model.embed_tokens.weight": matrix(sizes["vocab_size"], width) * 3, "model.norm.weight": norm()})
-    for index in range(sizes["num_hidden_layers"]):
-        shapes = {
-            "self_attn.q_proj": (query, width),
-            "self_attn.k_proj": (key, width),
-            "self_attn.v_proj": (key, width),
-            "self_attn.o_proj": (width, query),
-            "mlp.gate_proj": (hidden, width),
-            "mlp.up_proj": (hidden, width),
-            "mlp.down_proj": (width, hidden),
-        }
-        for name, shape in shapes.items():
-            found[f"model.layers.{index}.{name}.weight"] = matrix(*shape)
-        for name in ("input_layernorm", "post_attention_layernorm"):
-            found[f"model.layers.{index}.{name}.weight"] = norm()
+    found = Weights()
+    for name, shape in Shape.from_config(sizes).tensors().items():
+        values = rng.standard_normal(shape)
+        if "norm" in name:
+            values = 1 + values / 5
+        elif name.endswith("bias"):
+            values = values / 2
+        elif name == "model.embed_tokens.weight":
+            values = values * 3 / np.sqrt(shape[1])
+        else:
+            values = values / np.sqrt(shape[1])
+        found[name] = values.astype(np.float16)
     return found
 
 
@@ -100,5 +115,18 @@ def vocabulary() -> Vocabulary:
     )
 
 
-def engine(*, is_padded: bool = True, kv_bytes: int = 1 << 28, **changes: Any) -> Engine:
-    return Engine(decoder(is_padded=is_padded, **changes), vocabulary(), kv_bytes=kv_bytes)
+def without_specials() -> Vocabulary:
+    """All tokens are text, so that any may be said."""
+    return Vocabulary(TOKENIZER.tokens, end=-1, call=-1, bos=-1, special=frozenset(), encode=TOKENIZER.encode)
+
+
+def engine(
+    *,
+    is_padded: bool = True,
+    kv_bytes: int = 1 << 28,
+    prefix_bytes: int = 0,
+    words: Vocabulary | None = None,
+    **changes: Any,
+) -> Engine:
+    made = decoder(is_padded=is_padded, **changes)
+    return Engine(made, words or vocabulary(), kv_bytes=kv_bytes, prefix_bytes=prefix_bytes)

@@ -49,7 +49,10 @@ class Result(Struct, frozen=True, kw_only=True):
 
 
 class LLMGenerate(Args, frozen=True):
-    """`extra` holds parameters that the kernel does not know; remote cores get them as they came."""
+    """`extra` holds parameters that the kernel does not know; remote cores get them as they came.
+    `beam_width` above 1 looks for the likeliest answer: a line's worth is its log probability divided by its length
+    to the power of `length_penalty`. Requests with another `cache_salt` share nothing of their prompts' KV.
+    """
 
     messages: Annotated[list[Message], Meta(min_length=1)]
     model: str | None = None
@@ -69,6 +72,9 @@ class LLMGenerate(Args, frozen=True):
     presence_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
     logit_bias: dict[str, float] | None = None
+    beam_width: Annotated[int, Meta(ge=1, le=16)] | None = None
+    length_penalty: Annotated[float, Meta(ge=-4, le=4)] | None = None
+    cache_salt: Annotated[str, Meta(max_length=256)] | None = None
     extra: dict[str, Any] | None = None
 
 

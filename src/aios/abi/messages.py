@@ -58,14 +58,21 @@ class ToolSpec(Struct, frozen=True):
     type: str = "function"
 
 
+class PromptDetails(Struct, frozen=True):
+    """`cached_tokens` of the prompt were computed for an earlier one that began alike."""
+
+    cached_tokens: int = 0
+
+
 class Usage(Struct, frozen=True):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     total_tokens: int = 0
+    prompt_tokens_details: PromptDetails = PromptDetails()
 
     @classmethod
-    def of(cls, prompt: int, completion: int) -> Usage:
-        return cls(prompt, completion, prompt + completion)
+    def of(cls, prompt: int, completion: int, cached: int = 0) -> Usage:
+        return cls(prompt, completion, prompt + completion, PromptDetails(cached))
 
 
 class TopLogprob(Struct, frozen=True):
@@ -115,6 +122,7 @@ class Chunk(Struct, frozen=True):
 class Generation(Struct, frozen=True, omit_defaults=True):
     """What `llm_generate` answers. `seed` is the one used, drawn by the kernel if the agent named none.
 
+    `raw_usage` is an upstream's own `usage`, JSON as it came: it may say more than `usage` does.
     `id` and `created` are what a server behind a core called its stream, when that went to the client as it came.
     """
 
@@ -126,5 +134,6 @@ class Generation(Struct, frozen=True, omit_defaults=True):
     seed: int | None = None
     logprobs: list[TokenLogprob] | None = None
     fingerprint: str | None = None
+    raw_usage: str | None = None
     id: str | None = None
     created: int | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
+import importlib.util
 import logging
 import os
 import platform
@@ -136,7 +136,25 @@ def check_config(path: Path | None) -> tuple[Config | None, list[Finding]]:
 
 
 def check_cores(settings: Config | None) -> list[Finding]:
-    return [_core(core.name, core.base_url, core.api_key_env) for core in settings.core] if settings else []
+    return [
+        _folder(f"core {core.name}", Path(core.path).expanduser())
+        if core.path
+        else _core(core.name, core.base_url, core.api_key_env)
+        for core in (settings.core if settings else ())
+    ]
+
+
+def _folder(what: str, folder: Path) -> Finding:
+    """A model's folder, from outside: whether it is sound is seen when it is loaded."""
+    for file in ("config.json", "tokenizer.json"):
+        if not (folder / file).is_file():
+            return Finding(what, "bad", f"{folder} holds no {file}: it is no folder of a model")
+    if not any(folder.glob("*.safetensors")):
+        return Finding(what, "bad", f"{folder} holds no .safetensors, and weights of other kinds cannot be read")
+    for package in ("tokenizers", "jinja2"):
+        if importlib.util.find_spec(package) is None:
+            return Finding(what, "bad", f"it needs {package}, which 'pip install aios-kernel[local]' brings")
+    return Finding(what, "ok", f"the model in {folder}")
 
 
 def _core(name: str, base_url: str | None, key_name: str | None) -> Finding:

@@ -107,7 +107,7 @@ class Completion(Struct):
     created: int
     model: str
     choices: list[Choice]
-    usage: Usage
+    usage: Usage | msgspec.Raw
     system_fingerprint: str | None
 
 
@@ -128,9 +128,14 @@ def _completion(call: Syscall, generation: Generation) -> Completion:
         generation.created or int(call.opened),
         generation.model,
         [choice],
-        generation.usage,
+        _usage(generation),
         generation.fingerprint,
     )
+
+
+def _usage(generation: Generation) -> Usage | msgspec.Raw:
+    """An upstream's own as it came, or the kernel's."""
+    return generation.usage if generation.raw_usage is None else msgspec.Raw(generation.raw_usage.encode())
 
 
 # ── streamed ──
@@ -198,9 +203,9 @@ class ChatStream:
         if not self._has_begun:
             events = self._unsaid(generation)
         if not self._is_finished:
-            events += self._begin("") + self._event({}, generation.finish_reason, usage=generation.usage)
+            events += self._begin("") + self._event({}, generation.finish_reason, usage=_usage(generation))
         if self._wants_usage and not self._has_usage:
-            events += self._encode([], generation.usage)
+            events += self._encode([], _usage(generation))
         return events + b"data: [DONE]\n\n"
 
     def _unsaid(self, generation: Generation) -> bytes:
@@ -228,12 +233,16 @@ class ChatStream:
         return recorded.model if isinstance(recorded, Generation) else ""
 
     def _event(
-        self, delta: dict[str, Any], finish: str | None, logprobs: Logprobs | None = None, usage: Usage | None = None
+        self,
+        delta: dict[str, Any],
+        finish: str | None,
+        logprobs: Logprobs | None = None,
+        usage: Usage | msgspec.Raw | None = None,
     ) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
         return self._encode([choice], usage)
 
-    def _encode(self, choices: list[dict[str, Any]], usage: Usage | None) -> bytes:
+    def _encode(self, choices: list[dict[str, Any]], usage: Usage | msgspec.Raw | None) -> bytes:
         body: dict[str, Any] = {
             "id": self._id,
             "object": "chat.completion.chunk",

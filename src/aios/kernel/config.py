@@ -71,21 +71,26 @@ class RouterSection(Section, frozen=True):
 
 
 class CoreSection(Section, frozen=True):
-    """One LLM core. `nano` is the packaged model; `openai` is any server that speaks OpenAI's API at `base_url`.
+    """One LLM core. `nano` is the packaged model; `local` is a model in the folder `path`, as Hugging Face keeps them;
+    `openai` is any server that speaks OpenAI's API at `base_url`.
 
-    `timeout` is seconds between two tokens. The key is read from the environment variable `api_key_env`. `kv_bytes`
-    bounds what running sequences of a `nano` core hold; suspended ones may take as much again.
+    `timeout` is seconds between two tokens. The key is read from the environment variable `api_key_env`.
+    `context_length` makes a local model's window smaller. `kv_bytes` bounds what running sequences of a `nano` or
+    `local` core hold; suspended ones may take as much again. `prefix_bytes` bounds what is kept of prompts, so that
+    others that begin alike need not compute it; 0 keeps nothing.
     """
 
     name: CoreName
-    kind: Literal["nano", "openai"]
+    kind: Literal["nano", "local", "openai"]
     slots: Annotated[int, Meta(ge=1, le=4096)] = 8
+    path: str | None = None
     base_url: str | None = None
     model: str | None = None
     timeout: Seconds = 120.0
     api_key_env: str | None = None
     context_length: Annotated[int, Meta(ge=16)] | None = None
     kv_bytes: Annotated[int, Meta(ge=1 << 20)] = 512 << 20
+    prefix_bytes: Annotated[int, Meta(ge=0)] = 64 << 20
 
 
 class ToolSection(Section, frozen=True):
@@ -111,7 +116,11 @@ class Config(Section, frozen=True):
     tool: list[ToolSection] = field(default_factory=list)
 
 
-FOREIGN_KEYS = {"nano": ("base_url", "model", "api_key_env", "context_length"), "openai": ()}
+FOREIGN_KEYS = {
+    "nano": ("path", "base_url", "model", "api_key_env", "context_length"),
+    "local": ("base_url", "api_key_env"),
+    "openai": ("path",),
+}
 """Keys of other kinds of core: one that would be ignored is a mistake worth telling."""
 
 DEFAULT_CORES = [CoreSection(name="nano", kind="nano", slots=8)]
@@ -228,6 +237,8 @@ def _check(config: Config, where: str) -> None:
         for key in FOREIGN_KEYS[core.kind]:
             if getattr(core, key) is not None:
                 raise ConfigError(f"{where}: core '{core.name}' is of kind {core.kind}, which takes no {key}")
+        if core.kind == "local" and not core.path:
+            raise ConfigError(f"{where}: core '{core.name}' is of kind local, and needs path, the model's folder")
         if core.kind == "openai":
             try:
                 check_url(core)

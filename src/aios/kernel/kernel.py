@@ -140,7 +140,7 @@ class Kernel:
         for core in opened.values():
             await core.open()
             self._closers.push_async_callback(core.close)
-        self.llm = LLMManager(opened, Router(opened, self._default_core(opened)))
+        self.llm = LLMManager(opened, Router(opened, self._default_core(opened)), self.clock.now)
         self._make_queue("llm", self.llm)
         self._make_queue("memory", Pool("memory", self.memory))
         self._make_queue("storage", Pool("storage", self.storage))

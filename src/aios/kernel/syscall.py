@@ -48,10 +48,15 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 
 @dataclass(frozen=True, slots=True)
 class Suspended:
-    """A module's word that a call's quantum is used up and it is not done. `snapshot` is what resumes it."""
+    """A module's word that a call's quantum is used up and it is not done. `snapshot` is what resumes it.
+
+    Without one the call has not begun: its slot could not take it after all, and something may have changed `after` so
+    many seconds.
+    """
 
     snapshot: Any
     tokens: int
+    after: float = 0.0
 
 
 class IllegalMove(KernelFault):
@@ -80,9 +85,11 @@ class Syscall:
         "listeners",
         "num_slices",
         "num_switches",
+        "num_tries",
         "opened",
         "principal",
         "process",
+        "refused_until",
         "result",
         "run_s",
         "since",
@@ -125,6 +132,10 @@ class Syscall:
         self.num_slices = self.num_switches = 0
         self.tokens_in = self.tokens_out = self.tokens_charged = 0
         self.core: str | None = None
+        self.num_tries = 0
+        """Times that a core failed to begin it."""
+        self.refused_until: dict[str, float] = {}
+        """Cores that would not begin it, and until when they need not be asked again."""
         self.why: str | None = None
         self.snapshot: Any = None
         self.result: Any = None

@@ -51,6 +51,9 @@ class AsyncCalls(ABC):
         presence_penalty: float | None = None,
         frequency_penalty: float | None = None,
         logit_bias: dict[str, float] | None = None,
+        beam_width: int | None = None,
+        length_penalty: float | None = None,
+        cache_salt: str | None = None,
         extra: dict[str, Any] | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
@@ -58,6 +61,8 @@ class AsyncCalls(ABC):
         """Ask a model for the next message.
 
         `extra` holds parameters that the kernel does not know; remote cores get them as they came.
+        `beam_width` above 1 looks for the likeliest answer: a line's worth is its log probability divided by its length
+        to the power of `length_penalty`. Requests with another `cache_salt` share nothing of their prompts' KV.
         """
         sent: dict[str, Any] = {
             "messages": messages,
@@ -78,6 +83,9 @@ class AsyncCalls(ABC):
             "presence_penalty": presence_penalty,
             "frequency_penalty": frequency_penalty,
             "logit_bias": logit_bias,
+            "beam_width": beam_width,
+            "length_penalty": length_penalty,
+            "cache_salt": cache_salt,
             "extra": extra,
         }
         return await self._call(Generation, "llm_generate", sent, idempotency_key, timeout)
@@ -103,6 +111,9 @@ class AsyncCalls(ABC):
         presence_penalty: float | None = None,
         frequency_penalty: float | None = None,
         logit_bias: dict[str, float] | None = None,
+        beam_width: int | None = None,
+        length_penalty: float | None = None,
+        cache_salt: str | None = None,
         extra: dict[str, Any] | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
@@ -110,6 +121,8 @@ class AsyncCalls(ABC):
         """Ask a model for the next message, piece by piece as it comes.
 
         `extra` holds parameters that the kernel does not know; remote cores get them as they came.
+        `beam_width` above 1 looks for the likeliest answer: a line's worth is its log probability divided by its length
+        to the power of `length_penalty`. Requests with another `cache_salt` share nothing of their prompts' KV.
         """
         sent: dict[str, Any] = {
             "messages": messages,
@@ -130,6 +143,9 @@ class AsyncCalls(ABC):
             "presence_penalty": presence_penalty,
             "frequency_penalty": frequency_penalty,
             "logit_bias": logit_bias,
+            "beam_width": beam_width,
+            "length_penalty": length_penalty,
+            "cache_salt": cache_salt,
             "extra": extra,
         }
         return self._stream(Generation, "llm_generate", sent, idempotency_key, timeout)
@@ -395,6 +411,9 @@ class Calls(ABC):
         presence_penalty: float | None = None,
         frequency_penalty: float | None = None,
         logit_bias: dict[str, float] | None = None,
+        beam_width: int | None = None,
+        length_penalty: float | None = None,
+        cache_salt: str | None = None,
         extra: dict[str, Any] | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
@@ -402,6 +421,8 @@ class Calls(ABC):
         """Ask a model for the next message.
 
         `extra` holds parameters that the kernel does not know; remote cores get them as they came.
+        `beam_width` above 1 looks for the likeliest answer: a line's worth is its log probability divided by its length
+        to the power of `length_penalty`. Requests with another `cache_salt` share nothing of their prompts' KV.
         """
         sent: dict[str, Any] = {
             "messages": messages,
@@ -422,6 +443,9 @@ class Calls(ABC):
             "presence_penalty": presence_penalty,
             "frequency_penalty": frequency_penalty,
             "logit_bias": logit_bias,
+            "beam_width": beam_width,
+            "length_penalty": length_penalty,
+            "cache_salt": cache_salt,
             "extra": extra,
         }
         return self._call(Generation, "llm_generate", sent, idempotency_key, timeout)
@@ -447,6 +471,9 @@ class Calls(ABC):
         presence_penalty: float | None = None,
         frequency_penalty: float | None = None,
         logit_bias: dict[str, float] | None = None,
+        beam_width: int | None = None,
+        length_penalty: float | None = None,
+        cache_salt: str | None = None,
         extra: dict[str, Any] | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
@@ -454,6 +481,8 @@ class Calls(ABC):
         """Ask a model for the next message, piece by piece as it comes.
 
         `extra` holds parameters that the kernel does not know; remote cores get them as they came.
+        `beam_width` above 1 looks for the likeliest answer: a line's worth is its log probability divided by its length
+        to the power of `length_penalty`. Requests with another `cache_salt` share nothing of their prompts' KV.
         """
         sent: dict[str, Any] = {
             "messages": messages,
@@ -474,6 +503,9 @@ class Calls(ABC):
             "presence_penalty": presence_penalty,
             "frequency_penalty": frequency_penalty,
             "logit_bias": logit_bias,
+            "beam_width": beam_width,
+            "length_penalty": length_penalty,
+            "cache_salt": cache_salt,
             "extra": extra,
         }
         return self._stream(Generation, "llm_generate", sent, idempotency_key, timeout)

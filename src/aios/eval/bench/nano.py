@@ -20,9 +20,10 @@ from typing import Any
 from aios.abi.calls import LLMGenerate
 from aios.abi.messages import Message
 from aios.kernel import Kernel, Principal
-from aios.kernel.llm.local.decoder import Decoder, load
+from aios.kernel.llm.local.decoder import Decoder
 from aios.kernel.llm.local.engine import Engine
 from aios.kernel.llm.local.kv import KVPool
+from aios.kernel.llm.local.load import load
 from aios.kernel.llm.local.sequence import Spec
 from aios.kernel.llm.local.tokenizer import Tokenizer
 from aios.kernel.llm.nano import WEIGHTS, NanoCore, vocabulary_of

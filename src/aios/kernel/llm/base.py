@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from aios.abi.calls import LLMGenerate
+from aios.abi.errors import AiosError
 from aios.abi.messages import Chunk, Generation
 
 from ..syscall import Suspended
@@ -27,6 +28,20 @@ class Request:
     emit: Emit
     snapshot: Any = None
     is_streamed: bool = False
+
+
+class NotBegun(Exception):
+    """The core could not begin this request, and said nothing of it yet: another core may, or this one later.
+
+    `error` is what the agent is told when nobody does. `after` is how many seconds this core need not be asked again.
+    `is_busy`: the server only has too much to do, so trying again is no waste.
+    """
+
+    def __init__(self, error: AiosError, *, after: float, is_busy: bool) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.after = after
+        self.is_busy = is_busy
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +90,8 @@ class Core(Protocol):
         """Generate up to `quantum` tokens (None: to the end).
 
         When the task is cancelled the request is aborted and its slot is free before the cancellation leaves `run`.
-        Raises BadRequest, ContextLengthExceeded, UpstreamFault, TimedOut or ModuleFault.
+        Raises BadRequest, ContextLengthExceeded, UpstreamFault, TimedOut or ModuleFault; NotBegun when it is worth
+        trying again.
         """
 
     def drop(self, snapshot: Any) -> None:

@@ -11,7 +11,11 @@ def make_core(section: CoreSection) -> Core:
     if section.kind == "nano":
         from .nano import NanoCore
 
-        return NanoCore(section.name, slots=section.slots, kv_bytes=section.kv_bytes)
+        return NanoCore(section.name, slots=section.slots, kv_bytes=section.kv_bytes, prefix_bytes=section.prefix_bytes)
+    if section.kind == "local":
+        from .folder import FolderCore
+
+        return FolderCore(section)
     from .openai import OpenAICore
 
     return OpenAICore(section)

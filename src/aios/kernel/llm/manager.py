@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from aios.abi.errors import KernelFault
 from aios.abi.messages import Generation
 
 from ..syscall import Suspended, Syscall
-from .base import Core, CoreInfo, Request
+from .base import Core, CoreInfo, NotBegun, Request
 from .router import Router
+
+MAX_TRIES = 4
+"""Times that a call is begun before its error is given to the agent. Being refused for load does not count: waiting
+for room is what the queue is for, and the call's own deadline ends it."""
 
 
 class LLMManager:
     """Hands slots of cores to calls. The queue's runner for "llm"; one slot name is one core."""
 
-    def __init__(self, cores: Mapping[str, Core], router: Router) -> None:
+    def __init__(self, cores: Mapping[str, Core], router: Router, now: Callable[[], float]) -> None:
         self._cores = cores
         self._router = router
+        self._now = now
         self._active = dict.fromkeys(cores, 0)
 
     def check(self, call: Syscall) -> None:
@@ -37,6 +42,8 @@ class LLMManager:
             return False
         if call.snapshot is not None:
             return call.core == slot and core.can_take(call.snapshot, active)
+        if call.refused_until and call.refused_until.get(slot, 0.0) > self._now():
+            return False
         return core in self._router.cores_for(call.args.model) and core.can_take(None, active)
 
     def take(self, call: Syscall, slot: str) -> None:
@@ -49,10 +56,21 @@ class LLMManager:
     async def run(self, call: Syscall, slot: str, quantum: int | None) -> Generation | Suspended:
         streamed = bool(call.listeners) or call.chunks is not None
         request = Request(call.id, call.args, call.emit, call.snapshot, streamed)
-        outcome = await self._cores[slot].run(request, quantum)
+        try:
+            outcome = await self._cores[slot].run(request, quantum)
+        except NotBegun as refusal:
+            return self._try_again(call, slot, refusal)
         if isinstance(outcome, Generation):
             self._account(call, outcome)
         return outcome
+
+    def _try_again(self, call: Syscall, slot: str, refusal: NotBegun) -> Suspended:
+        """Back to the queue, for another core or for this one later. Raises what went wrong when it was tried often."""
+        call.num_tries += not refusal.is_busy
+        if call.num_tries >= MAX_TRIES:
+            raise refusal.error
+        call.refused_until[slot] = self._now() + refusal.after
+        return Suspended(None, 0, refusal.after)
 
     def _account(self, call: Syscall, generation: Generation) -> None:
         call.snapshot = None

@@ -7,22 +7,30 @@ came, and read on the way: enough to say at the end what was said.
 from __future__ import annotations
 
 import os
+import random
+import time
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
 from aios.abi.calls import LLMGenerate
-from aios.abi.errors import TimedOut, UpstreamFault
+from aios.abi.errors import AiosError, TimedOut, UpstreamFault
 from aios.abi.messages import Generation
 
 from ..config import CoreSection, check_url
-from .base import Request
+from .base import NotBegun, Request
 from .connection import Pool, Unreachable
 from .openai_wire import Answer, Events, error_of, parse_whole
+from .pace import Pace
 
 WHOLE_FACTOR = 5
 """An answer that comes whole says nothing until it is done: it is given so many times the time between two tokens."""
+
+
+PASSING = frozenset({"upstream_failed", "upstream_unreachable", "upstream_timeout", "upstream_cut", "upstream_garbage"})
+"""Codes of what may go well the next time."""
 
 
 class OpenAICore:
@@ -31,7 +39,13 @@ class OpenAICore:
     kind = "openai"
     resume = "none"
 
-    def __init__(self, section: CoreSection) -> None:
+    def __init__(
+        self,
+        section: CoreSection,
+        *,
+        now: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
+    ) -> None:
         self.name = section.name
         self.model = section.model or section.name
         self.slots = section.slots
@@ -43,6 +57,8 @@ class OpenAICore:
         self._key_env = section.api_key_env
         self._timeout = section.timeout
         self._pool: Pool | None = None
+        self._pace = Pace(section.slots, now, rng)
+        self._now = now
         self._counts = {"requests": 0, "failed": 0, "active": 0}
 
     # ── the contract of a core ──
@@ -67,41 +83,60 @@ class OpenAICore:
         """The server behind knows what it can do; its refusals come back as they are."""
 
     def can_take(self, snapshot: Any, active: int = 0) -> bool:
-        return True
+        return active < self._pace.room
 
     def drop(self, snapshot: Any) -> None:
         """There are no snapshots here."""
 
     def statistics(self) -> dict[str, Any]:
-        return dict(self._counts)
+        return self._counts | self._pace.statistics()
 
     async def run(self, request: Request, quantum: int | None) -> Generation:
         counts = self._counts
         counts["requests"] += 1
         counts["active"] += 1
         counts["failed"] += 1
+        began, active = self._now(), counts["active"]
+        events = Events(self.name, request.emit) if request.is_streamed else None
         try:
-            answer = await self._ask(request)
-            counts["failed"] -= 1
-        except TimeoutError:
-            factor, what = (1, "") if request.is_streamed else (WHOLE_FACTOR, f"{WHOLE_FACTOR} times ")
-            limit = f"{self._timeout * factor:g} s ({what}[[core]] timeout)"
-            raise TimedOut(f"core '{self.name}' said nothing for {limit}", code="upstream_timeout") from None
-        except Unreachable as error:
-            why = f"core '{self.name}': {error}; is it running?"
-            raise UpstreamFault(why, code="upstream_unreachable") from None
-        except OSError as error:
-            raise UpstreamFault(f"core '{self.name}': {error}", code="upstream_unreachable") from None
+            answer = await self._ask(request, events)
+        except (AiosError, OSError) as error:
+            has_spoken = events is not None and events.has_spoken
+            raise self._verdict(self._told(error, request), began, active, has_spoken) from None
         finally:
             counts["active"] -= 1
+        counts["failed"] -= 1
+        self._pace.went_well(active)
         return answer.generation(self.model, self.name, request.args.seed)
+
+    def _told(self, error: AiosError | OSError, request: Request) -> AiosError:
+        """What went wrong, for the agent."""
+        if isinstance(error, AiosError):
+            return error
+        if isinstance(error, TimeoutError):
+            factor, what = (1, "") if request.is_streamed else (WHOLE_FACTOR, f"{WHOLE_FACTOR} times ")
+            limit = f"{self._timeout * factor:g} s ({what}[[core]] timeout)"
+            return TimedOut(f"core '{self.name}' said nothing for {limit}", code="upstream_timeout")
+        if isinstance(error, Unreachable):
+            return UpstreamFault(f"core '{self.name}': {error}; is it running?", code="upstream_unreachable")
+        return UpstreamFault(f"core '{self.name}': {error}", code="upstream_unreachable")
+
+    def _verdict(self, error: AiosError, began: float, active: int, has_spoken: bool) -> AiosError | NotBegun:
+        """What the fault says about the server, and whether the call may be tried again."""
+        is_busy = error.code == "upstream_busy"
+        if is_busy:
+            after = self._pace.was_refused(began, active, error.retry_after)
+        elif error.code in PASSING:
+            after = self._pace.went_wrong(error.retry_after)
+        else:
+            return error
+        return error if has_spoken else NotBegun(error, after=after, is_busy=is_busy)
 
     # ── one request ──
 
-    async def _ask(self, request: Request) -> Answer:
+    async def _ask(self, request: Request, events: Events | None) -> Answer:
         assert self._pool is not None
         body = self._body(request)
-        events = Events(self.name, request.emit) if request.is_streamed else None
         if events is None:
             response = await self._pool.post(body, self._timeout * WHOLE_FACTOR, None)
         else:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from aios.abi.errors import AiosError, BadRequest, ContextLengthExceeded, TimedOut, TooLarge, UpstreamFault
 from aios.abi.messages import (
@@ -42,9 +42,26 @@ _REASONS: dict[str, FinishReason] = {
 # ── what a server sends ──
 
 
+class _PromptDetails(Struct):
+    cached_tokens: int | None = None
+
+
+_NO_USAGE = Raw(b"null")
+"""What `usage` is when there is none: this very object."""
+
+
 class _Usage(Struct):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    prompt_tokens_details: _PromptDetails | None = None
+
+    def told(self) -> Usage:
+        details = self.prompt_tokens_details
+        cached = (details.cached_tokens if details is not None else None) or 0
+        return Usage.of(self.prompt_tokens or 0, self.completion_tokens or 0, cached)
+
+
+_usage = msgspec.json.Decoder(_Usage).decode
 
 
 class _Function(Struct):
@@ -79,7 +96,7 @@ class _Choice(Struct):
 
 class _Body(Struct):
     choices: list[_Choice] | None = None
-    usage: _Usage | None = None
+    usage: Raw = _NO_USAGE
     model: str | None = None
     system_fingerprint: str | None = None
     error: Any = None
@@ -99,6 +116,11 @@ _DONE = b"data: [DONE]\n\n"
 def _read(core: str, data: bytes) -> _Body:
     try:
         body = _decode(data)
+        if body.usage is not _NO_USAGE:
+            if bytes(body.usage) == b"null":
+                body.usage = _NO_USAGE
+            else:
+                _usage(body.usage)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise _garbage(core, "is not a chat completion") from None
     if body.error is not None:
@@ -125,6 +147,8 @@ class Answer:
         self.logprobs: list[TokenLogprob] = []
         self.finish: str | None = None
         self.usage: Usage | None = None
+        self.raw_usage = ""
+        """It as the server wrote it: JSON."""
         self.model: str | None = None
         self.fingerprint: str | None = None
         self.id: str | None = None
@@ -156,8 +180,8 @@ class Answer:
         """What stands beside the pieces."""
         self.model = body.model or self.model
         self.fingerprint = body.system_fingerprint or self.fingerprint
-        if body.usage is not None:
-            self.usage = Usage.of(body.usage.prompt_tokens or 0, body.usage.completion_tokens or 0)
+        if body.usage is not _NO_USAGE:
+            self.usage, self.raw_usage = _usage(body.usage).told(), bytes(body.usage).decode()
 
     def name(self, event: bytes) -> None:
         """What the server calls its stream: clients see it as it came, and again when the answer is repeated."""
@@ -193,6 +217,7 @@ class Answer:
             seed,
             self.logprobs or None,
             self.fingerprint,
+            self.raw_usage or None,
             self.id,
             self.created,
         )
@@ -242,6 +267,8 @@ class Events:
     def __init__(self, core: str, emit: Emit) -> None:
         self.answer = Answer()
         self.is_done = False
+        self.has_spoken = False
+        """Something was handed on: the request cannot be sent again as if nothing had been said."""
         self._core = core
         self._emit = emit
         self._rest = b""
@@ -289,7 +316,7 @@ class Events:
         if data == _DONE:
             return False
         body = _read(self._core, data[6:])
-        if not body.choices or body.usage is not None:
+        if not body.choices or body.usage is not _NO_USAGE:
             return False
         choice = body.choices[0]
         delta = choice.delta
@@ -305,6 +332,7 @@ class Events:
             self._name(data[6:])
         answer.texts.append(text)
         answer.num_tokens += 1
+        self.has_spoken = True
         self._emit(Chunk(text, None, None, None, None, 1, data))
         return True
 
@@ -313,7 +341,7 @@ class Events:
             self.is_done = True
             return
         body = _read(self._core, payload)
-        if body.usage is not None or self.answer.model is None:
+        if body.usage is not _NO_USAGE or self.answer.model is None:
             self.answer.note(body)
         if not body.choices:
             self._take_usage(event, body)
@@ -352,7 +380,7 @@ class Events:
 
     def _take_usage(self, event: bytes, body: _Body) -> None:
         """The last event: the usage and no choice."""
-        if body.usage is None:
+        if body.usage is _NO_USAGE:
             return
         self._release()
         self._emit(Chunk(usage=self.answer.usage, raw=event + b"\n\n"))
@@ -368,6 +396,7 @@ class Events:
             raw=b"\n\n".join(self._raw) + b"\n\n",
         )
         self._start()
+        self.has_spoken = True
         self._emit(chunk)
 
     def _release(self) -> None:
@@ -376,9 +405,9 @@ class Events:
             return
         held, self._held = self._held, None
         if self.answer.usage is not None:
-            fields = msgspec.json.decode(held[6:], type=dict[str, msgspec.Raw])
+            fields = msgspec.json.decode(held[6:], type=dict[str, Raw])
             if fields.get("usage", b"null") == b"null":
-                fields["usage"] = msgspec.Raw(msgspec.json.encode(self.answer.usage))
+                fields["usage"] = Raw(self.answer.raw_usage.encode())
                 held = _PLAIN + msgspec.json.encode(fields)
         self._raw.append(held)
         text, deltas, tokens = "".join(self._text), self._deltas or None, self._tokens
@@ -429,9 +458,12 @@ def error_of(core: str, key_env: str | None, status: int, body: bytes, headers: 
         return TooLarge(f"core '{core}': {said}")
     if status in (400, 409, 422):
         return _bad_request(core, detail, said)
-    if status == 429:
+    if status == 429 and isinstance(detail, dict) and detail.get("code") == "insufficient_quota":
+        return UpstreamFault(f"core '{core}': {said}", code="upstream_quota")
+    if status in (429, 503, 529):
         return UpstreamFault(f"core '{core}' is busy: {said}", code="upstream_busy", retry_after=after)
-    return UpstreamFault(f"core '{core}' ({status}): {said}", retry_after=after)
+    code = "upstream_failed" if status >= 500 else "upstream_rejected"
+    return UpstreamFault(f"core '{core}' ({status}): {said}", code=code, retry_after=after)
 
 
 def _bad_request(core: str, detail: Any, said: str) -> AiosError:

@@ -14,7 +14,10 @@ class Fifo:
         self._waiting: dict[str, Syscall] = {}
 
     def push(self, call: Syscall) -> None:
+        later = [c for c in self._waiting.values() if c.created > call.created] if call.num_slices else []
         self._waiting[call.id] = call
+        for other in later:  # a call that comes back keeps its place
+            self._waiting[other.id] = self._waiting.pop(other.id)
 
     def next(self, fits: Fits) -> Syscall | None:
         for call in self._waiting.values():

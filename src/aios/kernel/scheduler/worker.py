@@ -178,6 +178,8 @@ class Queue:
             if not isinstance(outcome, Suspended):
                 return outcome
             call.snapshot = outcome.snapshot
+            if outcome.snapshot is None:
+                return outcome
             self.policy.charge(call, outcome.tokens)
             call.tokens_charged += outcome.tokens
             if call.process.state is ProcessState.STOPPED or self._must_yield(call, slot):
@@ -201,9 +203,7 @@ class Queue:
         if fate is not None:
             self._fail(call, fate)
         elif isinstance(result, Suspended):
-            self._learn(call)
-            self._move(call, State.SUSPENDED)
-            self.push(call)
+            self._come_back(call, result)
         else:
             self._learn(call)
             call.result = result
@@ -216,6 +216,15 @@ class Queue:
         self._num_stays += 1
         stay = self._clock.now() - call.since
         self._mean_stay_s += max(0.1, 1 / self._num_stays) * (stay - self._mean_stay_s)
+
+    def _come_back(self, call: Syscall, result: Suspended) -> None:
+        """The call joins the queue again, interrupted, or not begun because its slot could not take it after all."""
+        if result.snapshot is not None:
+            self._learn(call)
+        self._move(call, State.SUSPENDED, None if result.snapshot is not None else "not begun, to be tried again")
+        if result.after:
+            self._clock.call_later(result.after, self.pump)
+        self.push(call)
 
     def _fail(self, call: Syscall, fate: AiosError) -> None:
         call.error = fate

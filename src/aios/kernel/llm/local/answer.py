@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 
 from aios.abi.messages import (
     Chunk,
     FinishReason,
-    FunctionCall,
     FunctionDelta,
     Generation,
     Message,
@@ -19,6 +17,7 @@ from aios.abi.messages import (
     Usage,
 )
 
+from .dialect import NANO, Dialect
 from .grammar import Vocabulary
 from .sampler import Logprob
 from .sequence import Sequence
@@ -56,12 +55,12 @@ class Teller:
     def whole(self, *, model: str, core: str, seed: int | None, fingerprint: str) -> Generation:
         """The answer of a finished sequence."""
         sequence = self._sequence
-        message, finish = _message(sequence)
+        message, finish = _message(sequence, self._vocabulary.dialect)
         is_asked = sequence.spec.sampling.logprobs is not None
         return Generation(
             message=message,
             finish_reason=finish,
-            usage=Usage.of(len(sequence.spec.prompt), len(sequence.output)),
+            usage=Usage.of(len(sequence.spec.prompt), len(sequence.output), sequence.num_cached),
             model=model,
             core=core,
             seed=seed,
@@ -82,39 +81,24 @@ class Teller:
         return data.decode("utf-8", "replace"), list(data)
 
 
-def _message(sequence: Sequence) -> tuple[Message, FinishReason]:
+def _message(sequence: Sequence, dialect: Dialect | None) -> tuple[Message, FinishReason]:
     """A call that is JSON of the right form becomes a tool call; any other stays visible, as text."""
     text, finish = sequence.text.text, sequence.finish or "stop"
-    if not sequence.guide.in_call:
+    if not sequence.guide.in_call or dialect is None:
         return Message("assistant", text), finish
     written = sequence.call_bytes.decode("utf-8", "replace")
-    function = parse_call(written) if finish == "tool_calls" else None
-    if function is None:
-        return Message("assistant", text + written), "length" if finish == "length" else "stop"
-    call = ToolCall(_call_id(sequence), function)
-    return Message("assistant", text or None, tool_calls=[call]), "tool_calls"
+    functions = dialect.read(written) if finish == "tool_calls" else None
+    if functions is None:
+        opening = "" if dialect is NANO or sequence.guide.is_bare else dialect.opening
+        return Message("assistant", text + opening + written), "length" if finish == "length" else "stop"
+    calls = [ToolCall(_call_id(sequence, index), function) for index, function in enumerate(functions)]
+    return Message("assistant", text or None, tool_calls=calls), "tool_calls"
 
 
-def parse_call(written: str) -> FunctionCall | None:
-    """The call in `{"name":…,"arguments":{…}}`, its arguments as they were written; None if it is not of that form."""
-    try:
-        value = json.loads(written)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
-        return None
-    if not isinstance(value.get("arguments"), dict):
-        return None
-    opening = f'{{"name":{json.dumps(value["name"], ensure_ascii=False)},"arguments":'
-    if written.startswith(opening) and list(value) == ["name", "arguments"]:
-        return FunctionCall(value["name"], written.rstrip()[len(opening) : -1])
-    return FunctionCall(value["name"], json.dumps(value["arguments"], separators=(",", ":"), ensure_ascii=False))
-
-
-def _call_id(sequence: Sequence) -> str:
+def _call_id(sequence: Sequence, index: int) -> str:
     """The same for the same question and answer, so that repeated runs are equal byte for byte."""
     seed = hashlib.sha256(repr((sequence.spec.sampling.seed, sequence.spec.prompt)).encode())
-    seed.update(sequence.call_bytes)
+    seed.update(sequence.call_bytes + b"\0%d" % index if index else sequence.call_bytes)
     return f"call_{seed.hexdigest()[:24]}"
 
 

@@ -1,9 +1,11 @@
-"""A Llama-shaped decoder on NumPy: tokens and KV in, logits out. Knows nothing about requests, sampling or time.
+"""A Llama-shaped decoder on NumPy: tokens and KV in, logits out. Knows no file, request, sampling or time.
+
+One decoder for all architectures: where they differ, a `Shape` says so (`shape.py`), and a layer holds a bias, a norm
+or a window that others do not.
 
 Exactness: what a sequence computes depends on that sequence alone, bit for bit. Linear layers run on row counts that
-were proven equal (`linear.py`); attention's products run sequence by sequence, on shapes made from that sequence's
-length; softmax works element by element or sums one sequence's row; prefill runs alone, in chunks that end at
-multiples of `CHUNK`.
+were proven equal (`linear.py`); attention runs sequence by sequence (`attention.py`); all else works element by
+element or within a row; prefill runs alone, in chunks that end at multiples of `CHUNK`.
 
 Speed, where NumPy's cost per operation counts: norm weights, the attention scale and the sign of SiLU are folded into
 the matrices; q, k, v are one product and gate, up another; a rotary pair is one complex number.
@@ -12,63 +14,21 @@ the matrices; q, k, v are one product and gate, up another; a rotary pair is one
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import safe_open
 
+from .attention import Batch, Chunk, Rows, Scores
 from .blas import kernel_family, use_one_thread
-from .kv import KV, MANY, STEP, KVShape
-from .linear import F32, MAX_ROWS, aligned, blocks_in, blocks_out, proven_rows, tiled
+from .kv import KV
+from .linear import F32, LANES, MAX_ROWS, Spare, aligned, blocks_in, product, proven_rows, tiled
+from .rope import rotations
+from .shape import Shape
 
 CHUNK = 64
 """Prefill computes at most this many positions at once and never across a multiple of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """The sizes of a model; `from_config` reads them from a Hugging Face `config.json`."""
-
-    vocabulary: int
-    width: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    hidden: int
-    context: int
-    rope_theta: float
-    norm_eps: float
-    is_tied: bool
-    """The output matrix is the embedding."""
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Shape:
-        heads = int(config["num_attention_heads"])
-        width = int(config["hidden_size"])
-        rope = config.get("rope_parameters") or {}
-        return cls(
-            vocabulary=int(config["vocab_size"]),
-            width=width,
-            layers=int(config["num_hidden_layers"]),
-            heads=heads,
-            kv_heads=int(config.get("num_key_value_heads") or heads),
-            head_dim=int(config.get("head_dim") or width // heads),
-            hidden=int(config["intermediate_size"]),
-            context=int(config["max_position_embeddings"]),
-            rope_theta=float(config.get("rope_theta") or rope.get("rope_theta") or 10_000.0),
-            norm_eps=float(config.get("rms_norm_eps", 1e-6)),
-            is_tied=bool(config.get("tie_word_embeddings", False)),
-        )
-
-    @property
-    def kv(self) -> KVShape:
-        return KVShape(self.layers, self.kv_heads, self.head_dim, self.context)
 
 
 class Tensors(Protocol):
@@ -78,12 +38,20 @@ class Tensors(Protocol):
 
 
 class Layer(NamedTuple):
-    """One block's matrices, tiled. The attention and MLP norms are folded into `qkv` and `gate_up`."""
+    """One block's matrices, tiled. The attention and MLP norms are folded into `qkv` and `gate_up`.
+
+    What a model has not is None: each matrix's bias, and the norm of each head of queries and keys.
+    """
 
     qkv: F32
     out: F32
     gate_up: F32
     down: F32
+    qkv_bias: F32 | None
+    out_bias: F32 | None
+    gate_up_bias: F32 | None
+    down_bias: F32 | None
+    head_norm: F32 | None
 
 
 class Decoder:
@@ -93,12 +61,14 @@ class Decoder:
         use_one_thread()  # the number of threads changes bits
         self.shape = shape
         self._embedding = np.ascontiguousarray(tensors.get_tensor("model.embed_tokens.weight"))
-        self._layers = [_layer(shape, tensors, index) for index in range(shape.layers)]
+        self._layers = [_Builder(shape, tensors, index).layer() for index in range(shape.layers)]
         self._head = _head(shape, tensors, self._embedding)
-        self._turns = _rotations(shape)
-        self.row_counts = proven_rows([*self._layers[0], self._head]) if is_padded else ()
+        self._turns = rotations(shape.rope, shape.head_dim, shape.context)
+        self._windows = shape.windows or (0,) * shape.layers
+        self.row_counts = proven_rows([*self._layers[0][:4], self._head]) if is_padded else ()
         self._rooms: dict[tuple[int, int], _Workspace] = {}
-        self._scores = aligned((0,))
+        self._scores = Scores()
+        self._spare = Spare()
         self._last: F32 = aligned((shape.width,))
         self.fingerprint = _fingerprint(shape, digest, self.row_counts)
 
@@ -120,10 +90,10 @@ class Decoder:
         room = self._room(end - start)
         kv.room_for(end, start)
         room.begin(self._embedding, np.asarray(tokens[start:end], np.intp), self._turns[start:end])
-        mask = _causal(start, end)
-        for layer, view in zip(self._layers, kv.views(end), strict=True):
+        chunks = {window: Chunk(room.attending, kv, start, end, window) for window in set(self._windows)}
+        for index, (layer, window) in enumerate(zip(self._layers, self._windows, strict=True)):
             room.project(layer)
-            _attend_chunk(room, view, mask, start, end)
+            chunks[window].attend(index)
             room.finish(layer)
         self._last[...] = room.x[end - start - 1]
         return end
@@ -144,35 +114,26 @@ class Decoder:
         room = self._room(count)
         where = np.asarray(positions, np.intp)
         room.begin(self._embedding, np.asarray(tokens, np.intp), self._turns[where])
-        batch = self._batch(room, kvs, where)
-        for index, layer in enumerate(self._layers):
+        batches = {w: Batch(room.attending, kvs, where, w, self._scores) for w in set(self._windows)}
+        for index, (layer, window) in enumerate(zip(self._layers, self._windows, strict=True)):
             room.project(layer)
-            batch.attend(index)
+            batches[window].attend(index)
             room.finish(layer)
         return room.logits(self._head, count)
-
-    def _batch(self, room: _Workspace, kvs: Sequence[KV], where: NDArray[np.intp]) -> _Batch:
-        lengths = where + 1
-        longest = -(-int(lengths.max()) // STEP) * STEP + STEP  # one step more: sums need an end inside the array
-        rows, heads = len(kvs), self.shape.heads
-        size = rows * heads * longest
-        if size > self._scores.size:
-            self._scores = aligned((size,))
-        scores = self._scores[:size].reshape(rows, heads, longest)
-        return _Batch(self.shape, room, kvs, lengths, scores)
 
     def _room(self, rows: int) -> _Workspace:
         key = self.block_rows(rows)
         if key not in self._rooms:
-            self._rooms[key] = _Workspace(self.shape, *key)
+            self._rooms[key] = _Workspace(self.shape, *key, self._spare)
         return self._rooms[key]
 
 
 class _Workspace:
     """Buffers for a number of rows, and views of them in the shapes that each product wants."""
 
-    def __init__(self, shape: Shape, block: int, blocks: int) -> None:
+    def __init__(self, shape: Shape, block: int, blocks: int, spare: Spare) -> None:
         rows = block * blocks
+        self._spare = spare
         query, key = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
         self.rows, self.block, self.shape = rows, block, shape
         self.x = aligned((rows, shape.width))
@@ -184,17 +145,18 @@ class _Workspace:
         self._gate = self._gate_up[:, : shape.hidden]
         self._up = self._gate_up[:, shape.hidden :]
         self._mid = aligned((rows, shape.hidden))
-        self._logits = aligned((rows, shape.vocabulary))
+        self._logits: F32 | None = None
+        """Made when asked for: a large vocabulary's are the largest of all, and prefill needs none."""
         self._out = aligned((rows, query))
         group = shape.heads // shape.kv_heads
-        self.queries = self._qkv[:, :query].reshape(rows, shape.kv_heads, group, shape.head_dim)
-        self.new_kv = self._qkv[:, query:].reshape(rows, 2 * shape.kv_heads, shape.head_dim)
-        self.attended = self._out.reshape(rows, shape.kv_heads, group, shape.head_dim)
-        self._pairs = (
-            self._qkv[:, : query + key]
-            .view(np.complex64)
-            .reshape(rows, shape.heads + shape.kv_heads, shape.head_dim // 2)
+        self.attending = Rows(
+            self._qkv[:, :query].reshape(rows, shape.kv_heads, group, shape.head_dim),
+            self._qkv[:, query:].reshape(rows, 2 * shape.kv_heads, shape.head_dim),
+            self._out.reshape(rows, shape.kv_heads, group, shape.head_dim),
         )
+        self._heads = self._qkv[:, : query + key].reshape(rows, shape.heads + shape.kv_heads, shape.head_dim)
+        self._pairs = self._heads.view(np.complex64)
+        self._head_norm = aligned((rows, shape.heads + shape.kv_heads))
         self._turns = np.zeros((rows, 1, shape.head_dim // 2), np.complex64)
         self._h_in = blocks_in(self._h, block)
         self._out_in = blocks_in(self._out, block)
@@ -209,28 +171,40 @@ class _Workspace:
     def project(self, layer: Layer) -> None:
         """x → queries, and keys and values that are not yet in any KV."""
         self._normalise()
-        np.matmul(self._h_in, layer.qkv, out=blocks_out(self._qkv, self.block, len(layer.qkv)))
+        product(self._h_in, layer.qkv, self.block, self._qkv, self._spare)
+        if layer.qkv_bias is not None:
+            np.add(self._qkv, layer.qkv_bias, out=self._qkv)
+        if layer.head_norm is not None:
+            self._normalise_heads(layer.head_norm)
         np.multiply(self._pairs, self._turns, out=self._pairs)
 
     def finish(self, layer: Layer) -> None:
         """What attention gave goes through the output matrix and the MLP into x."""
         delta, gate, mid = self._delta, self._gate, self._mid
-        np.matmul(self._out_in, layer.out, out=blocks_out(delta, self.block, len(layer.out)))
+        product(self._out_in, layer.out, self.block, delta, self._spare)
+        if layer.out_bias is not None:
+            np.add(delta, layer.out_bias, out=delta)
         np.add(self.x, delta, out=self.x)
         self._normalise()
-        np.matmul(self._h_in, layer.gate_up, out=blocks_out(self._gate_up, self.block, len(layer.gate_up)))
+        product(self._h_in, layer.gate_up, self.block, self._gate_up, self._spare)
+        if layer.gate_up_bias is not None:
+            np.add(self._gate_up, layer.gate_up_bias, out=self._gate_up)
         # gate and up come negated, so silu(g) * u = (-g) * (-u) / (1 + exp(-g)); exp may overflow to a right 0.
         np.multiply(gate, self._up, out=mid)
         np.exp(gate, out=gate)
         np.add(gate, 1.0, out=gate)
         np.divide(mid, gate, out=mid)
-        np.matmul(self._mid_in, layer.down, out=blocks_out(delta, self.block, len(layer.down)))
+        product(self._mid_in, layer.down, self.block, delta, self._spare)
+        if layer.down_bias is not None:
+            np.add(delta, layer.down_bias, out=delta)
         np.add(self.x, delta, out=self.x)
 
     def logits(self, head: F32, count: int) -> F32:
         self._normalise()
-        np.matmul(self._h_in, head, out=blocks_out(self._logits, self.block, len(head)))
-        return self._logits[:count]
+        if self._logits is None:
+            self._logits = aligned((self.rows, head.shape[1] * head.shape[3]))
+        product(self._h_in, head, self.block, self._logits, self._spare)
+        return self._logits[:count, : self.shape.vocabulary]
 
     def _normalise(self) -> None:
         norm = self._norm
@@ -239,120 +213,81 @@ class _Workspace:
         np.sqrt(norm, out=norm)
         np.divide(self.x, norm[:, None], out=self._h)
 
-
-class _Batch:
-    """Attention of one decoding step: products sequence by sequence, all else at once."""
-
-    def __init__(
-        self, shape: Shape, room: _Workspace, kvs: Sequence[KV], lengths: NDArray[np.intp], scores: F32
-    ) -> None:
-        count, heads, longest = scores.shape
-        seen = -(-lengths // STEP) * STEP
-        starts = np.arange(count * heads) * longest
-        # reduceat sums between neighbouring indices: from a row's start to its end, and (unused) on to the next start.
-        ends = starts + np.repeat(seen, heads)
-        self._segments = np.stack([starts, ends], axis=1).reshape(-1)
-        positions = np.arange(longest)
-        self._mask = np.where(positions < lengths[:, None, None], np.float32(0), np.float32(-np.inf))
-        self._scores, self._flat = scores, scores.reshape(-1)
-        self._best = np.empty((count, heads, 1), np.float32)
-        self._attended = room.attended[:count]
-        self._by_head = self._attended.reshape(count, heads, shape.head_dim)
-        group = heads // shape.kv_heads
-        by_group = scores.reshape(count, shape.kv_heads, group, longest)
-        mine = [by_group[i, :, :, :n] for i, n in enumerate(seen.tolist())]
-        pairs = zip(room.queries, mine, strict=False)
-        asked = [(q, m) if m.shape[2] <= MANY else (q[:, :, None], m[:, :, None]) for q, m in pairs]
-        at = (lengths - 1).tolist()
-        for kv, position in zip(kvs, at, strict=True):
-            kv.room_for(position + 1, position)
-        views = [kv.views(position + 1) for kv, position in zip(kvs, at, strict=True)]
-        self._asking = list(zip(views, at, room.new_kv, asked, strict=False))
-        self._answering = list(zip(views, mine, self._attended, strict=True))
-
-    def attend(self, layer: int) -> None:
-        matmul, scores = np.matmul, self._scores
-        for views, at, new, (query, out) in self._asking:
-            keys, _, both = views[layer]
-            both[:, at] = new
-            matmul(query, keys, out=out)
-        np.add(scores, self._mask, out=scores)
-        np.maximum.reduce(scores, axis=-1, keepdims=True, out=self._best)
-        np.subtract(scores, self._best, out=scores)
-        np.exp(scores, out=scores)
-        for views, mine, out in self._answering:
-            matmul(mine, views[layer].values, out=out)
-        sums = np.add.reduceat(self._flat, self._segments)[::2]
-        np.divide(self._by_head, sums.reshape(self._best.shape), out=self._by_head)
+    def _normalise_heads(self, weight: F32) -> None:
+        """Queries and keys, each head by itself; `weight` is (heads, dim)."""
+        heads, norm = self._heads, self._head_norm
+        np.vecdot(heads, heads, out=norm)
+        np.add(norm, np.float32(self.shape.norm_eps * self.shape.head_dim), out=norm)
+        np.sqrt(norm, out=norm)
+        np.divide(heads, norm[:, :, None], out=heads)
+        np.multiply(heads, weight, out=heads)
 
 
-def _attend_chunk(room: _Workspace, view: Any, mask: F32, start: int, end: int) -> None:
-    count = end - start
-    view.both[:, start:end] = room.new_kv[:count].swapaxes(0, 1)
-    queries = room.queries[:count].transpose(1, 2, 0, 3)
-    keys = view.both[: len(view.values), None, :end]
-    scores = np.matmul(queries, keys.swapaxes(2, 3))
-    np.add(scores, mask, out=scores)
-    np.subtract(scores, np.maximum.reduce(scores, axis=-1, keepdims=True), out=scores)
-    np.exp(scores, out=scores)
-    sums = np.add.reduce(scores, axis=-1, keepdims=True)
-    out = np.matmul(scores, view.values[:, None, :end])
-    np.divide(out, sums, out=room.attended[:count].transpose(1, 2, 0, 3))
+class _Builder:
+    """Makes one block's arrays of its tensors."""
 
+    def __init__(self, shape: Shape, tensors: Tensors, index: int) -> None:
+        self._shape = shape
+        self._tensors = tensors
+        self._at = f"model.layers.{index}."
 
-def _causal(start: int, end: int) -> F32:
-    after = np.arange(end) > np.arange(start, end)[:, None]
-    return np.where(after, np.float32(-np.inf), np.float32(0))
+    def layer(self) -> Layer:
+        shape = self._shape
+        # The workspace divides x by its length, not by its root mean square: the root goes into the norm's weight.
+        root = np.float32(np.sqrt(shape.width))
+        before_attention = self._get("input_layernorm.weight") * root
+        before_mlp = self._get("post_attention_layernorm.weight") * root
+        qkv = self._qkv("weight")
+        qkv *= before_attention
+        gate_up = np.concatenate([self._get("mlp.gate_proj.weight"), self._get("mlp.up_proj.weight")])
+        gate_up *= -before_mlp
+        biased_mlp = shape.has_mlp_bias
+        return Layer(
+            tiled(qkv.T),
+            tiled(self._get("self_attn.o_proj.weight").T),
+            tiled(gate_up.T),
+            tiled(self._get("mlp.down_proj.weight").T),
+            self._qkv("bias") if shape.has_qkv_bias else None,
+            self._get("self_attn.o_proj.bias") if shape.has_out_bias else None,
+            -np.concatenate([self._get("mlp.gate_proj.bias"), self._get("mlp.up_proj.bias")]) if biased_mlp else None,
+            self._get("mlp.down_proj.bias") if biased_mlp else None,
+            self._head_norm() if shape.has_qk_norm else None,
+        )
 
+    def _qkv(self, kind: str) -> F32:
+        shape = self._shape
+        # Where heads are normalised the scale would be lost here: it goes into the norm.
+        scale = np.float32(1 if shape.has_qk_norm else shape.head_dim**-0.5)
+        query, key, value = (self._get(f"self_attn.{name}_proj.{kind}") for name in "qkv")
+        return np.concatenate([_interleave(query, shape.head_dim) * scale, _interleave(key, shape.head_dim), value])
 
-def _rotations(shape: Shape) -> NDArray[np.complex64]:
-    """cos + i sin of each position and pair, (context, head_dim / 2), rounded as the f32 reference rounds it."""
-    exponent = np.arange(0, shape.head_dim, 2, dtype=np.float32) / np.float32(shape.head_dim)
-    frequency = np.float32(1) / np.float32(shape.rope_theta) ** exponent
-    angle = np.arange(shape.context, dtype=np.float32)[:, None] * frequency
-    turns: NDArray[np.complex64] = np.exp(1j * angle.astype(np.float64)).astype(np.complex64)
-    return turns
+    def _head_norm(self) -> F32:
+        shape = self._shape
+        root = np.float32(np.sqrt(shape.head_dim))
+        query = _interleave(self._get("self_attn.q_norm.weight"), shape.head_dim)  # times root, divided by root
+        key = _interleave(self._get("self_attn.k_norm.weight"), shape.head_dim) * root
+        return np.stack([query] * shape.heads + [key] * shape.kv_heads)
 
-
-def _layer(shape: Shape, tensors: Tensors, index: int) -> Layer:
-    def weight(name: str) -> F32:
-        return np.asarray(tensors.get_tensor(f"model.layers.{index}.{name}.weight"), np.float32)
-
-    # The workspace divides x by its length, not by its root mean square: the missing root goes into the norm's weight.
-    root = np.float32(np.sqrt(shape.width))
-    before_attention = weight("input_layernorm") * root
-    before_mlp = weight("post_attention_layernorm") * root
-    scale = np.float32(shape.head_dim**-0.5)
-    query = _interleave(weight("self_attn.q_proj"), shape.head_dim) * scale
-    key = _interleave(weight("self_attn.k_proj"), shape.head_dim)
-    qkv = np.concatenate([query, key, weight("self_attn.v_proj")]) * before_attention
-    gate_up = np.concatenate([weight("mlp.gate_proj"), weight("mlp.up_proj")]) * -before_mlp
-    return Layer(tiled(qkv.T), tiled(weight("self_attn.o_proj").T), tiled(gate_up.T), tiled(weight("mlp.down_proj").T))
+    def _get(self, name: str) -> F32:
+        return np.asarray(self._tensors.get_tensor(self._at + name), np.float32)
 
 
 def _interleave(weight: F32, head_dim: int) -> F32:
     """Reorder each head's rows so that the two of a rotary pair (i, i + dim / 2) are neighbours: a complex number."""
-    heads = weight.reshape(-1, 2, head_dim // 2, weight.shape[1])
+    heads = weight.reshape(-1, 2, head_dim // 2, *weight.shape[1:])
     return heads.swapaxes(1, 2).reshape(weight.shape)
 
 
 def _head(shape: Shape, tensors: Tensors, embedding: NDArray[Any]) -> F32:
+    """The output matrix, with columns of zeros up to a number that cuts well into tiles."""
     weight = embedding if shape.is_tied else tensors.get_tensor("lm_head.weight")
     norm = np.asarray(tensors.get_tensor("model.norm.weight"), np.float32) * np.float32(np.sqrt(shape.width))
-    return tiled((np.asarray(weight, np.float32) * norm).T)
+    out = np.zeros((-(-shape.vocabulary // LANES) * LANES, shape.width), np.float32)
+    np.multiply(weight, norm, out=out[: shape.vocabulary])
+    return tiled(out.T)
 
 
 def _fingerprint(shape: Shape, digest: str, row_counts: Sequence[int]) -> str:
     """Names all that the bits of a result depend on: code version, shape, weights, NumPy, its kernels, row counts."""
-    parts = ("1", repr(shape), digest, np.__version__, kernel_family(), str(max(row_counts, default=0)), str(MAX_ROWS))
+    parts = ("2", repr(shape), digest, np.__version__, kernel_family(), str(max(row_counts, default=0)), str(MAX_ROWS))
     return hashlib.sha256("|".join(parts).encode()).hexdigest()[:16]
-
-
-def load(folder: Path, *, is_padded: bool = True) -> Decoder:
-    """The decoder in `folder`: `config.json` and `model.safetensors` with Hugging Face's names."""
-    config = json.loads((folder / "config.json").read_text())
-    path = folder / "model.safetensors"
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    with safe_open(str(path), framework="numpy") as tensors:
-        return Decoder(Shape.from_config(config), tensors, digest=digest, is_padded=is_padded)

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from .decoder import Decoder
+from .decoder import CHUNK, Decoder
 from .grammar import GrammarError, Grammars, Vocabulary
 from .kv import KVPool
 from .linear import F32
+from .prefix import PrefixCache
 from .sequence import Sequence, Spec
+from .snapshot import from_bytes
 
 PREFILL_WHILE_DECODING = 2
 """Chunks of prompts that may delay a step of those already speaking."""
@@ -26,7 +28,7 @@ class Engine:
     A sequence is in the engine from `add` until `remove`, or until a step returns it with `finish` or `error` set.
     """
 
-    def __init__(self, decoder: Decoder, vocabulary: Vocabulary, *, kv_bytes: int) -> None:
+    def __init__(self, decoder: Decoder, vocabulary: Vocabulary, *, kv_bytes: int, prefix_bytes: int = 0) -> None:
         if len(vocabulary.tokens) != decoder.shape.vocabulary:
             raise ValueError(
                 f"the tokenizer has {len(vocabulary.tokens)} tokens and the model {decoder.shape.vocabulary}"
@@ -34,6 +36,7 @@ class Engine:
         self.decoder = decoder
         self.grammars = Grammars(vocabulary)
         self.pool = KVPool(decoder.shape.kv, kv_bytes)
+        self.prefixes = PrefixCache(prefix_bytes, CHUNK)
         self.num_steps = self.num_tokens = self.num_prefilled = 0
         self._prefilling: dict[str, Sequence] = {}
         self._decoding: dict[str, Sequence] = {}
@@ -59,14 +62,21 @@ class Engine:
             raise ValueError(f"{spec.longest} tokens do not fit a window of {self.context}")
         return self.admit(Sequence(id, spec, self.grammars))
 
+    def is_ready(self, spec: Spec) -> bool:
+        """Whether making its sequence takes no time worth a thread: no schema is to be compiled."""
+        grammars, must = self.grammars, spec.must_call
+        return grammars.are_ready(spec.answer, spec.call, is_forced=must, is_parallel=spec.is_parallel)
+
     def admit(self, sequence: Sequence) -> Sequence:
         """Give a sequence that has not begun its memory. MemoryError if there is no room."""
-        sequence.kv = self.pool.open(sequence.spec.longest, now=len(sequence.spec.prompt) + 1)
+        sequence.open(self.pool)
         return sequence
 
     def restored(self, data: bytes) -> Sequence:
-        """The sequence that `Sequence.to_bytes` saved, with its memory, not yet running. As `new`; SnapshotError."""
-        return Sequence.from_bytes(data, self.fingerprint, self.grammars, self.pool)
+        """The sequence that `snapshot.to_bytes` saved, with its memory, not yet running. As `new`; SnapshotError."""
+        sequence = from_bytes(data, self.fingerprint, self.grammars)
+        sequence.move_back(self.pool)
+        return sequence
 
     def add(self, sequence: Sequence) -> None:
         """Let `sequence` run, from its beginning or from where it was removed."""
@@ -108,41 +118,66 @@ class Engine:
             "decoding": len(self._decoding),
             "prefilling": len(self._prefilling),
             **{f"kv_{name}": number for name, number in self.pool.statistics().items()},
+            **{f"prefix_{name}": number for name, number in self.prefixes.statistics().items()},
             "context": self.context,
             "row_counts": list(self.decoder.row_counts),
             "fingerprint": self.fingerprint,
         }
 
     def _decode(self, speaking: list[Sequence]) -> None:
+        lines = [branch for sequence in speaking for branch in sequence.branches]
         logits = self.decoder.decode(
-            [s.output[-1] for s in speaking],
-            [s.kv for s in speaking if s.kv is not None],
-            [s.computed for s in speaking],
+            [line.output[-1] for line in lines],
+            [line.kv for line in lines if line.kv is not None],
+            [sequence.computed for sequence in speaking for _ in sequence.branches],
         )
-        for sequence, row in zip(speaking, logits, strict=True):
+        at = 0
+        for sequence in speaking:
             sequence.computed += 1
-            self._choose(sequence, row)
+            rows = logits[at : at + len(sequence.branches)]
+            at += len(rows)
+            self._choose(sequence, rows)
 
     def _prefill(self, chunks: int) -> list[Sequence]:
         """Compute up to `chunks` chunks of the sequences that came first; returns those that got their first token."""
         begun = []
         for sequence in list(self._prefilling.values()):
             prompt = sequence.spec.prompt
-            while chunks and sequence.computed < len(prompt) and sequence.kv is not None:
+            if not sequence.computed:
+                self._reuse(sequence)
+            while chunks and sequence.computed < len(prompt) and (kv := sequence.line.kv) is not None:
                 start = sequence.computed
-                sequence.computed = self.decoder.prefill(sequence.kv, prompt, start)
+                sequence.computed = self.decoder.prefill(kv, prompt, start)
                 self.num_prefilled += sequence.computed - start
+                self._keep(sequence)
                 chunks -= 1
             if sequence.computed < len(prompt):
                 break
-            self._choose(sequence, self.decoder.last_logits())
+            self._choose(sequence, self.decoder.last_logits()[None])
             self._decoding[sequence.id] = self._prefilling.pop(sequence.id)
             begun.append(sequence)
         return begun
 
-    def _choose(self, sequence: Sequence, logits: F32) -> None:
+    def _reuse(self, sequence: Sequence) -> None:
+        """Begin with what an earlier prompt that began alike has computed."""
+        if self.prefixes.budget and (kv := sequence.line.kv) is not None:
+            for piece in self.prefixes.find(sequence.spec.group, sequence.spec.prompt):
+                kv.load(piece, sequence.computed)
+                sequence.computed += CHUNK
+            sequence.num_cached = sequence.computed
+
+    def _keep(self, sequence: Sequence) -> None:
+        """Keep the chunk that was just computed, if it is a whole one."""
+        end, kv = sequence.computed, sequence.line.kv
+        if not self.prefixes.budget or end % CHUNK or kv is None:
+            return
+        tokens = sequence.spec.prompt[:end]
+        if not self.prefixes.has(sequence.spec.group, tokens):
+            self.prefixes.put(sequence.spec.group, tokens, kv.piece(end - CHUNK, end))
+
+    def _choose(self, sequence: Sequence, rows: F32) -> None:
         try:
-            sequence.choose(logits)
-            self.num_tokens += 1
+            sequence.choose(rows)
+            self.num_tokens += len(rows)
         except GrammarError as error:  # this sequence's own fault: the others go on
             sequence.error = error

@@ -59,13 +59,12 @@ class KV:
     Positions from the end of the sequence up to the next whole step are finite and meaningless; attention masks them.
     """
 
-    __slots__ = ("_data", "_pool", "_seen", "_views", "reserved")
+    __slots__ = ("_data", "_pool", "_views", "reserved")
 
     def __init__(self, pool: KVPool, reserved: int, data: F32) -> None:
         self._pool = pool
         self._data = data
-        self._views: list[LayerView] = []
-        self._seen = 0
+        self._views: dict[bool, tuple[int, int, list[LayerView]]] = {}
         self.reserved = reserved
 
     @property
@@ -80,35 +79,48 @@ class KV:
         """Make positions up to `tokens` usable; the first `used` keep what they hold. Stay within what was reserved."""
         if tokens > self.capacity:
             self._data = self._pool._grow(self, self._data, tokens, used)
-            self._seen = 0
+            self._views = {}
 
-    def views(self, tokens: int) -> list[LayerView]:
-        """A view for each layer of the first `tokens` positions, rounded up to whole steps."""
+    def views(self, tokens: int, first: int = 0) -> list[LayerView]:
+        """A view for each layer of the positions from `first` up to `tokens`, rounded up to whole steps.
+
+        The latest are kept, one that begins at 0 and one that does not: a model may have layers of both kinds.
+        """
         seen = -(-tokens // STEP) * STEP
-        if seen != self._seen:
+        kept = self._views.get(first > 0)
+        if kept is None or kept[0] != first or kept[1] != seen:
             heads = self._data.shape[1] // 2
-            keys = self._data[:, :heads, :seen].swapaxes(2, 3)
-            if seen > MANY:
+            keys = self._data[:, :heads, first:seen].swapaxes(2, 3)
+            if seen - first > MANY:
                 keys = keys[:, :, None]
-            self._views = list(map(LayerView, keys, self._data[:, heads:, :seen], self._data))
-            self._seen = seen
-        return self._views
+            made = list(map(LayerView, keys, self._data[:, heads:, first:seen], self._data))
+            kept = self._views[first > 0] = (first, seen, made)
+        return kept[2]
 
     def export(self, tokens: int) -> F32:
         """A copy of the first `tokens` positions."""
         return self._data[:, :, :tokens].copy()
 
-    def load(self, saved: F32) -> None:
-        """Put back what `export` gave."""
-        self.room_for(saved.shape[2], 0)
-        self._data[:, :, : saved.shape[2]] = saved
+    def piece(self, start: int, end: int) -> F32:
+        """A copy of the positions from `start` up to `end`."""
+        return self._data[:, :, start:end].copy()
+
+    def load(self, saved: F32, start: int = 0) -> None:
+        """Put back what `export` or `piece` gave, from position `start` on."""
+        end = start + saved.shape[2]
+        self.room_for(end, start)
+        self._data[:, :, start:end] = saved
+
+    def copy(self, other: KV, tokens: int) -> None:
+        """Hold what `other` does in its first `tokens` positions."""
+        self.room_for(tokens, 0)
+        self._data[:, :, :tokens] = other._data[:, :, :tokens]
 
     def free(self) -> None:
         """Give the memory back at once. Freeing twice is harmless; using it afterwards is not."""
         if self.is_open:
             self._pool._close(self, self._data)
-            self._views = []
-            self._seen = 0
+            self._views = {}
 
 
 class KVPool:

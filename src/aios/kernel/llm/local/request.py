@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import msgspec
 
@@ -12,8 +13,8 @@ from aios.abi.calls import LLMGenerate, nearest
 from aios.abi.errors import BadRequest, ContextLengthExceeded
 from aios.abi.messages import ToolSpec
 
-from .chat import ChatTemplate
-from .grammar import GrammarError, call_schema, response_schema
+from .dialect import NANO
+from .grammar import GrammarError, Vocabulary, call_schema, response_schema
 from .sampler import Sampling
 from .sequence import Spec
 
@@ -23,14 +24,21 @@ _FUNCTION_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
 
 
+class Template(Protocol):
+    """What turns a conversation into tokens, up to where the model is to speak. Raises BadRequest for one it cannot."""
+
+    def render(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]]) -> list[int]: ...
+
+
 class Translator:
     """Checks and translates requests for one model. `context` is its window in tokens."""
 
-    def __init__(self, template: ChatTemplate, context: int) -> None:
+    def __init__(self, template: Template, vocabulary: Vocabulary, context: int) -> None:
         self._template = template
         self._context = context
-        self._vocabulary = template.tokenizer.vocab_size
-        self._longest_token = max(map(len, template.tokenizer.tokens))
+        self._vocabulary = len(vocabulary.tokens)
+        self._dialect = vocabulary.dialect
+        self._longest_token = max(map(len, vocabulary.tokens))
 
     def check(self, args: LLMGenerate) -> None:
         """Raise BadRequest for what no state of the model could answer. Does not count tokens."""
@@ -63,6 +71,10 @@ class Translator:
             min_tokens=minimum,
             stops=stops,
             sampling=self._sampling(args),
+            beam_width=args.beam_width or 1,
+            length_penalty=1.0 if args.length_penalty is None else args.length_penalty,
+            group=args.cache_salt or "",
+            is_parallel=args.parallel_tool_calls is not False,
             **self._grammar(args),
         )
 
@@ -93,6 +105,8 @@ class Translator:
     def _sampling(self, args: LLMGenerate) -> Sampling:
         if args.top_logprobs is not None and not args.logprobs:
             raise BadRequest("top_logprobs needs logprobs to be true", param="top_logprobs")
+        if (args.beam_width or 1) > 1 and (args.temperature or args.presence_penalty or args.frequency_penalty):
+            raise BadRequest("beam search draws nothing: leave temperature and penalties at 0", param="beam_width")
         return Sampling(
             temperature=args.temperature or 0.0,
             top_p=1.0 if args.top_p is None else args.top_p,
@@ -114,13 +128,17 @@ class Translator:
     def _grammar(self, args: LLMGenerate) -> dict[str, Any]:
         """The fields of a spec that say what may be said."""
         tools, is_forced = _callable_tools(args)
+        if tools and self._dialect is None:
+            raise BadRequest("this model's chat template tells it of no tools; ask another model", param="tools")
         try:
-            answer = response_schema(args.response_format)
+            answer = response_schema(args.response_format, self._dialect)
         except GrammarError as error:
             raise BadRequest(str(error), code="invalid_schema", param="response_format") from None
         try:
             call = call_schema(
-                [(t.function.name, t.function.parameters, t.function.strict is not False) for t in tools]
+                [(t.function.name, t.function.parameters, t.function.strict is not False) for t in tools],
+                self._dialect or NANO,
+                is_forced=is_forced,
             )
         except GrammarError as error:
             raise BadRequest(f"in the tools' parameters: {error}", code="invalid_schema", param="tools") from None

@@ -63,11 +63,16 @@ class Sampler:
             self._counts[token] += 1
         return token
 
+    def log_probabilities(self, logits: F32, allowed: Mask | None = None) -> NDArray[np.float64]:
+        """Of each token, by the biased logits; -inf where it is banned or not allowed."""
+        exact = _log_softmax(logits + self._bias)
+        if allowed is not None:
+            exact[~allowed] = -np.inf
+        return exact
+
     def logprob(self, logits: F32, token: int) -> Logprob:
         """What the model itself gave `token` and its rivals."""
-        exact = logits.astype(np.float64)
-        exact -= exact.max()
-        exact -= np.log(np.exp(exact).sum())
+        exact = _log_softmax(logits)
         best = np.argsort(-exact, kind="stable")[: self.sampling.logprobs or 0]
         return Logprob(token, float(exact[token]), tuple((int(i), float(exact[i])) for i in best))
 
@@ -105,6 +110,13 @@ class Sampler:
             sums = np.cumsum(weights[order])
             order = order[: int(np.searchsorted(sums, sampling.top_p * sums[-1])) + 1]
         return order
+
+
+def _log_softmax(logits: F32) -> NDArray[np.float64]:
+    exact = logits.astype(np.float64)
+    exact -= exact.max()
+    exact -= np.log(np.exp(exact).sum())
+    return exact
 
 
 def _has_penalty(sampling: Sampling) -> bool:

@@ -43,7 +43,7 @@ class Shelf:
         """
         self._inside.pop(sequence, None)
         if sequence in self._outside:
-            self.make_room(sequence.spec.longest)
+            self.make_room(sequence)
             sequence.move_back(self._pool)
             del self._outside[sequence]
 
@@ -52,13 +52,14 @@ class Shelf:
         self._inside.pop(sequence, None)
         self._outside.pop(sequence, None)
 
-    def make_room(self, tokens: int) -> None:
-        """Move the oldest aside until the pool can hold a sequence of `tokens`, or none is left to be moved."""
-        while self._inside and not self._pool.has_room(tokens):
+    def make_room(self, sequence: Sequence) -> None:
+        """Move the oldest aside until the pool can hold `sequence`, or none is left to be moved."""
+        needed = sequence.bytes_in(self._pool)
+        while self._inside and self._pool.room < needed:
             oldest = next(iter(self._inside))
             del self._inside[oldest]
-            if (size := oldest.move_aside()) is not None:
-                self._outside[oldest] = size
+            if oldest.move_aside():
+                self._outside[oldest] = oldest.bytes_in(self._pool)
 
     def statistics(self) -> dict[str, int]:
         return {"aside_bytes": self.aside, "aside_sequences": len(self._outside)}

@@ -1,0 +1,70 @@
+"""A model in a folder, as Hugging Face keeps them, as a core. Knows its files; how it runs is `own.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..config import CoreSection
+from .local.foreign_chat import ForeignTemplate
+from .local.foreign_tokenizer import ForeignTokenizer
+from .local.load import load
+from .local.shape import ModelError
+from .local.weights import read_json
+from .own import Model, OwnCore
+
+
+class FolderCore(OwnCore):
+    """Of a `[[core]]` section of kind "local": `path` is the folder, `context_length` makes the window smaller."""
+
+    kind = "local"
+
+    def __init__(self, section: CoreSection) -> None:
+        folder = Path(section.path or "").expanduser()
+        super().__init__(
+            section.name,
+            section.model or folder.name or section.name,
+            lambda: read(folder, section.context_length, section.kv_bytes),
+            slots=section.slots,
+            kv_bytes=section.kv_bytes,
+            prefix_bytes=section.prefix_bytes,
+            is_quick=False,
+        )
+
+
+def read(folder: Path, context: int | None = None, kv_bytes: int = 0) -> Model:
+    """The model in `folder`. Raises ModelError: what is wrong, in which file, and what to do."""
+    if not folder.is_dir():
+        raise ModelError(f"there is no folder {folder}")
+    try:
+        return _read(folder, context, kv_bytes)
+    except ModuleNotFoundError as error:
+        raise ModelError(f"{error.name} is not installed; 'pip install aios-kernel[local]' brings it") from None
+    except ModelError as error:
+        raise ModelError(f"{folder}: {error}") from None
+
+
+def _read(folder: Path, context: int | None, kv_bytes: int) -> Model:
+    decoder = load(folder, context=context, kv_bytes=kv_bytes)
+    tokenizer = ForeignTokenizer(folder, decoder.shape.vocabulary)
+    template = ForeignTemplate(folder, tokenizer)
+    ends = list(dict.fromkeys(_ends(folder, tokenizer)))
+    if not ends:
+        raise ModelError("neither generation_config.json nor config.json says eos_token_id: no answer would end")
+    return Model(decoder, tokenizer.vocabulary(ends=ends, dialect=template.dialect), template)
+
+
+def _ends(folder: Path, tokenizer: ForeignTokenizer) -> Iterator[int]:
+    """The tokens that end an answer, the usual one first: what the tokenizer calls its end, then what configs say."""
+    names = ("tokenizer_config.json", "generation_config.json", "config.json")
+    said = [read_json(folder / name) for name in names if (folder / name).exists()]
+    for config in said:
+        token = config.get("eos_token")
+        token = token.get("content") if isinstance(token, dict) else token
+        if isinstance(token, str) and (index := tokenizer.id_of(token)) is not None:
+            yield index
+    for config in said:
+        found = config.get("eos_token_id")
+        for index in found if isinstance(found, list) else [found]:
+            if isinstance(index, int) and 0 <= index < len(tokenizer.tokens):
+                yield index
