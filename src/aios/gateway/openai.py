@@ -174,7 +174,9 @@ class ChatStream:
         """The events for `chunk`; empty when there is nothing to say yet."""
         if chunk.raw:
             return self._passed_through(chunk)
-        delta: dict[str, Any] = {} if self._passed is None else _unseen(self._passed)
+        delta: dict[str, Any] = {}
+        if chunk.reasoning:
+            delta["reasoning_content"] = chunk.reasoning
         if chunk.text:
             delta["content"] = chunk.text
         if chunk.tool_calls:
@@ -203,6 +205,8 @@ class ChatStream:
         if not self._has_begun:
             events = self._unsaid(generation)
         if not self._is_finished:
+            if generation.message.refusal:
+                events += self._begin("") + self._event({"refusal": generation.message.refusal}, None)
             events += self._begin("") + self._event({}, generation.finish_reason, usage=_usage(generation))
         if self._wants_usage and not self._has_usage:
             events += self._encode([], _usage(generation))
@@ -214,7 +218,8 @@ class ChatStream:
             ToolCallDelta(n, c.id, c.type, FunctionDelta(c.function.name, c.function.arguments))
             for n, c in enumerate(message.tool_calls or ())
         ]
-        return self.chunk(Chunk(text=message.text(), tool_calls=pieces or None, logprobs=generation.logprobs))
+        reasoning = message.reasoning_content or ""
+        return self.chunk(Chunk(message.text(), pieces or None, generation.logprobs, reasoning=reasoning))
 
     def _begin(self, content: str | None) -> bytes:
         if self._has_begun:
@@ -255,13 +260,6 @@ class ChatStream:
         if usage is not None:
             body["usage"] = usage
         return b"data: %s\n\n" % encode(body)
-
-
-def _unseen(generation: Generation) -> dict[str, Any]:
-    """What a chunk has no place for."""
-    message = generation.message
-    said = {"reasoning_content": message.reasoning_content, "refusal": message.refusal}
-    return {name: text for name, text in said.items() if text}
 
 
 def _whole_delta(piece: ToolCallDelta) -> ToolCallDelta:
