@@ -20,7 +20,7 @@ that is killed with calls open, started, stopped, and started again."""
 SLOTS = (1, 1, 2, 2, 3, 4, 6, 8, 12, 16)
 """Few more often: then more of those who ask have to wait, and interrupt each other."""
 CONTEXT = 640
-LONGEST_PROMPT = 340
+LONGEST_PROMPT = 250
 """Characters, which may be a token each."""
 
 BEGINNINGS = (
