@@ -20,8 +20,8 @@ that is killed with calls open, started, stopped, and started again."""
 SLOTS = (1, 1, 2, 2, 3, 4, 6, 8, 12, 16)
 """Few more often: then more of those who ask have to wait, and interrupt each other."""
 CONTEXT = 640
-LONGEST_PROMPT = 250
-"""Characters, which may be a token each."""
+LONGEST_PROMPT, BESIDE_TOOLS = 340, 150
+"""Characters, which may be a token each; templates say much of tools."""
 
 BEGINNINGS = (
     "You are the agent of a traveller. You know flights, trains and the weather, and you answer in one sentence. ",
@@ -101,7 +101,7 @@ def _ask(dice: random.Random, way: str) -> Ask:
     if dice.random() < 0.2:
         told["stop"] = [" the", "e"]
     chosen = {"greedy": _greedy, "sampled": _sampled, "beam": _beam, "grammar": _grammar}[way](dice)
-    prompt = [Message("user", _prompt(dice))]
+    prompt = [Message("user", _prompt(dice)[: BESIDE_TOOLS if "tools" in chosen else LONGEST_PROMPT])]
     args = LLMGenerate(messages=prompt, seed=dice.getrandbits(40), **limits, **told, **chosen)
     return Ask(way, args, dice.choice((0.0, 0.0, dice.random() * 0.05)))
 
@@ -109,7 +109,7 @@ def _ask(dice: random.Random, way: str) -> Ask:
 def _prompt(dice: random.Random) -> str:
     beginning = dice.choice(BEGINNINGS) if dice.random() < 0.6 else ""
     words = " ".join(dice.choices(WORDS, k=dice.choice((dice.randint(1, 8), dice.randint(1, 60)))))
-    return (beginning + words)[:LONGEST_PROMPT]
+    return beginning + words
 
 
 def _greedy(dice: random.Random) -> dict[str, Any]:
