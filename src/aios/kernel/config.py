@@ -70,6 +70,15 @@ class RouterSection(Section, frozen=True):
     default: str | None = None
 
 
+class ContextSection(Section, frozen=True):
+    """Where suspended generations of own cores are kept when others need their core's memory: up to `ram_bytes` in host
+    memory, then up to `disk_bytes` under `swap` in the home; past both their text is kept and the rest computed again.
+    """
+
+    ram_bytes: Annotated[int, Meta(ge=0, le=1 << 50)] = 512 << 20
+    disk_bytes: Annotated[int, Meta(ge=0, le=1 << 50)] = 2 << 30
+
+
 class CoreSection(Section, frozen=True):
     """One LLM core. `nano` is the packaged model; `local` is a model in the folder `path`, as Hugging Face keeps them;
     `openai` is any server that speaks OpenAI's API at `base_url`.
@@ -77,7 +86,8 @@ class CoreSection(Section, frozen=True):
     `timeout` is seconds between two tokens. The key is read from the environment variable `api_key_env`, or from
     the file `api_key_file` in the home.
     `context_length` makes a local model's window smaller. `kv_bytes` bounds what running sequences of a `nano` or
-    `local` core hold; suspended ones may take as much again. `prefix_bytes` bounds what is kept of prompts, so that
+    `local` core hold; suspended ones leave it when others need it, whole (`snapshot` "logits", as [context] says) or as
+    their text alone, to be computed again ("text"). `prefix_bytes` bounds what is kept of prompts, so that
     others that begin alike need not compute it; 0 keeps nothing.
     """
 
@@ -93,6 +103,7 @@ class CoreSection(Section, frozen=True):
     context_length: Annotated[int, Meta(ge=16)] | None = None
     kv_bytes: Annotated[int, Meta(ge=1 << 20)] = 512 << 20
     prefix_bytes: Annotated[int, Meta(ge=0)] = 64 << 20
+    snapshot: Literal["logits", "text"] | None = None
 
 
 class ToolSection(Section, frozen=True):
@@ -114,6 +125,7 @@ class Config(Section, frozen=True):
     scheduler: Scheduler = Scheduler()
     journal: JournalSection = JournalSection()
     router: RouterSection = RouterSection()
+    context: ContextSection = ContextSection()
     core: list[CoreSection] = field(default_factory=list)
     tool: list[ToolSection] = field(default_factory=list)
 
@@ -121,7 +133,7 @@ class Config(Section, frozen=True):
 FOREIGN_KEYS = {
     "nano": ("path", "base_url", "model", "api_key_env", "api_key_file", "context_length"),
     "local": ("base_url", "api_key_env", "api_key_file"),
-    "openai": ("path",),
+    "openai": ("path", "snapshot"),
 }
 """Keys of other kinds of core: one that would be ignored is a mistake worth telling."""
 

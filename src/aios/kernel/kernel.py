@@ -30,16 +30,17 @@ from aios.abi.messages import Chunk
 from .access import AccessManager
 from .clock import Clock, SystemClock, Timer
 from .config import Config
+from .context import ContextManager
 from .control import Control
 from .database import Database
 from .idempotency import Repeats
 from .journal import Journal, OpenRecord
-from .llm import Core, LLMManager, Router
+from .llm import Core, LLMManager, Router, SwapsOut
 from .llm.cores import make_core
 from .memory import MemoryManager
 from .process import Principal, Process, ProcessState, ProcessTable
 from .scheduler import POLICIES, Pool, Queue, Runner
-from .storage import StorageManager
+from .storage import StorageManager, Swap
 from .syscall import TERMINAL, State, Syscall, move
 from .tool import ToolManager
 from .trace import Trace
@@ -118,6 +119,7 @@ class Kernel:
     tools: ToolManager
     llm: LLMManager
     control: Control
+    contexts: ContextManager
     _house: Timer
     _purging: asyncio.Task[None]
 
@@ -135,9 +137,16 @@ class Kernel:
         self.tools = ToolManager(self.storage, self.memory, config.tool, clock=clock, folders=[self.home])
         await self.tools.open()
         self._closers.push_async_callback(self.tools.close)
+        swap = Swap(self.home / "swap" / "context", config.context.disk_bytes)
+        swap.open()
+        self.contexts = ContextManager(swap, ram_bytes=config.context.ram_bytes)
+        self.contexts.open()
+        self._closers.push_async_callback(self.contexts.close)
         given = [make_core(s) for s in config.core] if cores is None else list(cores.values())
         opened = {core.name: core for core in given}
         for core in opened.values():
+            if isinstance(core, SwapsOut):
+                core.contexts = self.contexts
             await core.open()
             self._closers.push_async_callback(core.close)
         self.llm = LLMManager(opened, Router(opened, self._default_core(opened)), self.clock.now)
@@ -396,6 +405,7 @@ class Kernel:
                 self.journal.settle(record, State.FAILED, why)
             else:
                 self._take_up(record, spec, record.args)
+        self.contexts.sweep(self._open.keys())
 
     def _take_up(self, record: OpenRecord, spec: CallSpec, args: Args) -> None:
         known = self.journal.process(record.pid)
@@ -405,6 +415,8 @@ class Kernel:
         if spec.is_streamed:
             call.chunks = []
         self._register(call, None)
+        if (stored := self.contexts.find(call.id)) is not None and not self.llm.adopt(call, stored):
+            self.contexts.drop_stored(call.id)
         self.queues[spec.module].push(call)
 
     def _revive(self, known: Process | None, principal: Principal) -> Process:
@@ -456,6 +468,7 @@ class Kernel:
                 for name, queue in self.queues.items()
             },
             "cores": self.llm.statistics(),
+            "context": self.contexts.statistics(),
             "tools": {"problems": self.tools.problems},
             "journal": self.journal.statistics(),
         }
@@ -466,6 +479,7 @@ class Kernel:
             queue.check_integrity()
         if not self._open:
             self.llm.check_integrity()
+            self.contexts.check_integrity()
 
     # ── shut down ──
 
@@ -485,10 +499,13 @@ class Kernel:
             await asyncio.wait_for(self._idle.wait(), limit)
         if self._open:
             self._idle.clear()
-        for call in list(self._open.values()):
-            self._abort(call, self._cut_short(call))
+        fates = [(call, self._cut_short(call)) for call in self._open.values()]
+        self.contexts.keep([call.id for call, fate in fates if isinstance(fate, Stopping)])
+        for call, fate in fates:
+            self._abort(call, fate)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), LAST_SECONDS)
+        await self.contexts.flush(LAST_SECONDS)
         self._purging.cancel()  # what it has not forgotten yet goes at the next boot
         await asyncio.wait([self._purging], timeout=LAST_SECONDS)
         await self._close_rooms()

@@ -9,7 +9,7 @@ from aios.abi.errors import KernelFault
 from aios.abi.messages import Generation
 
 from ..syscall import Suspended, Syscall
-from .base import Core, CoreInfo, NotBegun, Request
+from .base import Core, CoreInfo, NotBegun, Request, Stored
 from .router import Router
 
 MAX_TRIES = 4
@@ -55,7 +55,9 @@ class LLMManager:
 
     async def run(self, call: Syscall, slot: str, quantum: int | None) -> Generation | Suspended:
         streamed = bool(call.listeners) or call.chunks is not None
-        request = Request(call.id, call.args, call.emit, call.snapshot, streamed)
+        request = Request(
+            call.id, call.args, call.emit, call.snapshot, streamed, num_switches=call.num_switches, note=call.note
+        )
         try:
             outcome = await self._cores[slot].run(request, quantum)
         except NotBegun as refusal:
@@ -81,6 +83,14 @@ class LLMManager:
         if call.snapshot is not None and call.core is not None:
             self._cores[call.core].drop(call.snapshot)
             call.snapshot = None
+
+    def adopt(self, call: Syscall, stored: Stored) -> bool:
+        """Let `call` go on from what an earlier run of the kernel has left of it. False if its core is not here."""
+        core = self._cores.get(stored.core)
+        if core is None or core.resume != "kv_exact" or core not in self._router.cores_for(call.args.model):
+            return False
+        call.snapshot, call.core = stored, stored.core
+        return True
 
     def info(self) -> list[CoreInfo]:
         return [
