@@ -182,6 +182,10 @@ class OwnCore:
         if self._translator is not None:
             self._translator.check(args)
 
+    def count(self, args: LLMGenerate) -> int:
+        assert self._translator is not None
+        return self._translator.count(args)
+
     def can_take(self, snapshot: Any, active: int = 0) -> bool:
         if self._engine is None or self._shelf is None:
             return False
