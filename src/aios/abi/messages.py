@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from msgspec import Struct, field
+from msgspec import UNSET, Struct, UnsetType, field
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
@@ -59,9 +59,11 @@ class ToolSpec(Struct, frozen=True):
 
 
 class PromptDetails(Struct, frozen=True):
-    """`cached_tokens` of the prompt were computed for an earlier one that began alike."""
+    """`cached_tokens` of the prompt were computed for an earlier one that began alike; `cache_write_tokens` were put
+    by for later ones, where a server says so because it asks for money for that."""
 
     cached_tokens: int = 0
+    cache_write_tokens: int | UnsetType = UNSET
 
 
 class Usage(Struct, frozen=True):
@@ -103,7 +105,8 @@ class ToolCallDelta(Struct, frozen=True, omit_defaults=True):
 
 
 class Chunk(Struct, frozen=True):
-    """A piece of an answer under way. `tokens` says how many tokens it holds.
+    """A piece of an answer under way. `tokens` says how many tokens it holds; `reasoning` is what the model thinks
+    aloud before it answers.
 
     `raw` is set only by cores that pass an upstream's OpenAI chat stream through: the server-sent events as they came
     (whole events, `data: …` and blank line). The other fields are filled as well, so a surface that speaks another
@@ -117,6 +120,7 @@ class Chunk(Struct, frozen=True):
     usage: Usage | None = None
     tokens: int = 0
     raw: bytes = b""
+    reasoning: str = ""
 
 
 class ContextReport(Struct, frozen=True, omit_defaults=True):

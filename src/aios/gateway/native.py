@@ -48,6 +48,7 @@ class _Piece(Struct, omit_defaults=True):
     tool_calls: Any = None
     logprobs: Any = None
     tokens: int = 0
+    reasoning: str = ""
 
 
 class NativeStream:
@@ -57,9 +58,9 @@ class NativeStream:
         """Its id goes out in a header."""
 
     def chunk(self, chunk: Chunk) -> bytes:
-        if not (chunk.text or chunk.tool_calls):
+        if not (chunk.text or chunk.tool_calls or chunk.reasoning):
             return b""
-        piece = _Piece(chunk.text, chunk.tool_calls, chunk.logprobs, chunk.tokens)
+        piece = _Piece(chunk.text, chunk.tool_calls, chunk.logprobs, chunk.tokens, chunk.reasoning)
         return b"event: chunk\ndata: %s\n\n" % encode(piece)
 
     def tail(self, result: Any) -> bytes:

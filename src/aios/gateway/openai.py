@@ -185,7 +185,9 @@ class ChatStream:
         """The events for `chunk`; empty when there is nothing to say yet."""
         if chunk.raw:
             return self._passed_through(chunk)
-        delta: dict[str, Any] = {} if self._passed is None else _unseen(self._passed)
+        delta: dict[str, Any] = {}
+        if chunk.reasoning:
+            delta["reasoning_content"] = chunk.reasoning
         if chunk.text:
             delta["content"] = chunk.text
         if chunk.tool_calls:
@@ -214,6 +216,8 @@ class ChatStream:
         if not self._has_begun:
             events = self._unsaid(generation)
         if not self._is_finished:
+            if generation.message.refusal:
+                events += self._begin("") + self._event({"refusal": generation.message.refusal}, None)
             events += self._begin("") + self._event({}, generation.finish_reason, generation)
         elif _ours(generation) is not None:  # the server's own finishing event went out as it came
             events += self._event({}, None, generation)
@@ -227,7 +231,8 @@ class ChatStream:
             ToolCallDelta(n, c.id, c.type, FunctionDelta(c.function.name, c.function.arguments))
             for n, c in enumerate(message.tool_calls or ())
         ]
-        return self.chunk(Chunk(text=message.text(), tool_calls=pieces or None, logprobs=generation.logprobs))
+        reasoning = message.reasoning_content or ""
+        return self.chunk(Chunk(message.text(), pieces or None, generation.logprobs, reasoning=reasoning))
 
     def _begin(self, content: str | None) -> bytes:
         if self._has_begun:
@@ -274,13 +279,6 @@ class ChatStream:
         if ours is not None:
             body["aios"] = ours
         return b"data: %s\n\n" % encode(body)
-
-
-def _unseen(generation: Generation) -> dict[str, Any]:
-    """What a chunk has no place for."""
-    message = generation.message
-    said = {"reasoning_content": message.reasoning_content, "refusal": message.refusal}
-    return {name: text for name, text in said.items() if text}
 
 
 def _whole_delta(piece: ToolCallDelta) -> ToolCallDelta:

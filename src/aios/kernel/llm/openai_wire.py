@@ -451,14 +451,13 @@ def _delta(n: int, call: _ToolCall) -> ToolCallDelta:
 # ── refusals ──
 
 
-def error_of(core: str, key_env: str | None, status: int, body: bytes, headers: Mapping[str, str]) -> AiosError:
+def error_of(core: str, key_source: str, status: int, body: bytes, headers: Mapping[str, str]) -> AiosError:
     """The error that a server's refusal means for the agent that asked."""
     detail = _detail(body)
     said = _message(detail) or f"status {status}"
     after = _retry_after(headers)
     if status in (401, 403):
-        where = f"${key_env}" if key_env else "[[core]] api_key_env, which is not set"
-        why = f"its server refuses the kernel's key ({status}); see {where}. Your own key is not at fault"
+        why = f"its server refuses the kernel's key ({status}); see {key_source}. Your own key is not at fault"
         return UpstreamFault(f"core '{core}': {why}", code="upstream_refused")
     if status in (408, 504):
         return TimedOut(f"core '{core}': {said}", code="upstream_timeout", retry_after=after)
