@@ -73,10 +73,16 @@ class RouterSection(Section, frozen=True):
 class ContextSection(Section, frozen=True):
     """Where suspended generations of own cores are kept when others need their core's memory: up to `ram_bytes` in host
     memory, then up to `disk_bytes` under `swap` in the home; past both their text is kept and the rest computed again.
+
+    `window` is what becomes of messages that do not fit a model's window, where neither the call nor its process says
+    so: an error, or their oldest turns are dropped or summarised. `summarise_with` is the model that summarises;
+    without it the one that was asked does.
     """
 
     ram_bytes: Annotated[int, Meta(ge=0, le=1 << 50)] = 512 << 20
     disk_bytes: Annotated[int, Meta(ge=0, le=1 << 50)] = 2 << 30
+    window: Literal["error", "drop", "summarise"] = "error"
+    summarise_with: str | None = None
 
 
 class CoreSection(Section, frozen=True):

@@ -145,8 +145,6 @@ class OwnCore:
         self._thread: threading.Thread | None = None
         self._has_stopped = False
         """The thread has ended, or is about to: no job that comes now would be served."""
-        self._left = asyncio.Event()
-        """Set when a sequence leaves the pool, or may be moved out of it."""
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def open(self) -> None:
@@ -190,6 +188,10 @@ class OwnCore:
     def check(self, args: LLMGenerate) -> None:
         if self._translator is not None:
             self._translator.check(args)
+
+    def count(self, args: LLMGenerate) -> int:
+        assert self._translator is not None
+        return self._translator.count(args)
 
     def can_take(self, snapshot: Any, active: int = 0) -> bool:
         if self._engine is None:
@@ -344,7 +346,6 @@ class OwnCore:
 
     def _fail_all(self) -> None:
         self._has_stopped = True
-        self._left.set()
         for job in self._jobs.values():
             job.fail(ModuleFault(f"the engine of core '{self.name}' stopped"))
 
