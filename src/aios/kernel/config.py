@@ -70,6 +70,15 @@ class RouterSection(Section, frozen=True):
     default: str | None = None
 
 
+class ContextSection(Section, frozen=True):
+    """`window` is what becomes of messages that do not fit a model's window, where neither the call nor its process
+    says so: an error, or their oldest turns are dropped or summarised. `summarise_with` is the model that summarises;
+    without it the one that was asked does."""
+
+    window: Literal["error", "drop", "summarise"] = "error"
+    summarise_with: str | None = None
+
+
 class CoreSection(Section, frozen=True):
     """One LLM core. `nano` is the packaged model; `local` is a model in the folder `path`, as Hugging Face keeps them;
     `openai` is any server that speaks OpenAI's API at `base_url`; `anthropic` is Anthropic's API, or what speaks it at
@@ -124,6 +133,7 @@ class Config(Section, frozen=True):
     scheduler: Scheduler = Scheduler()
     journal: JournalSection = JournalSection()
     router: RouterSection = RouterSection()
+    context: ContextSection = ContextSection()
     core: list[CoreSection] = field(default_factory=list)
     tool: list[ToolSection] = field(default_factory=list)
 

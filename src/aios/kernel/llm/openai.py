@@ -90,6 +90,7 @@ class OpenAICore:
         args = request.args
         asked = args.model if args.model not in (None, self.name) else self.model
         fields = {name: value for name, value in msgspec.structs.asdict(args).items() if value is not None}
+        fields.pop("window", None)  # the kernel has seen to it
         if extra := fields.pop("extra", None):
             fields = {**extra, **fields}
             fields.pop("stream", None)
