@@ -135,7 +135,7 @@ class Kernel:
         self.tools = ToolManager(self.storage, self.memory, config.tool, clock=clock, folders=[self.home])
         await self.tools.open()
         self._closers.push_async_callback(self.tools.close)
-        given = [make_core(s) for s in config.core] if cores is None else list(cores.values())
+        given = [make_core(s, self.home) for s in config.core] if cores is None else list(cores.values())
         opened = {core.name: core for core in given}
         for core in opened.values():
             await core.open()

@@ -469,7 +469,7 @@ def _bad_request(core: str, detail: Any, said: str) -> AiosError:
     code = detail.get("code") if isinstance(detail, dict) else None
     param = detail.get("param") if isinstance(detail, dict) else None
     param = param if isinstance(param, str) else None
-    if code == "context_length_exceeded" or "context length" in said.lower():
+    if code == "context_length_exceeded" or any(words in said.lower() for words in ("context length", "context size")):
         return ContextLengthExceeded(f"core '{core}': {said}", param=param or "messages")
     return BadRequest(f"core '{core}': {said}", code=code if isinstance(code, str) else None, param=param)
 
