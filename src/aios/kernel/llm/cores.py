@@ -27,6 +27,10 @@ def make_core(section: CoreSection, home: Path | None = None) -> Core:
         from .gguf import GgufCore
 
         return GgufCore(section, home or home_path())
+    if section.kind == "anthropic":
+        from .anthropic import AnthropicCore
+
+        return AnthropicCore(section)
     from .openai import OpenAICore
 
     return OpenAICore(section)
