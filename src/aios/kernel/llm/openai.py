@@ -42,7 +42,7 @@ class OpenAICore:
         self.slots = section.slots
         self.context_length = section.context_length
         self._asks_for = section.model
-        self._upstream = Upstream(section, lambda key: {"authorization": f"Bearer {key}"}, now=now, rng=rng)
+        self._upstream = Upstream(section, _headers, now=now, rng=rng)
 
     # ── the contract of a core ──
 
@@ -99,3 +99,7 @@ class OpenAICore:
             fields["stream"] = True
             fields["stream_options"] = {"include_usage": True}
         return msgspec.json.encode(fields)
+
+
+def _headers(key: str | None) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"} if key else {}

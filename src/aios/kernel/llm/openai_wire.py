@@ -27,9 +27,7 @@ from aios.abi.messages import (
 )
 
 from .base import Emit
-
-MAX_EVENT = 8 << 20
-"""Bytes of one server-sent event; a server that sends more without an end of event is lying."""
+from .sse import MAX_EVENT, payload_of
 
 _REASONS: dict[str, FinishReason] = {
     "stop": "stop",
@@ -313,7 +311,7 @@ class Events:
         for event in events:
             if event.startswith(_PLAIN) and b"\n" not in event:
                 self._take(event, event[6:])
-            elif payload := _payload(event):
+            elif payload := payload_of(event):
                 self._take(_PLAIN + payload, payload)
         if self._raw:
             self._flush()
@@ -432,12 +430,6 @@ class Events:
             raise UpstreamFault(f"core '{self._core}': its server cut the stream short", code="upstream_cut")
         self._release()
         return self.answer
-
-
-def _payload(event: bytes) -> bytes:
-    """The data of an event that has other fields, comments or several lines."""
-    lines = [line[5:].removeprefix(b" ") for line in event.split(b"\n") if line.startswith(b"data:")]
-    return b"\n".join(lines)
 
 
 def _delta(n: int, call: _ToolCall) -> ToolCallDelta:
