@@ -85,10 +85,32 @@ class ContextSection(Section, frozen=True):
     summarise_with: str | None = None
 
 
+Dollars = Annotated[float, Meta(ge=0)]
+
+
+class Price(Section, frozen=True):
+    """US dollars for a million tokens. `cached` is input that the server had computed before, `cache_write` input that
+    it puts by; without them calls that have such tokens have no known cost."""
+
+    input: Dollars
+    output: Dollars
+    cached: Dollars | None = None
+    cache_write: Dollars | None = None
+
+
+class PriceSection(Price, frozen=True, kw_only=True):
+    """What a model costs, instead of what the packaged table says. With `host` only for cores whose base_url has it; a
+    row with `above` is for prompts of more tokens than that."""
+
+    model: str
+    host: str | None = None
+    above: Annotated[int, Meta(ge=0)] = 0
+
+
 class CoreSection(Section, frozen=True):
     """One LLM core. `nano` is the packaged model; `local` is a model in the folder `path`, as Hugging Face keeps them;
-    `openai` is any server that speaks OpenAI's API at `base_url`; `anthropic` is Anthropic's API, or what speaks it at
-    `base_url`.
+    `gguf` one in the file `path`, run by llama.cpp; `openai` is any server that speaks OpenAI's API at `base_url`;
+    `anthropic` is Anthropic's API, or what speaks it at `base_url`.
 
     `timeout` is seconds between two tokens. The key is read from the environment variable `api_key_env`, or from
     the file `api_key_file` in the home.
@@ -101,7 +123,7 @@ class CoreSection(Section, frozen=True):
     """
 
     name: CoreName
-    kind: Literal["nano", "local", "openai", "anthropic"]
+    kind: Literal["nano", "local", "gguf", "openai", "anthropic"]
     slots: Annotated[int, Meta(ge=1, le=4096)] = 8
     path: str | None = None
     base_url: str | None = None
@@ -115,6 +137,7 @@ class CoreSection(Section, frozen=True):
     kv_bytes: Annotated[int, Meta(ge=1 << 20)] = 512 << 20
     prefix_bytes: Annotated[int, Meta(ge=0)] = 64 << 20
     snapshot: Literal["logits", "text"] | None = None
+    price: Price | None = None
 
     @property
     def url(self) -> str | None:
@@ -142,6 +165,7 @@ class Config(Section, frozen=True):
     journal: JournalSection = JournalSection()
     router: RouterSection = RouterSection()
     context: ContextSection = ContextSection()
+    price: list[PriceSection] = field(default_factory=list)
     core: list[CoreSection] = field(default_factory=list)
     tool: list[ToolSection] = field(default_factory=list)
 
@@ -149,10 +173,13 @@ class Config(Section, frozen=True):
 FOREIGN_KEYS = {
     "nano": ("path", "base_url", "model", "api_key_env", "api_key_file", "max_tokens", "ignore", "context_length"),
     "local": ("base_url", "api_key_env", "api_key_file", "max_tokens", "ignore"),
+    "gguf": ("base_url", "api_key_env", "api_key_file", "max_tokens", "ignore", "snapshot"),
     "openai": ("path", "max_tokens", "ignore", "snapshot"),
     "anthropic": ("path", "snapshot"),
 }
 """Keys of other kinds of core: one that would be ignored is a mistake worth telling."""
+
+MODEL_PATHS = {"local": "the model's folder", "gguf": "the model's file"}
 
 DEFAULT_CORES = [CoreSection(name="nano", kind="nano", slots=8)]
 
@@ -268,8 +295,9 @@ def _check(config: Config, where: str) -> None:
         for key in FOREIGN_KEYS[core.kind]:
             if getattr(core, key) is not None:
                 raise ConfigError(f"{where}: core '{core.name}' is of kind {core.kind}, which takes no {key}")
-        if core.kind == "local" and not core.path:
-            raise ConfigError(f"{where}: core '{core.name}' is of kind local, and needs path, the model's folder")
+        if core.kind in MODEL_PATHS and not core.path:
+            what = MODEL_PATHS[core.kind]
+            raise ConfigError(f"{where}: core '{core.name}' is of kind {core.kind}, and needs path, {what}")
         if core.api_key_env is not None and core.api_key_file is not None:
             raise ConfigError(f"{where}: core '{core.name}' names api_key_env and api_key_file; one of them is enough")
         if core.kind in ("openai", "anthropic"):

@@ -29,13 +29,13 @@ from aios.abi.messages import Chunk, Generation
 
 from .access import AccessManager
 from .clock import Clock, SystemClock, Timer
-from .config import Config
+from .config import Config, CoreSection
 from .context import ContextManager, Windows
 from .control import Control
 from .database import Database
 from .idempotency import Repeats
 from .journal import Journal, OpenRecord
-from .llm import Core, LLMManager, Router, SwapsOut
+from .llm import Core, LLMManager, Prices, Router, SwapsOut
 from .llm.cores import make_core
 from .memory import MemoryManager
 from .process import Principal, Process, ProcessState, ProcessTable
@@ -120,6 +120,7 @@ class Kernel:
     llm: LLMManager
     control: Control
     contexts: ContextManager
+    prices: Prices
     windows: Windows
     _house: Timer
     _purging: asyncio.Task[None]
@@ -138,19 +139,17 @@ class Kernel:
         self.tools = ToolManager(self.storage, self.memory, config.tool, clock=clock, folders=[self.home])
         await self.tools.open()
         self._closers.push_async_callback(self.tools.close)
-        swap = Swap(self.home / "swap" / "context", config.context.disk_bytes)
-        swap.open()
-        self.contexts = ContextManager(swap, ram_bytes=config.context.ram_bytes)
-        self.contexts.open()
+        self.contexts = self._open_contexts()
         self._closers.push_async_callback(self.contexts.close)
-        given = [make_core(s) for s in config.core] if cores is None else list(cores.values())
+        self.prices = Prices(config.price)
+        given = [self._make_core(s) for s in config.core] if cores is None else list(cores.values())
         opened = {core.name: core for core in given}
         for core in opened.values():
             if isinstance(core, SwapsOut):
                 core.contexts = self.contexts
             await core.open()
             self._closers.push_async_callback(core.close)
-        self.llm = LLMManager(opened, Router(opened, self._default_core(opened)), self.clock.now)
+        self.llm = LLMManager(opened, Router(opened, self._default_core(opened)), self.clock.now, self.prices)
         self._make_queue("llm", self.llm)
         self.windows = Windows(self.llm, self._ask, config.context.summarise_with)
         self._make_queue("memory", Pool("memory", self.memory))
@@ -158,6 +157,18 @@ class Kernel:
         self._make_queue("tool", _Marked(self.tools, self.journal))
         self.control = Control(self.processes, self.access, self.queues, clock, self._abort)
         self._make_queue("kernel", Pool("kernel", self.control, MAX_ANSWERS))
+
+    def _make_core(self, section: CoreSection) -> Core:
+        self.prices.know(section)
+        return make_core(section, self.home)
+
+    def _open_contexts(self) -> ContextManager:
+        settings = self.config.context
+        swap = Swap(self.home / "swap" / "context", settings.disk_bytes)
+        swap.open()
+        contexts = ContextManager(swap, ram_bytes=settings.ram_bytes)
+        contexts.open()
+        return contexts
 
     def _default_core(self, cores: Mapping[str, Core]) -> str | None:
         default = self.config.router.default
@@ -399,6 +410,8 @@ class Kernel:
         process.open_calls.pop(call.id, None)
         process.tokens_in += call.tokens_in
         process.tokens_out += call.tokens_out
+        if call.cost is not None:
+            process.cost = (process.cost or 0.0) + call.cost
         process.num_failed += call.state is not State.DONE
         process.root.num_open -= not call.spec.is_wait
         process.root.num_waits -= call.spec.is_wait
