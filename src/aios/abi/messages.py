@@ -123,9 +123,26 @@ class Chunk(Struct, frozen=True):
     reasoning: str = ""
 
 
+class ContextReport(Struct, frozen=True, omit_defaults=True):
+    """What was left out of the messages so that they fit the model's window, as the call had asked for.
+
+    `is_estimate`: the tokens were not counted by the model's own tokenizer. `summary` stands in the system message in
+    place of what was dropped; `is_summary_cut`: its model had more to say.
+    """
+
+    policy: Literal["drop", "summarise"]
+    dropped_messages: int = 0
+    dropped_tokens: int = 0
+    is_estimate: bool = False
+    summary: str | None = None
+    is_summary_cut: bool = False
+
+
 class Generation(Struct, frozen=True, omit_defaults=True):
     """What `llm_generate` answers. `seed` is the one used, drawn by the kernel if the agent named none.
 
+    `context` says what was left out of the messages; None: nothing was. `cost` is US dollars, None where the price of
+    the model is not known.
     `raw_usage` is an upstream's own `usage`, JSON as it came: it may say more than `usage` does.
     `id` and `created` are what a server behind a core called its stream, when that went to the client as it came.
     """
@@ -141,3 +158,5 @@ class Generation(Struct, frozen=True, omit_defaults=True):
     raw_usage: str | None = None
     id: str | None = None
     created: int | None = None
+    context: ContextReport | None = None
+    cost: float | None = None

@@ -12,7 +12,7 @@ from aios.abi.messages import Chunk
 
 from .body import read_args
 from .errors import native_error
-from .exchange import JSON, Exchange, encode
+from .exchange import JSON, Exchange, call_headers, encode
 from .stream import stream_call
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ async def _run(exchange: Exchange, spec: CallSpec, args: Args) -> None:
         exchange.principal, spec.name, args, key=exchange.idempotency_key(), timeout=exchange.timeout()
     )
     result = await exchange.outcome(call)
-    await exchange.reply(200, encode(result), JSON, [(b"x-aios-call-id", call.id.encode())])
+    await exchange.reply(200, encode(result), JSON, call_headers(call))
 
 
 def _wants_stream(exchange: Exchange) -> bool:

@@ -77,6 +77,7 @@ class Control:
             nice=args.nice,
             command=args.command,
         )
+        child.window = args.window or child.window
         _, key = self._access.mint(owner=principal.owner, agent=args.agent, pid=child.pid, name=f"pid {child.pid}")
         await self._access.settled()  # a key that was handed out works after a crash too
         return abi.Spawned(pid=child.pid, key=key)
@@ -192,6 +193,7 @@ class Control:
             run_s=round(process.run_s, 6),
             core=running.core if running else None,
             open_calls=[self._open_call(call) for call in process.open_calls.values()],
+            cost=None if process.cost is None else round(process.cost, 9),
         )
 
     def _waiting_now(self, process: Process) -> float:

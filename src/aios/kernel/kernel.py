@@ -25,21 +25,22 @@ from aios.abi.errors import (
     Stopping,
     TimedOut,
 )
-from aios.abi.messages import Chunk
+from aios.abi.messages import Chunk, Generation
 
 from .access import AccessManager
 from .clock import Clock, SystemClock, Timer
-from .config import Config
+from .config import Config, CoreSection
+from .context import ContextManager, Windows
 from .control import Control
 from .database import Database
 from .idempotency import Repeats
 from .journal import Journal, OpenRecord
-from .llm import Core, LLMManager, Router
+from .llm import Core, LLMManager, Prices, Router, SwapsOut
 from .llm.cores import make_core
 from .memory import MemoryManager
 from .process import Principal, Process, ProcessState, ProcessTable
 from .scheduler import POLICIES, Pool, Queue, Runner
-from .storage import StorageManager
+from .storage import StorageManager, Swap
 from .syscall import TERMINAL, State, Syscall, move
 from .tool import ToolManager
 from .trace import Trace
@@ -118,6 +119,9 @@ class Kernel:
     tools: ToolManager
     llm: LLMManager
     control: Control
+    contexts: ContextManager
+    prices: Prices
+    windows: Windows
     _house: Timer
     _purging: asyncio.Task[None]
 
@@ -135,18 +139,36 @@ class Kernel:
         self.tools = ToolManager(self.storage, self.memory, config.tool, clock=clock, folders=[self.home])
         await self.tools.open()
         self._closers.push_async_callback(self.tools.close)
-        given = [make_core(s) for s in config.core] if cores is None else list(cores.values())
+        self.contexts = self._open_contexts()
+        self._closers.push_async_callback(self.contexts.close)
+        self.prices = Prices(config.price)
+        given = [self._make_core(s) for s in config.core] if cores is None else list(cores.values())
         opened = {core.name: core for core in given}
         for core in opened.values():
+            if isinstance(core, SwapsOut):
+                core.contexts = self.contexts
             await core.open()
             self._closers.push_async_callback(core.close)
-        self.llm = LLMManager(opened, Router(opened, self._default_core(opened)), self.clock.now)
+        self.llm = LLMManager(opened, Router(opened, self._default_core(opened)), self.clock.now, self.prices)
         self._make_queue("llm", self.llm)
+        self.windows = Windows(self.llm, self._ask, config.context.summarise_with)
         self._make_queue("memory", Pool("memory", self.memory))
         self._make_queue("storage", Pool("storage", self.storage))
         self._make_queue("tool", _Marked(self.tools, self.journal))
         self.control = Control(self.processes, self.access, self.queues, clock, self._abort)
         self._make_queue("kernel", Pool("kernel", self.control, MAX_ANSWERS))
+
+    def _make_core(self, section: CoreSection) -> Core:
+        self.prices.know(section)
+        return make_core(section, self.home)
+
+    def _open_contexts(self) -> ContextManager:
+        settings = self.config.context
+        swap = Swap(self.home / "swap" / "context", settings.disk_bytes)
+        swap.open()
+        contexts = ContextManager(swap, ram_bytes=settings.ram_bytes)
+        contexts.open()
+        return contexts
 
     def _default_core(self, cores: Mapping[str, Core]) -> str | None:
         default = self.config.router.default
@@ -214,15 +236,19 @@ class Kernel:
         call.body = body
         if on_chunk is not None:
             call.listeners.append(on_chunk)
+        self._start(call, timeout)
+        return call
+
+    def _start(self, call: Syscall, timeout: float | None) -> None:
+        """Acknowledge and queue a call. A refusal raises at once."""
         self._check_room(call)
         self._register(call, timeout)
-        queue = self.queues[spec.module]
+        queue = self.queues[call.spec.module]
         if _is_journalled(call):
             queue.num_expected += 1
             self.journal.open(call, lambda error: self._admit(call, error))
         else:
             queue.push(call)
-        return call
 
     async def call(
         self,
@@ -268,12 +294,29 @@ class Kernel:
 
     def _make(self, spec: CallSpec, args: Args, process: Process, principal: Principal, key: str | None) -> Syscall:
         call_id = self._id_prefix + str(next(self._ids))
-        if isinstance(args, LLMGenerate) and args.seed is None:
-            args = msgspec.structs.replace(args, seed=secrets.randbits(62))
+        if isinstance(args, LLMGenerate):
+            args = self._settled(args, process)
         call = Syscall(call_id, spec, args, process, self.clock.now(), key, principal)
         if key is not None and spec.is_streamed:
             call.chunks = []
         return call
+
+    def _settled(self, args: LLMGenerate, process: Process) -> LLMGenerate:
+        """With what the agent left to the kernel: it is on record with the call, so that a second run is the same."""
+        window = args.window or process.window or self.config.context.window
+        if args.seed is None:
+            return msgspec.structs.replace(args, seed=secrets.randbits(62), window=window)
+        return args if window == args.window else msgspec.structs.replace(args, window=window)
+
+    async def _ask(self, call: Syscall, args: LLMGenerate) -> Generation:
+        """A generation that `call` needs first, in its process and on its account."""
+        process = call.process
+        principal = call.principal or Principal(process.owner, process.agent, process.pid)
+        args = msgspec.structs.replace(args, window="error")
+        child = self._make(spec_of("llm_generate"), args, process, principal, None)
+        self._start(child, None)
+        result: Generation = await self.wait(child)
+        return result
 
     def _check_room(self, call: Syscall) -> None:
         queue = self.queues[call.spec.module]
@@ -311,7 +354,27 @@ class Kernel:
         if error is not None:
             self._end_unqueued(call, error, is_recorded=False)
         else:
-            self.queues[call.spec.module].push(call)
+            self._enqueue(call)
+
+    def _enqueue(self, call: Syscall) -> None:
+        """A call that is on record joins its queue, once its messages fit where that is asked for."""
+        queue = self.queues[call.spec.module]
+        if call.spec.args is not LLMGenerate or not self.windows.wants(call.args):
+            queue.push(call)
+            return
+        queue.num_expected += 1
+        queue.park(call, "is made to fit the window")
+        self.windows.begin(call, lambda error: self._fitted(call, error))
+
+    def _fitted(self, call: Syscall, error: AiosError | None) -> None:
+        queue = self.queues[call.spec.module]
+        queue.num_expected -= 1
+        if call.state in TERMINAL:
+            return
+        if error is None:
+            queue.push(call)
+        else:
+            queue.abort(call, error)
 
     def _expire(self, call: Syscall, limit: float) -> None:
         self._abort(call, TimedOut(f"{call.spec.name} was not done after {limit:g} s (it was {call.state.value})"))
@@ -342,10 +405,13 @@ class Kernel:
             call.timer.cancel()
         if call.is_begun and call.error is not None:
             call.error = _after_begun(call.error)
+        self.windows.forget(call)
         process = call.process
         process.open_calls.pop(call.id, None)
         process.tokens_in += call.tokens_in
         process.tokens_out += call.tokens_out
+        if call.cost is not None:
+            process.cost = (process.cost or 0.0) + call.cost
         process.num_failed += call.state is not State.DONE
         process.root.num_open -= not call.spec.is_wait
         process.root.num_waits -= call.spec.is_wait
@@ -396,6 +462,7 @@ class Kernel:
                 self.journal.settle(record, State.FAILED, why)
             else:
                 self._take_up(record, spec, record.args)
+        self.contexts.sweep(self._open.keys())
 
     def _take_up(self, record: OpenRecord, spec: CallSpec, args: Args) -> None:
         known = self.journal.process(record.pid)
@@ -405,7 +472,9 @@ class Kernel:
         if spec.is_streamed:
             call.chunks = []
         self._register(call, None)
-        self.queues[spec.module].push(call)
+        if (stored := self.contexts.find(call.id)) is not None and not self.llm.adopt(call, stored):
+            self.contexts.drop_stored(call.id)
+        self._enqueue(call)
 
     def _revive(self, known: Process | None, principal: Principal) -> Process:
         """A process that an earlier kernel started, as the journal has it, else as far as its key says."""
@@ -456,6 +525,7 @@ class Kernel:
                 for name, queue in self.queues.items()
             },
             "cores": self.llm.statistics(),
+            "context": self.contexts.statistics(),
             "tools": {"problems": self.tools.problems},
             "journal": self.journal.statistics(),
         }
@@ -466,6 +536,7 @@ class Kernel:
             queue.check_integrity()
         if not self._open:
             self.llm.check_integrity()
+            self.contexts.check_integrity()
 
     # ── shut down ──
 
@@ -485,10 +556,13 @@ class Kernel:
             await asyncio.wait_for(self._idle.wait(), limit)
         if self._open:
             self._idle.clear()
-        for call in list(self._open.values()):
-            self._abort(call, self._cut_short(call))
+        fates = [(call, self._cut_short(call)) for call in self._open.values()]
+        self.contexts.keep([call.id for call, fate in fates if isinstance(fate, Stopping)])
+        for call, fate in fates:
+            self._abort(call, fate)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), LAST_SECONDS)
+        await self.contexts.flush(LAST_SECONDS)
         self._purging.cancel()  # what it has not forgotten yet goes at the next boot
         await asyncio.wait([self._purging], timeout=LAST_SECONDS)
         await self._close_rooms()

@@ -10,7 +10,7 @@ from typing import Any
 
 from aios.abi.calls import Args, CallSpec
 from aios.abi.errors import AiosError, KernelFault
-from aios.abi.messages import Chunk
+from aios.abi.messages import Chunk, ContextReport
 
 from .process import Principal, Process
 from .trace import Row, Trace
@@ -73,7 +73,9 @@ class Syscall:
         "args",
         "body",
         "chunks",
+        "context",
         "core",
+        "cost",
         "created",
         "error",
         "fate",
@@ -83,6 +85,7 @@ class Syscall:
         "is_detached",
         "key",
         "listeners",
+        "noted",
         "num_slices",
         "num_switches",
         "num_tries",
@@ -131,13 +134,19 @@ class Syscall:
         self.wait_s = self.run_s = 0.0
         self.num_slices = self.num_switches = 0
         self.tokens_in = self.tokens_out = self.tokens_charged = 0
+        self.cost: float | None = None
+        """US dollars, where the price is known."""
         self.core: str | None = None
         self.num_tries = 0
         """Times that a core failed to begin it."""
         self.refused_until: dict[str, float] = {}
         """Cores that would not begin it, and until when they need not be asked again."""
         self.why: str | None = None
+        self.noted: str | None = None
+        """What the next row of the trace is to say, if it has nothing else to say."""
         self.snapshot: Any = None
+        self.context: ContextReport | None = None
+        """What was left out of its messages so that they fit."""
         self.result: Any = None
         self.error: AiosError | None = None
         self.fate: AiosError | None = None
@@ -161,6 +170,10 @@ class Syscall:
         for listener in self.listeners:
             listener(chunk)
 
+    def note(self, why: str) -> None:
+        """Have the trace tell how the call went on. Called by modules."""
+        self.noted = why
+
     def unlisten(self, listener: Callable[[Chunk], None]) -> None:
         """`listener` wants to hear no more."""
         if listener in self.listeners:
@@ -173,6 +186,8 @@ class Syscall:
 def move(call: Syscall, state: State, now: float, trace: Trace, why: str | None = None) -> None:
     """The only way a call changes state. Adds one row to the trace; raises IllegalMove off the table."""
     old = call.state
+    if why is None:
+        why, call.noted = call.noted, None
     if state not in TRANSITIONS[old]:
         story = " → ".join(row.state for row in trace.story(call.id))
         raise IllegalMove(

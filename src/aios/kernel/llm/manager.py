@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
+import msgspec
+
 from aios.abi.errors import KernelFault
 from aios.abi.messages import Generation
 
 from ..syscall import Suspended, Syscall
-from .base import Core, CoreInfo, NotBegun, Request
+from .base import Core, CoreInfo, NotBegun, Request, Stored
+from .measure import Measure, check_length, measure_of
+from .prices import Prices
 from .router import Router
 
 MAX_TRIES = 4
@@ -20,15 +24,27 @@ for room is what the queue is for, and the call's own deadline ends it."""
 class LLMManager:
     """Hands slots of cores to calls. The queue's runner for "llm"; one slot name is one core."""
 
-    def __init__(self, cores: Mapping[str, Core], router: Router, now: Callable[[], float]) -> None:
+    def __init__(
+        self, cores: Mapping[str, Core], router: Router, now: Callable[[], float], prices: Prices | None = None
+    ) -> None:
         self._cores = cores
         self._router = router
         self._now = now
         self._active = dict.fromkeys(cores, 0)
+        self.prices = prices or Prices()
+        self._spent: dict[str, float] = {}
+        """US dollars by core, where its prices are known."""
 
     def check(self, call: Syscall) -> None:
         for core in self._router.cores_for(call.args.model):
             core.check(call.args)
+            if call.args.window in (None, "error"):
+                check_length(core, call.args)
+
+    def measure(self, model: str | None) -> Measure | None:
+        """The smallest window among the cores that answer to `model`, as far as they know theirs."""
+        found = [measure_of(core) for core in self._router.cores_for(model)]
+        return min((each for each in found if each is not None), key=lambda each: each.context, default=None)
 
     def free(self) -> Iterable[str]:
         """Cores with a free slot, the least loaded first."""
@@ -55,13 +71,17 @@ class LLMManager:
 
     async def run(self, call: Syscall, slot: str, quantum: int | None) -> Generation | Suspended:
         streamed = bool(call.listeners) or call.chunks is not None
-        request = Request(call.id, call.args, call.emit, call.snapshot, streamed)
+        request = Request(
+            call.id, call.args, call.emit, call.snapshot, streamed, num_switches=call.num_switches, note=call.note
+        )
         try:
             outcome = await self._cores[slot].run(request, quantum)
         except NotBegun as refusal:
             return self._try_again(call, slot, refusal)
         if isinstance(outcome, Generation):
             self._account(call, outcome)
+            if call.context is not None or call.cost is not None:
+                outcome = msgspec.structs.replace(outcome, context=call.context, cost=call.cost)
         return outcome
 
     def _try_again(self, call: Syscall, slot: str, refusal: NotBegun) -> Suspended:
@@ -76,11 +96,22 @@ class LLMManager:
         call.snapshot = None
         call.tokens_in = generation.usage.prompt_tokens
         call.tokens_out = generation.usage.completion_tokens
+        call.cost = self.prices.cost(call.args, generation)
+        if call.cost is not None:
+            self._spent[generation.core] = self._spent.get(generation.core, 0.0) + call.cost
 
     def drop(self, call: Syscall) -> None:
         if call.snapshot is not None and call.core is not None:
             self._cores[call.core].drop(call.snapshot)
             call.snapshot = None
+
+    def adopt(self, call: Syscall, stored: Stored) -> bool:
+        """Let `call` go on from what an earlier run of the kernel has left of it. False if its core is not here."""
+        core = self._cores.get(stored.core)
+        if core is None or core.resume != "kv_exact" or core not in self._router.cores_for(call.args.model):
+            return False
+        call.snapshot, call.core = stored, stored.core
+        return True
 
     def info(self) -> list[CoreInfo]:
         return [
@@ -109,4 +140,5 @@ class LLMManager:
             raise KernelFault(f"slots are taken while nothing runs: {taken}")
 
     def statistics(self) -> dict[str, Any]:
-        return {name: core.statistics() for name, core in self._cores.items()}
+        spent = {name: {"spent_dollars": dollars} for name, dollars in self._spent.items()}
+        return {name: core.statistics() | spent.get(name, {}) for name, core in self._cores.items()}
