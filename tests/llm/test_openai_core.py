@@ -83,7 +83,7 @@ async def test_tool_calls_come_back_also_from_servers_that_bend_the_format() -> 
 
 async def test_a_connection_is_used_again_and_a_stale_one_is_replaced() -> None:
     async with upstream(whole(chat({"content": "a"})), [b""], whole(chat({"content": "b"}))) as at:
-        core = OpenAICore(CoreSection(name="gpu", kind="openai", base_url=at.url))
+        core = OpenAICore(CoreSection(name="gpu", kind="openai", base_url=at.url, probe=False))
         await core.open()
         for expected in ("a", "b"):
             done = await core.run(Request("c", args(), lambda chunk: None), None)

@@ -20,7 +20,7 @@ from aios.abi.errors import BadRequest, Full, ModuleFault
 from aios.abi.messages import Generation
 
 from ..syscall import Suspended
-from .base import NotBegun, Request
+from .base import NotBegun, Request, Said
 from .local.answer import Teller
 from .local.decoder import Decoder
 from .local.engine import Engine
@@ -191,6 +191,9 @@ class OwnCore:
         # turn out to need the whole window.
         promised = max(0, active - len(self._jobs))
         return self._shelf.room >= (promised + 1) * self._engine.pool.shape.bytes(self._engine.context)
+
+    def can_continue(self, args: LLMGenerate, said: Said) -> bool:
+        return False
 
     async def run(self, request: Request, quantum: int | None) -> Generation | Suspended:
         sequence: Sequence = request.snapshot or await self._begin(self._opened(), request)
