@@ -71,13 +71,22 @@ class RouterSection(Section, frozen=True):
     default: str | None = None
 
 
+class ContextSection(Section, frozen=True):
+    """`window` is what becomes of messages that do not fit a model's window, where neither the call nor its process
+    says so: an error, or their oldest turns are dropped or summarised. `summarise_with` is the model that summarises;
+    without it the one that was asked does."""
+
+    window: Literal["error", "drop", "summarise"] = "error"
+    summarise_with: str | None = None
+
+
 class CoreSection(Section, frozen=True):
     """One LLM core. `nano` is the packaged model; `local` is a model in the folder `path`, as Hugging Face keeps them;
     `openai` is any server that speaks OpenAI's API at `base_url`.
 
     `timeout` is seconds between two tokens, `first_timeout` those to the first one (without it, as much). The key is
-    read from the environment variable `api_key_env`, or from the file `api_key_file`, which nobody but its owner may
-    read; it is read again when it changes.
+    read from the environment variable `api_key_env`, or from the file `api_key_file` in the home, which nobody
+    but its owner may read; it is read again when it changes.
 
     `server` says what speaks at `base_url`, and with it what that can do; without it the server is asked. What stands
     here goes before what is known of its kind: `resume` (how an answer is gone on with after an interrupt: "none",
@@ -131,6 +140,7 @@ class Config(Section, frozen=True):
     scheduler: Scheduler = Scheduler()
     journal: JournalSection = JournalSection()
     router: RouterSection = RouterSection()
+    context: ContextSection = ContextSection()
     core: list[CoreSection] = field(default_factory=list)
     tool: list[ToolSection] = field(default_factory=list)
 
@@ -185,7 +195,8 @@ def parse(text: str, where: str = "aios.toml") -> Config:
 
 KEYS_GO = (
     "a key does not belong in the configuration: put it into an environment variable and write "
-    'api_key_env = "ITS_NAME", or into a file that only you can read (chmod 600) and write api_key_file = "its/path"'
+    'api_key_env = "ITS_NAME", or into a file of the home that only you can read (chmod 600) and write '
+    'api_key_file = "its.name"'
 )
 
 
@@ -272,6 +283,8 @@ def _check(config: Config, where: str) -> None:
                 raise ConfigError(f"{where}: core '{core.name}' is of kind {core.kind}, which takes no {key}")
         if core.kind == "local" and not core.path:
             raise ConfigError(f"{where}: core '{core.name}' is of kind local, and needs path, the model's folder")
+        if core.api_key_env is not None and core.api_key_file is not None:
+            raise ConfigError(f"{where}: core '{core.name}' names api_key_env and api_key_file; one of them is enough")
         if core.api_key_env is not None and not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", core.api_key_env):
             raise ConfigError(f"{where}: core '{core.name}': api_key_env is no name of a variable; {KEYS_GO}")
         if core.kind == "openai":

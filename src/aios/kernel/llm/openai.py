@@ -11,49 +11,42 @@ import asyncio
 import random
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 
 from aios.abi.calls import LLMGenerate
-from aios.abi.errors import AiosError, BadRequest, TimedOut, UpstreamFault
+from aios.abi.errors import AiosError, BadRequest, UpstreamFault
 from aios.abi.messages import Generation
 
-from ..config import CoreSection, check_url
+from ..config import CoreSection
 from ..syscall import Suspended
 from .base import NotBegun, Request, Said
-from .connection import OnData, Pool, Response, Unreachable
+from .connection import OnData, Response
 from .continuing import Continued, is_safe, may_continue, rest_of, stops_of
 from .openai_wire import Answer, Events, error_of, parse_whole
-from .pace import Pace
-from .secret import Secret
 from .servers import Capabilities
 from .slices import Slices
+from .upstream import Attempt, Upstream
 
-WHOLE_FACTOR = 5
-"""An answer that comes whole says nothing until it is done: it is given so many times the time between two tokens."""
+CHAT, MODELS = "/chat/completions", "/models"
 PROBE_SECONDS = 3.0
 """So long a server may take to say what it can do."""
 PROBE_EVERY = 10.0
 
-
-PASSING = frozenset({"upstream_failed", "upstream_unreachable", "upstream_timeout", "upstream_cut", "upstream_garbage"})
-"""Codes of what may go well the next time."""
 TEXTUAL = ("prefill_text", "tokens")
 """Ways to resume from a `Said`."""
 
 
 @dataclass(slots=True)
 class _Asked:
-    """A request under way. `began` and `active` are when it was sent, and how many were then."""
+    """A request under way. Without `events` its answer comes whole; without `slices` it cannot be left."""
 
     request: Request
     events: Events | None
-    began: float
-    active: int
+    attempt: Attempt
     slices: Slices | None = None
 
 
@@ -74,17 +67,7 @@ class OpenAICore:
         self.model = section.model or section.name
         self._section = section
         self._asks_for = section.model
-        check_url(section)
-        parts = urlsplit(section.base_url or "")
-        self._root = parts.path.rstrip("/")
-        self._query = f"?{parts.query}" if parts.query else ""
-        self._url = parts._replace(path=self._root + "/chat/completions").geturl()
-        self._secret = Secret(section)
-        self._key = ""
-        self._timeout = section.timeout
-        self._first = section.first_timeout or section.timeout
-        self._pool: Pool | None = None
-        self._pace = Pace(section.slots, now, rng)
+        self._upstream = Upstream(section, lambda key: {"authorization": f"Bearer {key}"}, now=now, rng=rng)
         self._now = now
         self._can = Capabilities.declared(section)
         self._adopt()
@@ -92,13 +75,13 @@ class OpenAICore:
         self._probe_at = 0.0
         self._live: dict[str, _Asked] = {}
         """Left at the edge of a quantum a moment ago, with their streams open."""
-        self._counts = {"requests": 0, "failed": 0, "active": 0, "switches": 0, "continued": 0}
+        self._counts = {"switches": 0, "continued": 0}
 
     # ── the contract of a core ──
 
     async def open(self) -> None:
         """The server may start after this kernel, and be restarted: it is asked what it can do, and not waited for."""
-        self._pool = Pool(self._url, self._headers())
+        self._upstream.open()
         self._probe()
 
     async def close(self) -> None:
@@ -106,8 +89,7 @@ class OpenAICore:
             self._let_go(asked)
         if self._probing is not None:
             self._probing.cancel()
-        if self._pool is not None:
-            self._pool.close()
+        self._upstream.close()
 
     def check(self, args: LLMGenerate) -> None:
         """What was declared to be missing. Else the server knows what it can do; its refusals come back as they are."""
@@ -120,7 +102,7 @@ class OpenAICore:
             raise BadRequest(why, param="response_format")
 
     def can_take(self, snapshot: Any, active: int = 0) -> bool:
-        return active < self._pace.room
+        return active < self._upstream.pace.room
 
     def can_continue(self, args: LLMGenerate, said: Said) -> bool:
         return self.resume in TEXTUAL and may_continue(args)
@@ -129,84 +111,76 @@ class OpenAICore:
         """What was said is no burden."""
 
     def statistics(self) -> dict[str, Any]:
-        return self._counts | self._pace.statistics() | self._can.told()
+        return self._upstream.statistics() | self._counts | self._can.told()
 
     async def run(self, request: Request, quantum: int | None) -> Generation | Suspended:
         self._probe()
         asked = self._live.pop(request.id, None) or self._begun(request, quantum)
         asked.request = request
         before = asked.events.answer.num_tokens if asked.events is not None else 0
-        is_kept = False
+        is_left = is_well = False
         try:
-            answer = await self._slice(asked, request, quantum)
-            is_kept = answer is None
+            answer = await self._slice(asked, quantum)
+            is_left, is_well = answer is None, True
         except (AiosError, OSError) as error:
-            raise self._verdict(self._told(error, asked), asked) from None
+            raise self._verdict(error, asked) from None
         finally:
-            if not is_kept:
-                self._counts["active"] -= 1
+            if not is_left:
+                self._upstream.end(asked.attempt, is_well=is_well)
         if answer is None:
             return self._suspended(asked, before)
-        self._counts["failed"] -= 1
-        self._pace.went_well(asked.active)
         return answer.generation(self.model, self.name, request.args.seed)
 
     # ── one request ──
 
     def _begun(self, request: Request, quantum: int | None) -> _Asked:
-        counts = self._counts
-        if request.said is not None and not self.can_continue(request.args, request.said):
+        args, said = request.args, request.said
+        if said is not None and not self.can_continue(args, said):
             raise self._cannot_continue(request)
-        counts["requests"] += 1
-        counts["active"] += 1
-        counts["failed"] += 1
-        counts["continued"] += request.said is not None
-        is_cut = quantum is not None and self.resume in TEXTUAL and may_continue(request.args)
+        self._counts["continued"] += said is not None
+        is_cut = quantum is not None and self.resume in TEXTUAL and may_continue(args)
         events: Events | None = None
-        if request.said is not None:
-            events = Continued(self.name, request.emit, request.said, stops_of(request.args))
+        if said is not None:
+            events = Continued(self.name, request.emit, said, stops_of(args))
         elif request.is_streamed or is_cut:
             events = Events(self.name, request.emit)
-        asked = _Asked(request, events, self._now(), counts["active"])
+        asked = _Asked(request, events, self._upstream.begin())
         if events is not None and is_cut:
-            stops, most = stops_of(request.args), request.args.max_tokens
-            heard = events
-            asked.slices = Slices(events, self._poster(asked), lambda: is_safe(heard.answer, stops, most))
+            asked.slices = self._sliced(asked, events)
         return asked
 
-    async def _slice(self, asked: _Asked, request: Request, quantum: int | None) -> Answer | None:
+    def _sliced(self, asked: _Asked, events: Events) -> Slices:
+        args = asked.request.args
+        stops = stops_of(args)
+        return Slices(
+            events, lambda hear: self._post(asked, hear), lambda: is_safe(events.answer, stops, args.max_tokens)
+        )
+
+    async def _slice(self, asked: _Asked, quantum: int | None) -> Answer | None:
         """The answer, or None when a quantum was used up before its end."""
         events = asked.events
         if asked.slices is not None:
             response = await asked.slices.listen(quantum or sys.maxsize)
             if response is None:
                 return None
-        elif events is not None:
-            response = await self._poster(asked)(events.feed)
         else:
-            response = await self._poster(asked)(None)
+            response = await self._post(asked, None if events is None else events.feed)
         if response.status != 200:
-            detail = (response.status, response.body, response.headers)
-            raise error_of(self.name, self._secret.place, *detail)
+            source = self._upstream.key_source
+            raise error_of(self.name, source, response.status, response.body, response.headers)
         if events is None:
             return parse_whole(self.name, response.body)
         return events.finish() if response.is_streamed else events.whole(response.body)
 
-    def _poster(self, asked: _Asked) -> Callable[[OnData | None], Coroutine[None, None, Response]]:
-        async def post(on_data: OnData | None) -> Response:
-            assert self._pool is not None
-            self._use_key()
-            body = self._body(asked.request, is_streamed=asked.events is not None)
-            if on_data is None:
-                return await self._pool.post(body, self._timeout * WHOLE_FACTOR, None)
-            return await self._pool.post(body, self._timeout, on_data, first=self._first)
-
-        return post
+    async def _post(self, asked: _Asked, on_data: OnData | None) -> Response:
+        body = self._body(asked.request, is_streamed=asked.events is not None)
+        return await self._upstream.post(CHAT, body, on_data)
 
     def _body(self, request: Request, *, is_streamed: bool) -> bytes:
         args = request.args
         asked = args.model if args.model not in (None, self.name) else self.model
         fields = {name: value for name, value in msgspec.structs.asdict(args).items() if value is not None}
+        fields.pop("window", None)  # the kernel has seen to it
         if extra := fields.pop("extra", None):
             fields = {**extra, **fields}
             fields.pop("stream", None)
@@ -221,24 +195,6 @@ class OpenAICore:
             fields["stream"] = True
             fields["stream_options"] = {"include_usage": True}
         return msgspec.json.encode(fields)
-
-    def _headers(self) -> dict[str, str]:
-        headers = {
-            "accept": "application/json, text/event-stream",
-            "accept-encoding": "identity",
-            "content-type": "application/json",
-            "user-agent": "aios",
-        }
-        if self._key:
-            headers["authorization"] = f"Bearer {self._key}"
-        return headers
-
-    def _use_key(self) -> None:
-        """The key as it is now: its file may have been replaced."""
-        key = self._secret.text()
-        if key != self._key and self._pool is not None:
-            self._key = key
-            self._pool.set_headers(self._headers())
 
     # ── interrupts ──
 
@@ -258,50 +214,27 @@ class OpenAICore:
         del self._live[asked.request.id]
         assert asked.slices is not None
         asked.slices.let_go()
-        self._counts["active"] -= 1
-        self._counts["failed"] -= 1
+        self._upstream.end(asked.attempt, is_well=True)
         self._counts["switches"] += 1
-        self._pace.went_well(asked.active)
 
     # ── when it goes wrong ──
 
-    def _told(self, error: AiosError | OSError, asked: _Asked) -> AiosError:
-        """What went wrong, for the agent."""
-        if isinstance(error, AiosError):
-            error.message = self._secret.scrubbed(error.message)
-            return error
-        if isinstance(error, TimeoutError):
-            return TimedOut(f"core '{self.name}' said nothing for {self._limit(asked)}", code="upstream_timeout")
-        if isinstance(error, Unreachable):
-            return UpstreamFault(f"core '{self.name}': {error}; is it running?", code="upstream_unreachable")
-        return UpstreamFault(f"core '{self.name}': {error}", code="upstream_unreachable")
-
-    def _limit(self, asked: _Asked) -> str:
-        if asked.events is None:
-            return f"{self._timeout * WHOLE_FACTOR:g} s ({WHOLE_FACTOR} times [[core]] timeout)"
-        if not asked.events.has_spoken and self._section.first_timeout is not None:
-            return f"{self._first:g} s ([[core]] first_timeout)"
-        return f"{self._timeout:g} s ([[core]] timeout)"
-
-    def _verdict(self, error: AiosError, asked: _Asked) -> AiosError | NotBegun:
-        """What the fault says about the server, and whether the call may be tried again, or carried on elsewhere."""
+    def _verdict(self, error: AiosError | OSError, asked: _Asked) -> AiosError | NotBegun:
+        """What is to become of the call: tried again, carried on from what was said, or ended."""
         request, events = asked.request, asked.events
-        is_busy = error.code == "upstream_busy"
-        if is_busy:
-            after = self._pace.was_refused(asked.began, asked.active, error.retry_after)
-        elif error.code in PASSING:
-            after = self._pace.went_wrong(error.retry_after)
-        elif isinstance(error, BadRequest) and request.said is not None:
-            self._can.refuse_resume(error.message)
+        verdict = self._upstream.judge(error, asked.attempt, is_streamed=events is not None)
+        if not isinstance(verdict, NotBegun):
+            if not isinstance(verdict, BadRequest) or request.said is None:
+                return verdict
+            self._can.refuse_resume(verdict.message)
             self._adopt()
             return self._cannot_continue(request)
-        else:
-            return error
+        verdict.said = request.said
         if events is None or not events.has_spoken:
-            return NotBegun(error, after=after, is_busy=is_busy, said=request.said)
-        if (said := events.answer.said()) is not None and may_continue(request.args):
-            return NotBegun(error, after=after, is_busy=is_busy, said=said)
-        return error if request.is_streamed else NotBegun(error, after=after, is_busy=is_busy)
+            return verdict
+        verdict.said = events.answer.said() if may_continue(request.args) else None
+        # Who heard what cannot be carried on gets an error; who heard nothing an answer from the beginning.
+        return verdict.error if verdict.said is None and request.is_streamed else verdict
 
     def _cannot_continue(self, request: Request) -> NotBegun:
         """The server does not take half an answer. Who heard nothing of it gets one from the beginning."""
@@ -326,18 +259,16 @@ class OpenAICore:
     def _probed(self, task: asyncio.Task[None]) -> None:
         self._probing = None
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._can.found = f"could not be asked: {self._secret.scrubbed(str(error))[:200]}"
+            self._can.found = f"could not be asked: {self._upstream.scrubbed(str(error))[:200]}"
 
     async def _ask_capabilities(self) -> None:
-        assert self._pool is not None
-        can = self._can
-        self._use_key()
-        response = await self._pool.get(f"{self._root}/models{self._query}", PROBE_SECONDS)
+        can, upstream = self._can, self._upstream
+        response = await upstream.get(MODELS, PROBE_SECONDS)
         if response.status != 200 or not can.learn_models(response.body, self.model):
             can.found = f"does not list its models (status {response.status})"
             return
         if (props := can.row.props) is not None:
-            response = await self._pool.get(self._root.removesuffix("/v1") + props, PROBE_SECONDS)
+            response = await upstream.get(props, PROBE_SECONDS, is_beside=True)
             if response.status == 200:
                 can.learn_props(response.body)
         can.found, can.is_told = "as its server says", True

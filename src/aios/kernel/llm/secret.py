@@ -6,9 +6,9 @@ import os
 import stat
 from pathlib import Path
 
-from aios.abi.errors import ModuleFault
+from aios.abi.home import home_path
 
-from ..config import CoreSection
+from ..config import ConfigError, CoreSection
 
 MAX_KEY = 16 << 10
 
@@ -19,51 +19,55 @@ class Secret:
     def __init__(self, section: CoreSection) -> None:
         self._core = section.name
         self._env = section.api_key_env
-        self._file = None if section.api_key_file is None else Path(section.api_key_file).expanduser()
+        self._file = section.api_key_file
         self._seen: tuple[int, int, int] | None = None
         self._text = ""
 
     @property
-    def place(self) -> str:
+    def source(self) -> str:
         """Where people have to look, for an error."""
         if self._file is not None:
-            return str(self._file)
-        return f"${self._env}" if self._env else "[[core]] api_key_env or api_key_file, of which none is set"
+            return self._file
+        return f"${self._env}" if self._env else "[[core]] api_key_env, which is not set"
 
     def text(self) -> str:
-        """The key, "" when there is none. Raises ModuleFault for a file that cannot be used."""
+        """The key, "" when there is none. Raises ConfigError for a file that cannot be used."""
         if self._file is None:
             return os.environ.get(self._env, "") if self._env else ""
+        path = self._path(self._file)
         try:
-            found = self._file.stat()
+            found = path.stat()
+            mark = (found.st_mtime_ns, found.st_size, found.st_ino)
+            if mark != self._seen:
+                self._text, self._seen = self._read(path, found), mark
         except OSError as error:
             raise self._fault(f"cannot be read: {error.strerror}") from None
-        mark = (found.st_mtime_ns, found.st_size, found.st_ino)
-        if mark != self._seen:
-            self._text = self._read(found)
-            self._seen = mark
         return self._text
-
-    def _read(self, found: os.stat_result) -> str:
-        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_KEY:
-            raise self._fault("is no file that holds a key and nothing else")
-        if os.name == "posix" and found.st_mode & 0o077:
-            raise self._fault(f"can be read by others (mode {found.st_mode & 0o777:o}); chmod 600 it")
-        try:
-            assert self._file is not None
-            text = self._file.read_text(encoding="ascii").strip()
-        except OSError as error:
-            raise self._fault(f"cannot be read: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise self._fault("holds more than one line of ASCII") from None
-        if not text or not text.isprintable() or " " in text:
-            raise self._fault("must hold one key on one line, and nothing else")
-        return text
 
     def scrubbed(self, message: str) -> str:
         """`message` without the key, if a server repeats it."""
         key = self._text or (os.environ.get(self._env, "") if self._env else "")
         return message.replace(key, "[key]") if len(key) >= 4 else message
 
-    def _fault(self, why: str) -> ModuleFault:
-        return ModuleFault(f"core '{self._core}': its api_key_file {self._file} {why}", code="no_upstream_key")
+    def _path(self, name: str) -> Path:
+        home = home_path().resolve()
+        path = (home / name).resolve()
+        if not path.is_relative_to(home):
+            raise self._fault(f"is outside the home {home}, where programs of agents could read it")
+        return path
+
+    def _read(self, path: Path, found: os.stat_result) -> str:
+        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_KEY:
+            raise self._fault("must hold one line, the key")
+        if os.name == "posix" and found.st_mode & 0o077:
+            raise self._fault(f"can be read by others (mode {found.st_mode & 0o777:o}); chmod 600 it")
+        try:
+            key = path.read_text(encoding="ascii").strip()
+        except UnicodeDecodeError:
+            raise self._fault("is not plain ASCII text") from None
+        if not key.isprintable() or not key:
+            raise self._fault("must hold one line, the key")
+        return key
+
+    def _fault(self, why: str) -> ConfigError:
+        return ConfigError(f"core '{self._core}': api_key_file {self._file} {why}")
