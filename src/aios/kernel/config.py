@@ -80,13 +80,38 @@ class ContextSection(Section, frozen=True):
     summarise_with: str | None = None
 
 
+Dollars = Annotated[float, Meta(ge=0)]
+
+
+class Price(Section, frozen=True):
+    """US dollars for a million tokens. `cached` is input that the server had computed before, `cache_write` input that
+    it puts by; without them calls that have such tokens have no known cost."""
+
+    input: Dollars
+    output: Dollars
+    cached: Dollars | None = None
+    cache_write: Dollars | None = None
+
+
+class PriceSection(Price, frozen=True, kw_only=True):
+    """What a model costs, instead of what the packaged table says. With `host` only for cores whose base_url has it; a
+    row with `above` is for prompts of more tokens than that."""
+
+    model: str
+    host: str | None = None
+    above: Annotated[int, Meta(ge=0)] = 0
+
+
 class CoreSection(Section, frozen=True):
     """One LLM core. `nano` is the packaged model; `local` is a model in the folder `path`, as Hugging Face keeps them;
-    `openai` is any server that speaks OpenAI's API at `base_url`.
+    `openai` is any server that speaks OpenAI's API at `base_url`; `anthropic` is Anthropic's API, or what speaks it at
+    `base_url`.
 
     `timeout` is seconds between two tokens, `first_timeout` those to the first one (without it, as much). The key is
     read from the environment variable `api_key_env`, or from the file `api_key_file` in the home, which nobody
     but its owner may read; it is read again when it changes.
+    `max_tokens` bounds an answer of an `anthropic` core where the request names no bound (else 32,000). Parameters
+    named in `ignore` are left out there, where a request that has them would be refused.
 
     `server` says what speaks at `base_url`, and with it what that can do; without it the server is asked. What stands
     here goes before what is known of its kind: `resume` (how an answer is gone on with after an interrupt: "none",
@@ -100,7 +125,7 @@ class CoreSection(Section, frozen=True):
     """
 
     name: CoreName
-    kind: Literal["nano", "local", "openai"]
+    kind: Literal["nano", "local", "openai", "anthropic"]
     slots: Annotated[int, Meta(ge=1, le=4096)] = 8
     path: str | None = None
     base_url: str | None = None
@@ -116,9 +141,17 @@ class CoreSection(Section, frozen=True):
     json_schema: bool | None = None
     embeddings: bool | None = None
     probe: bool = True
+    max_tokens: Annotated[int, Meta(ge=1)] | None = None
+    ignore: list[str] | None = None
     context_length: Annotated[int, Meta(ge=16)] | None = None
     kv_bytes: Annotated[int, Meta(ge=1 << 20)] = 512 << 20
     prefix_bytes: Annotated[int, Meta(ge=0)] = 64 << 20
+    price: Price | None = None
+
+    @property
+    def url(self) -> str | None:
+        """Where the server of a remote core is."""
+        return self.base_url or ("https://api.anthropic.com" if self.kind == "anthropic" else None)
 
 
 class ToolSection(Section, frozen=True):
@@ -141,6 +174,7 @@ class Config(Section, frozen=True):
     journal: JournalSection = JournalSection()
     router: RouterSection = RouterSection()
     context: ContextSection = ContextSection()
+    price: list[PriceSection] = field(default_factory=list)
     core: list[CoreSection] = field(default_factory=list)
     tool: list[ToolSection] = field(default_factory=list)
 
@@ -150,9 +184,10 @@ REMOTE_KEYS = (
     *("tools", "json_schema", "embeddings"),
 )
 FOREIGN_KEYS = {
-    "nano": ("path", "model", "context_length", *REMOTE_KEYS),
-    "local": REMOTE_KEYS,
-    "openai": ("path",),
+    "nano": ("path", "model", "context_length", "max_tokens", "ignore", *REMOTE_KEYS),
+    "local": ("max_tokens", "ignore", *REMOTE_KEYS),
+    "openai": ("path", "max_tokens", "ignore"),
+    "anthropic": ("path", "server", "resume", "priority", "tools", "json_schema", "embeddings"),
 }
 """Keys of other kinds of core: one that would be ignored is a mistake worth telling."""
 
@@ -202,7 +237,7 @@ KEYS_GO = (
 
 def check_url(core: CoreSection) -> None:
     """Raise ConfigError when `base_url` is no address that can be posted to."""
-    url = core.base_url or ""
+    url = core.url or ""
     why = ""
     try:
         parts = urlsplit(url)
@@ -287,7 +322,7 @@ def _check(config: Config, where: str) -> None:
             raise ConfigError(f"{where}: core '{core.name}' names api_key_env and api_key_file; one of them is enough")
         if core.api_key_env is not None and not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", core.api_key_env):
             raise ConfigError(f"{where}: core '{core.name}': api_key_env is no name of a variable; {KEYS_GO}")
-        if core.kind == "openai":
+        if core.kind in ("openai", "anthropic"):
             try:
                 check_url(core)
             except ConfigError as error:

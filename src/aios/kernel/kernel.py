@@ -29,13 +29,13 @@ from aios.abi.messages import Chunk, Generation
 
 from .access import AccessManager
 from .clock import Clock, SystemClock, Timer
-from .config import Config
+from .config import Config, CoreSection
 from .context import Windows
 from .control import Control
 from .database import Database
 from .idempotency import Repeats
 from .journal import Journal, OpenRecord
-from .llm import Core, LLMManager, Router
+from .llm import Core, LLMManager, Prices, Router
 from .llm.cores import make_core
 from .memory import MemoryManager
 from .process import Principal, Process, ProcessState, ProcessTable
@@ -119,6 +119,7 @@ class Kernel:
     tools: ToolManager
     llm: LLMManager
     control: Control
+    prices: Prices
     windows: Windows
     _house: Timer
     _purging: asyncio.Task[None]
@@ -137,12 +138,13 @@ class Kernel:
         self.tools = ToolManager(self.storage, self.memory, config.tool, clock=clock, folders=[self.home])
         await self.tools.open()
         self._closers.push_async_callback(self.tools.close)
-        given = [make_core(s) for s in config.core] if cores is None else list(cores.values())
+        self.prices = Prices(config.price)
+        given = [self._make_core(s) for s in config.core] if cores is None else list(cores.values())
         opened = {core.name: core for core in given}
         for core in opened.values():
             await core.open()
             self._closers.push_async_callback(core.close)
-        self.llm = LLMManager(opened, Router(opened, self._default_core(opened)), self.clock.now)
+        self.llm = LLMManager(opened, Router(opened, self._default_core(opened)), self.clock.now, self.prices)
         self._make_queue("llm", self.llm)
         self.windows = Windows(self.llm, self._ask, config.context.summarise_with)
         self._make_queue("memory", Pool("memory", self.memory))
@@ -150,6 +152,10 @@ class Kernel:
         self._make_queue("tool", _Marked(self.tools, self.journal))
         self.control = Control(self.processes, self.access, self.queues, clock, self._abort)
         self._make_queue("kernel", Pool("kernel", self.control, MAX_ANSWERS))
+
+    def _make_core(self, section: CoreSection) -> Core:
+        self.prices.know(section)
+        return make_core(section)
 
     def _default_core(self, cores: Mapping[str, Core]) -> str | None:
         default = self.config.router.default
@@ -391,6 +397,8 @@ class Kernel:
         process.open_calls.pop(call.id, None)
         process.tokens_in += call.tokens_in
         process.tokens_out += call.tokens_out
+        if call.cost is not None:
+            process.cost = (process.cost or 0.0) + call.cost
         process.num_failed += call.state is not State.DONE
         process.root.num_open -= not call.spec.is_wait
         process.root.num_waits -= call.spec.is_wait

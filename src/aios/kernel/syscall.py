@@ -76,6 +76,7 @@ class Syscall:
         "chunks",
         "context",
         "core",
+        "cost",
         "created",
         "error",
         "fate",
@@ -133,6 +134,8 @@ class Syscall:
         self.wait_s = self.run_s = 0.0
         self.num_slices = self.num_switches = 0
         self.tokens_in = self.tokens_out = self.tokens_charged = 0
+        self.cost: float | None = None
+        """US dollars, where the price is known."""
         self.core: str | None = None
         self.num_tries = 0
         """Times that a core failed to begin it."""

@@ -2,6 +2,7 @@
 
 from .base import Core, CoreInfo, Request
 from .manager import LLMManager
+from .prices import Prices
 from .router import Router
 
-__all__ = ["Core", "CoreInfo", "LLMManager", "Request", "Router"]
+__all__ = ["Core", "CoreInfo", "LLMManager", "Prices", "Request", "Router"]

@@ -13,6 +13,7 @@ from aios.abi.messages import Generation
 from ..syscall import Suspended, Syscall
 from .base import Core, CoreInfo, NotBegun, Request, Said
 from .measure import Measure, check_length, measure_of
+from .prices import Prices
 from .router import Router
 
 MAX_TRIES = 4
@@ -23,11 +24,16 @@ for room is what the queue is for, and the call's own deadline ends it."""
 class LLMManager:
     """Hands slots of cores to calls. The queue's runner for "llm"; one slot name is one core."""
 
-    def __init__(self, cores: Mapping[str, Core], router: Router, now: Callable[[], float]) -> None:
+    def __init__(
+        self, cores: Mapping[str, Core], router: Router, now: Callable[[], float], prices: Prices | None = None
+    ) -> None:
         self._cores = cores
         self._router = router
         self._now = now
         self._active = dict.fromkeys(cores, 0)
+        self.prices = prices or Prices()
+        self._spent: dict[str, float] = {}
+        """US dollars by core, where its prices are known."""
 
     def check(self, call: Syscall) -> None:
         for core in self._router.cores_for(call.args.model):
@@ -80,8 +86,8 @@ class LLMManager:
             return self._try_again(call, slot, refusal)
         if isinstance(outcome, Generation):
             self._account(call, outcome)
-            if call.context is not None:
-                outcome = msgspec.structs.replace(outcome, context=call.context)
+            if call.context is not None or call.cost is not None:
+                outcome = msgspec.structs.replace(outcome, context=call.context, cost=call.cost)
         else:
             call.num_tries = 0
         return outcome
@@ -100,6 +106,9 @@ class LLMManager:
         call.snapshot = None
         call.tokens_in = generation.usage.prompt_tokens
         call.tokens_out = generation.usage.completion_tokens
+        call.cost = self.prices.cost(call.args, generation)
+        if call.cost is not None:
+            self._spent[generation.core] = self._spent.get(generation.core, 0.0) + call.cost
 
     def drop(self, call: Syscall) -> None:
         if call.snapshot is not None and call.core is not None:
@@ -134,4 +143,5 @@ class LLMManager:
             raise KernelFault(f"slots are taken while nothing runs: {taken}")
 
     def statistics(self) -> dict[str, Any]:
-        return {name: core.statistics() for name, core in self._cores.items()}
+        spent = {name: {"spent_dollars": dollars} for name, dollars in self._spent.items()}
+        return {name: core.statistics() | spent.get(name, {}) for name, core in self._cores.items()}

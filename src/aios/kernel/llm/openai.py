@@ -67,7 +67,7 @@ class OpenAICore:
         self.model = section.model or section.name
         self._section = section
         self._asks_for = section.model
-        self._upstream = Upstream(section, lambda key: {"authorization": f"Bearer {key}"}, now=now, rng=rng)
+        self._upstream = Upstream(section, _headers, now=now, rng=rng)
         self._now = now
         self._can = Capabilities.declared(section)
         self._adopt()
@@ -273,3 +273,7 @@ class OpenAICore:
                 can.learn_props(response.body)
         can.found, can.is_told = "as its server says", True
         self._adopt()
+
+
+def _headers(key: str | None) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"} if key else {}

@@ -27,9 +27,7 @@ from aios.abi.messages import (
 )
 
 from .base import Emit, Said
-
-MAX_EVENT = 8 << 20
-"""Bytes of one server-sent event; a server that sends more without an end of event is lying."""
+from .sse import MAX_EVENT, payload_of
 
 _REASONS: dict[str, FinishReason] = {
     "stop": "stop",
@@ -350,7 +348,7 @@ class Events:
             for event in events:
                 if event.startswith(_PLAIN) and b"\n" not in event:
                     self._take(event, event[6:])
-                elif payload := _payload(event):
+                elif payload := payload_of(event):
                     self._take(_PLAIN + payload, payload)
         finally:  # what was well said before garbage is told all the same
             if self._raw:
@@ -478,12 +476,6 @@ class Events:
         answer = parse_whole(self._core, data)
         self._emit(answer.as_chunk())
         return answer
-
-
-def _payload(event: bytes) -> bytes:
-    """The data of an event that has other fields, comments or several lines."""
-    lines = [line[5:].removeprefix(b" ") for line in event.split(b"\n") if line.startswith(b"data:")]
-    return b"\n".join(lines)
 
 
 def _delta(n: int, call: _ToolCall) -> ToolCallDelta:

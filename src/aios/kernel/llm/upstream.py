@@ -33,8 +33,8 @@ HEADERS = {
     "user-agent": "aios",
 }
 
-KeyHeaders = Callable[[str], Mapping[str, str]]
-"""How a wire shows a key."""
+KeyHeaders = Callable[[str | None], Mapping[str, str]]
+"""The headers of a wire, which show the key if there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Upstream:
         if key == self._key:
             return
         self._key = key
-        self._headers = HEADERS | (dict(self._headers_of(key)) if key else {})
+        self._headers = HEADERS | dict(self._headers_of(key or None))
         for pool in self._pools.values():
             pool.set_headers(self._headers)
 
@@ -123,7 +123,7 @@ class Upstream:
 
     def _url(self, path: str) -> str:
         """A query in `base_url` stays behind the path, as some servers want it."""
-        parts = urlsplit(self._section.base_url or "")
+        parts = urlsplit(self._section.url or "")
         return parts._replace(path=parts.path.rstrip("/") + path).geturl()
 
     # ── one request, counted ──
