@@ -104,8 +104,8 @@ class PriceSection(Price, frozen=True, kw_only=True):
 
 class CoreSection(Section, frozen=True):
     """One LLM core. `nano` is the packaged model; `local` is a model in the folder `path`, as Hugging Face keeps them;
-    `openai` is any server that speaks OpenAI's API at `base_url`; `anthropic` is Anthropic's API, or what speaks it at
-    `base_url`.
+    `gguf` one in the file `path`, run by llama.cpp; `openai` is any server that speaks OpenAI's API at `base_url`;
+    `anthropic` is Anthropic's API, or what speaks it at `base_url`.
 
     `timeout` is seconds between two tokens, `first_timeout` those to the first one (without it, as much). The key is
     read from the environment variable `api_key_env`, or from the file `api_key_file` in the home, which nobody
@@ -125,7 +125,7 @@ class CoreSection(Section, frozen=True):
     """
 
     name: CoreName
-    kind: Literal["nano", "local", "openai", "anthropic"]
+    kind: Literal["nano", "local", "gguf", "openai", "anthropic"]
     slots: Annotated[int, Meta(ge=1, le=4096)] = 8
     path: str | None = None
     base_url: str | None = None
@@ -186,10 +186,13 @@ REMOTE_KEYS = (
 FOREIGN_KEYS = {
     "nano": ("path", "model", "context_length", "max_tokens", "ignore", *REMOTE_KEYS),
     "local": ("max_tokens", "ignore", *REMOTE_KEYS),
+    "gguf": ("max_tokens", "ignore", *REMOTE_KEYS),
     "openai": ("path", "max_tokens", "ignore"),
     "anthropic": ("path", "server", "resume", "priority", "tools", "json_schema", "embeddings"),
 }
 """Keys of other kinds of core: one that would be ignored is a mistake worth telling."""
+
+MODEL_PATHS = {"local": "the model's folder", "gguf": "the model's file"}
 
 DEFAULT_CORES = [CoreSection(name="nano", kind="nano", slots=8)]
 
@@ -316,8 +319,9 @@ def _check(config: Config, where: str) -> None:
         for key in FOREIGN_KEYS[core.kind]:
             if getattr(core, key) is not None:
                 raise ConfigError(f"{where}: core '{core.name}' is of kind {core.kind}, which takes no {key}")
-        if core.kind == "local" and not core.path:
-            raise ConfigError(f"{where}: core '{core.name}' is of kind local, and needs path, the model's folder")
+        if core.kind in MODEL_PATHS and not core.path:
+            what = MODEL_PATHS[core.kind]
+            raise ConfigError(f"{where}: core '{core.name}' is of kind {core.kind}, and needs path, {what}")
         if core.api_key_env is not None and core.api_key_file is not None:
             raise ConfigError(f"{where}: core '{core.name}' names api_key_env and api_key_file; one of them is enough")
         if core.api_key_env is not None and not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", core.api_key_env):
