@@ -72,10 +72,16 @@ class RouterSection(Section, frozen=True):
 
 
 class ContextSection(Section, frozen=True):
-    """`window` is what becomes of messages that do not fit a model's window, where neither the call nor its process
-    says so: an error, or their oldest turns are dropped or summarised. `summarise_with` is the model that summarises;
-    without it the one that was asked does."""
+    """Where suspended generations of own cores are kept when others need their core's memory: up to `ram_bytes` in host
+    memory, then up to `disk_bytes` under `swap` in the home; past both their text is kept and the rest computed again.
 
+    `window` is what becomes of messages that do not fit a model's window, where neither the call nor its process says
+    so: an error, or their oldest turns are dropped or summarised. `summarise_with` is the model that summarises;
+    without it the one that was asked does.
+    """
+
+    ram_bytes: Annotated[int, Meta(ge=0, le=1 << 50)] = 512 << 20
+    disk_bytes: Annotated[int, Meta(ge=0, le=1 << 50)] = 2 << 30
     window: Literal["error", "drop", "summarise"] = "error"
     summarise_with: str | None = None
 
@@ -120,7 +126,8 @@ class CoreSection(Section, frozen=True):
     With `probe = false` the server is never asked what it can do.
 
     `context_length` makes a local model's window smaller. `kv_bytes` bounds what running sequences of a `nano` or
-    `local` core hold; suspended ones may take as much again. `prefix_bytes` bounds what is kept of prompts, so that
+    `local` core hold; suspended ones leave it when others need it, whole (`snapshot` "logits", as [context] says) or as
+    their text alone, to be computed again ("text"). `prefix_bytes` bounds what is kept of prompts, so that
     others that begin alike need not compute it; 0 keeps nothing.
     """
 
@@ -146,6 +153,7 @@ class CoreSection(Section, frozen=True):
     context_length: Annotated[int, Meta(ge=16)] | None = None
     kv_bytes: Annotated[int, Meta(ge=1 << 20)] = 512 << 20
     prefix_bytes: Annotated[int, Meta(ge=0)] = 64 << 20
+    snapshot: Literal["logits", "text"] | None = None
     price: Price | None = None
 
     @property
@@ -186,9 +194,9 @@ REMOTE_KEYS = (
 FOREIGN_KEYS = {
     "nano": ("path", "model", "context_length", "max_tokens", "ignore", *REMOTE_KEYS),
     "local": ("max_tokens", "ignore", *REMOTE_KEYS),
-    "gguf": ("max_tokens", "ignore", *REMOTE_KEYS),
-    "openai": ("path", "max_tokens", "ignore"),
-    "anthropic": ("path", "server", "resume", "priority", "tools", "json_schema", "embeddings"),
+    "gguf": ("max_tokens", "ignore", "snapshot", *REMOTE_KEYS),
+    "openai": ("path", "max_tokens", "ignore", "snapshot"),
+    "anthropic": ("path", "snapshot", "server", "resume", "priority", "tools", "json_schema", "embeddings"),
 }
 """Keys of other kinds of core: one that would be ignored is a mistake worth telling."""
 

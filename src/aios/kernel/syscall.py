@@ -86,6 +86,7 @@ class Syscall:
         "is_detached",
         "key",
         "listeners",
+        "noted",
         "num_slices",
         "num_switches",
         "num_tries",
@@ -142,6 +143,8 @@ class Syscall:
         self.refused_until: dict[str, float] = {}
         """Cores that would not begin it, and until when they need not be asked again."""
         self.why: str | None = None
+        self.noted: str | None = None
+        """What the next row of the trace is to say, if it has nothing else to say."""
         self.snapshot: Any = None
         self.context: ContextReport | None = None
         """What was left out of its messages so that they fit."""
@@ -168,6 +171,10 @@ class Syscall:
         for listener in self.listeners:
             listener(chunk)
 
+    def note(self, why: str) -> None:
+        """Have the trace tell how the call went on. Called by modules."""
+        self.noted = why
+
     def unlisten(self, listener: Callable[[Chunk], None]) -> None:
         """`listener` wants to hear no more."""
         if listener in self.listeners:
@@ -180,6 +187,8 @@ class Syscall:
 def move(call: Syscall, state: State, now: float, trace: Trace, why: str | None = None) -> None:
     """The only way a call changes state. Adds one row to the trace; raises IllegalMove off the table."""
     old = call.state
+    if why is None:
+        why, call.noted = call.noted, None
     if state not in TRANSITIONS[old]:
         story = " → ".join(row.state for row in trace.story(call.id))
         raise IllegalMove(

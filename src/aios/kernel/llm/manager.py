@@ -11,7 +11,7 @@ from aios.abi.errors import KernelFault
 from aios.abi.messages import Generation
 
 from ..syscall import Suspended, Syscall
-from .base import Core, CoreInfo, NotBegun, Request, Said
+from .base import Core, CoreInfo, NotBegun, Request, Said, Stored
 from .measure import Measure, check_length, measure_of
 from .prices import Prices
 from .router import Router
@@ -79,7 +79,17 @@ class LLMManager:
     async def run(self, call: Syscall, slot: str, quantum: int | None) -> Generation | Suspended:
         streamed = bool(call.listeners) or call.chunks is not None
         said, snapshot = (call.snapshot, None) if isinstance(call.snapshot, Said) else (None, call.snapshot)
-        request = Request(call.id, call.args, call.emit, snapshot, streamed, said, call.process.nice)
+        request = Request(
+            call.id,
+            call.args,
+            call.emit,
+            snapshot,
+            streamed,
+            said,
+            call.process.nice,
+            num_switches=call.num_switches,
+            note=call.note,
+        )
         try:
             outcome = await self._cores[slot].run(request, quantum)
         except NotBegun as refusal:
@@ -115,6 +125,14 @@ class LLMManager:
             if not isinstance(call.snapshot, Said):
                 self._cores[call.core].drop(call.snapshot)
             call.snapshot = None
+
+    def adopt(self, call: Syscall, stored: Stored) -> bool:
+        """Let `call` go on from what an earlier run of the kernel has left of it. False if its core is not here."""
+        core = self._cores.get(stored.core)
+        if core is None or core.resume != "kv_exact" or core not in self._router.cores_for(call.args.model):
+            return False
+        call.snapshot, call.core = stored, stored.core
+        return True
 
     def info(self) -> list[CoreInfo]:
         return [
