@@ -11,7 +11,7 @@ from aios.abi.errors import KernelFault
 from aios.abi.messages import Generation
 
 from ..syscall import Suspended, Syscall
-from .base import Core, CoreInfo, NotBegun, Request, Stored
+from .base import Core, CoreInfo, NotBegun, Request, Said, Stored
 from .measure import Measure, check_length, measure_of
 from .prices import Prices
 from .router import Router
@@ -56,11 +56,18 @@ class LLMManager:
         active = self._active[slot]
         if active >= core.slots:
             return False
-        if call.snapshot is not None:
+        if call.snapshot is not None and not isinstance(call.snapshot, Said):
             return call.core == slot and core.can_take(call.snapshot, active)
         if call.refused_until and call.refused_until.get(slot, 0.0) > self._now():
             return False
-        return core in self._router.cores_for(call.args.model) and core.can_take(None, active)
+        return core in self._cores_for(call) and core.can_take(None, active)
+
+    def _cores_for(self, call: Syscall) -> list[Core]:
+        """Those that may take it. Half an answer goes to one that can continue it; if none can any more, whichever
+        gets it says so."""
+        cores = self._router.cores_for(call.args.model)
+        said = call.snapshot
+        return cores if said is None else [c for c in cores if c.can_continue(call.args, said)] or cores
 
     def take(self, call: Syscall, slot: str) -> None:
         self._active[slot] += 1
@@ -71,8 +78,17 @@ class LLMManager:
 
     async def run(self, call: Syscall, slot: str, quantum: int | None) -> Generation | Suspended:
         streamed = bool(call.listeners) or call.chunks is not None
+        said, snapshot = (call.snapshot, None) if isinstance(call.snapshot, Said) else (None, call.snapshot)
         request = Request(
-            call.id, call.args, call.emit, call.snapshot, streamed, num_switches=call.num_switches, note=call.note
+            call.id,
+            call.args,
+            call.emit,
+            snapshot,
+            streamed,
+            said,
+            call.process.nice,
+            num_switches=call.num_switches,
+            note=call.note,
         )
         try:
             outcome = await self._cores[slot].run(request, quantum)
@@ -82,15 +98,19 @@ class LLMManager:
             self._account(call, outcome)
             if call.context is not None or call.cost is not None:
                 outcome = msgspec.structs.replace(outcome, context=call.context, cost=call.cost)
+        else:
+            call.num_tries = 0
         return outcome
 
     def _try_again(self, call: Syscall, slot: str, refusal: NotBegun) -> Suspended:
-        """Back to the queue, for another core or for this one later. Raises what went wrong when it was tried often."""
+        """Back to the queue, for another core or for this one later. Raises what went wrong when it was tried often,
+        or when what was said cannot be gone on with anywhere."""
         call.num_tries += not refusal.is_busy
-        if call.num_tries >= MAX_TRIES:
+        said, cores = refusal.said, self._router.cores_for(call.args.model)
+        if call.num_tries >= MAX_TRIES or (said and not any(c.can_continue(call.args, said) for c in cores)):
             raise refusal.error
         call.refused_until[slot] = self._now() + refusal.after
-        return Suspended(None, 0, refusal.after)
+        return Suspended(said, 0, refusal.after, is_refusal=True)
 
     def _account(self, call: Syscall, generation: Generation) -> None:
         call.snapshot = None
@@ -102,7 +122,8 @@ class LLMManager:
 
     def drop(self, call: Syscall) -> None:
         if call.snapshot is not None and call.core is not None:
-            self._cores[call.core].drop(call.snapshot)
+            if not isinstance(call.snapshot, Said):
+                self._cores[call.core].drop(call.snapshot)
             call.snapshot = None
 
     def adopt(self, call: Syscall, stored: Stored) -> bool:
