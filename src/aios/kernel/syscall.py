@@ -81,6 +81,8 @@ class Syscall:
         "id",
         "is_begun",
         "is_detached",
+        "is_heard",
+        "is_restarting",
         "key",
         "listeners",
         "num_slices",
@@ -92,11 +94,13 @@ class Syscall:
         "refused_until",
         "result",
         "run_s",
+        "session",
         "since",
         "snapshot",
         "spec",
         "state",
         "task",
+        "ties",
         "timer",
         "tokens_charged",
         "tokens_in",
@@ -132,6 +136,10 @@ class Syscall:
         self.num_slices = self.num_switches = 0
         self.tokens_in = self.tokens_out = self.tokens_charged = 0
         self.core: str | None = None
+        self.session: str | None = None
+        """What the caller says its calls belong together by: a hint for the choice of a core."""
+        self.ties: Any = None
+        """What ties it to a core that served the like; the llm module's own."""
         self.num_tries = 0
         """Times that a core failed to begin it."""
         self.refused_until: dict[str, float] = {}
@@ -150,6 +158,10 @@ class Syscall:
         self.listeners: list[Callable[[Chunk], None]] = []
         self.is_begun = False
         """Its side effect has started, and is on record as started (calls with a key only)."""
+        self.is_heard = False
+        """Somebody has heard a piece of its answer: that can be gone on with, but not begun anew."""
+        self.is_restarting = False
+        """Its task is being cancelled for it to begin anew."""
         self.is_detached = key is not None
         """A detached call outlives the connection that made it."""
 
@@ -159,7 +171,15 @@ class Syscall:
         if self.chunks is not None:
             self.chunks.append(chunk)
         for listener in self.listeners:
+            self.is_heard = True
             listener(chunk)
+
+    def unsay(self) -> None:
+        """It begins anew: what was said of its answer was said to nobody."""
+        self.snapshot = None
+        self.tokens_out = self.tokens_charged = 0
+        if self.chunks is not None:
+            self.chunks.clear()
 
     def unlisten(self, listener: Callable[[Chunk], None]) -> None:
         """`listener` wants to hear no more."""

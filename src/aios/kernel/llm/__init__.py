@@ -2,6 +2,8 @@
 
 from .base import Core, CoreInfo, Request
 from .manager import LLMManager
+from .plug import Plug
+from .roster import CoreState, Roster, Seat
 from .router import Router
 
-__all__ = ["Core", "CoreInfo", "LLMManager", "Request", "Router"]
+__all__ = ["Core", "CoreInfo", "CoreState", "LLMManager", "Plug", "Request", "Roster", "Router", "Seat"]

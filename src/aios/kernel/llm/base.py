@@ -46,7 +46,7 @@ class NotBegun(Exception):
 
 @dataclass(frozen=True, slots=True)
 class CoreInfo:
-    """What people are told about a core."""
+    """What people are told about a core. `why` is what keeps it from being ready."""
 
     name: str
     kind: str
@@ -56,6 +56,8 @@ class CoreInfo:
     context_length: int | None
     resume: str
     detail: dict[str, Any] = field(default_factory=dict)
+    state: str = "ready"
+    why: str | None = None
 
 
 class Core(Protocol):
