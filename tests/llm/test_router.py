@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -102,7 +103,7 @@ def test_a_known_name_without_a_core_at_work_says_what_each_core_is_up_to() -> N
     with pytest.raises(Stopping, match="core 'a' is being drained") as drained:
         router.serving("m")
     assert drained.value.retry_after
-    with pytest.raises(ModuleFault, match="could not be opened .no such folder.*aios cores add"):
+    with pytest.raises(ModuleFault, match=r"could not be opened .no such folder.*aios cores add"):
         router.serving("n")
 
 
@@ -299,4 +300,4 @@ def test_a_core_moves_along_the_table_and_no_other_way(moves: list[CoreState]) -
             assert seat.state is before
     assert (roster.get("a") is None) == (seat.state is CoreState.CLOSED)
     legal = [CoreState.OPENING, *heard[1:]]
-    assert all(b in CORE_TRANSITIONS[a] for a, b in zip(legal, legal[1:], strict=False))
+    assert all(b in CORE_TRANSITIONS[a] for a, b in pairwise(legal))

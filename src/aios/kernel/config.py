@@ -85,19 +85,31 @@ class ModelSection(Section, frozen=True):
     fallback: list[str] = field(default_factory=list)
 
 
+class ContextSection(Section, frozen=True):
+    """`window` is what becomes of messages that do not fit a model's window, where neither the call nor its process
+    says so: an error, or their oldest turns are dropped or summarised. `summarise_with` is the model that summarises;
+    without it the one that was asked does."""
+
+    window: Literal["error", "drop", "summarise"] = "error"
+    summarise_with: str | None = None
+
+
 class CoreSection(Section, frozen=True):
     """One LLM core. `nano` is the packaged model; `local` is a model in the folder `path`, as Hugging Face keeps them;
-    `openai` is any server that speaks OpenAI's API at `base_url`.
+    `openai` is any server that speaks OpenAI's API at `base_url`; `anthropic` is Anthropic's API, or what speaks it at
+    `base_url`.
 
     `timeout` is seconds between two tokens. The key is read from the environment variable `api_key_env`, or from
     the file `api_key_file` in the home.
+    `max_tokens` bounds an answer of an `anthropic` core where the request names no bound (else 32,000). Parameters
+    named in `ignore` are left out there, where a request that has them would be refused.
     `context_length` makes a local model's window smaller. `kv_bytes` bounds what running sequences of a `nano` or
     `local` core hold; suspended ones may take as much again. `prefix_bytes` bounds what is kept of prompts, so that
     others that begin alike need not compute it; 0 keeps nothing.
     """
 
     name: CoreName
-    kind: Literal["nano", "local", "openai"]
+    kind: Literal["nano", "local", "openai", "anthropic"]
     slots: Annotated[int, Meta(ge=1, le=4096)] = 8
     path: str | None = None
     base_url: str | None = None
@@ -105,9 +117,16 @@ class CoreSection(Section, frozen=True):
     timeout: Seconds = 120.0
     api_key_env: str | None = None
     api_key_file: str | None = None
+    max_tokens: Annotated[int, Meta(ge=1)] | None = None
+    ignore: list[str] | None = None
     context_length: Annotated[int, Meta(ge=16)] | None = None
     kv_bytes: Annotated[int, Meta(ge=1 << 20)] = 512 << 20
     prefix_bytes: Annotated[int, Meta(ge=0)] = 64 << 20
+
+    @property
+    def url(self) -> str | None:
+        """Where the server of a remote core is."""
+        return self.base_url or ("https://api.anthropic.com" if self.kind == "anthropic" else None)
 
 
 class ToolSection(Section, frozen=True):
@@ -129,15 +148,17 @@ class Config(Section, frozen=True):
     scheduler: Scheduler = Scheduler()
     journal: JournalSection = JournalSection()
     router: RouterSection = RouterSection()
+    context: ContextSection = ContextSection()
     core: list[CoreSection] = field(default_factory=list)
     model: list[ModelSection] = field(default_factory=list)
     tool: list[ToolSection] = field(default_factory=list)
 
 
 FOREIGN_KEYS = {
-    "nano": ("path", "base_url", "model", "api_key_env", "api_key_file", "context_length"),
-    "local": ("base_url", "api_key_env", "api_key_file"),
-    "openai": ("path",),
+    "nano": ("path", "base_url", "model", "api_key_env", "api_key_file", "max_tokens", "ignore", "context_length"),
+    "local": ("base_url", "api_key_env", "api_key_file", "max_tokens", "ignore"),
+    "openai": ("path", "max_tokens", "ignore"),
+    "anthropic": ("path",),
 }
 """Keys of other kinds of core: one that would be ignored is a mistake worth telling."""
 
@@ -181,7 +202,7 @@ def parse(text: str, where: str = "aios.toml") -> Config:
 
 def check_url(core: CoreSection) -> None:
     """Raise ConfigError when `base_url` is no address that can be posted to."""
-    url = core.base_url or ""
+    url = core.url or ""
     why = ""
     try:
         parts = urlsplit(url)
@@ -306,7 +327,7 @@ def _check_core(core: CoreSection, where: str) -> None:
         raise ConfigError(f"{where}: core '{core.name}' is of kind local, and needs path, the model's folder")
     if core.api_key_env is not None and core.api_key_file is not None:
         raise ConfigError(f"{where}: core '{core.name}' names api_key_env and api_key_file; one of them is enough")
-    if core.kind == "openai":
+    if core.kind in ("openai", "anthropic"):
         try:
             check_url(core)
         except ConfigError as error:

@@ -16,6 +16,10 @@ def make_core(section: CoreSection) -> Core:
         from .folder import FolderCore
 
         return FolderCore(section)
+    if section.kind == "anthropic":
+        from .anthropic import AnthropicCore
+
+        return AnthropicCore(section)
     from .openai import OpenAICore
 
     return OpenAICore(section)

@@ -6,12 +6,15 @@ import math
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
+import msgspec
+
 from aios.abi.errors import AiosError, KernelFault
 from aios.abi.messages import Generation
 
 from ..syscall import Suspended, Syscall
 from .affinity import Ties, beginnings
 from .base import Core, CoreInfo, NotBegun, Request
+from .measure import Measure, check_length, measure_of
 from .roster import AT_WORK, CoreState, Roster, Seat
 from .router import Router
 
@@ -40,11 +43,18 @@ class LLMManager:
         for seat in serving:
             try:
                 seat.core.check(call.args)
+                if call.args.window in (None, "error"):
+                    check_length(seat.core, call.args)
             except AiosError as error:
                 refusals.append(error)
                 call.refused_until[seat.name] = math.inf
         if len(refusals) == len(serving):
             raise refusals[0]
+
+    def measure(self, model: str | None) -> Measure | None:
+        """The smallest window among the cores that answer to `model`, as far as they know theirs."""
+        found = [measure_of(seat.core) for seat in self.router.serving(model)]
+        return min((each for each in found if each is not None), key=lambda each: each.context, default=None)
 
     def free(self) -> Iterable[str]:
         """Cores with a free slot, the least loaded first."""
@@ -101,6 +111,8 @@ class LLMManager:
         if isinstance(outcome, Generation):
             self._account(call, outcome)
             seat.ended(call.tokens_in, call.tokens_out - call.tokens_charged, self._now())
+            if call.context is not None:
+                outcome = msgspec.structs.replace(outcome, context=call.context)
         else:
             seat.spoke(outcome.tokens, self._now())
         return outcome

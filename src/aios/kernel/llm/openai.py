@@ -42,7 +42,7 @@ class OpenAICore:
         self.slots = section.slots
         self.context_length = section.context_length
         self._asks_for = section.model
-        self._upstream = Upstream(section, lambda key: {"authorization": f"Bearer {key}"}, now=now, rng=rng)
+        self._upstream = Upstream(section, _headers, now=now, rng=rng)
 
     # ── the contract of a core ──
 
@@ -90,6 +90,7 @@ class OpenAICore:
         args = request.args
         asked = args.model if args.model not in (None, self.name) else self.model
         fields = {name: value for name, value in msgspec.structs.asdict(args).items() if value is not None}
+        fields.pop("window", None)  # the kernel has seen to it
         if extra := fields.pop("extra", None):
             fields = {**extra, **fields}
             fields.pop("stream", None)
@@ -98,3 +99,7 @@ class OpenAICore:
             fields["stream"] = True
             fields["stream_options"] = {"include_usage": True}
         return msgspec.json.encode(fields)
+
+
+def _headers(key: str | None) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"} if key else {}

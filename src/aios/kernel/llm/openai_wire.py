@@ -5,6 +5,7 @@ Servers that call themselves compatible differ: what is missing gets a default h
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,9 +27,7 @@ from aios.abi.messages import (
 )
 
 from .base import Emit
-
-MAX_EVENT = 8 << 20
-"""Bytes of one server-sent event; a server that sends more without an end of event is lying."""
+from .sse import MAX_EVENT, payload_of
 
 _REASONS: dict[str, FinishReason] = {
     "stop": "stop",
@@ -37,6 +36,13 @@ _REASONS: dict[str, FinishReason] = {
     "content_filter": "content_filter",
     "function_call": "function_call",
 }
+
+_TOO_LONG = re.compile(
+    r"context (length|window|size)|(prompt|input|request) is too long|maximum (input|prompt) length"
+    r"|exceeds? the (maximum number of tokens|model's max)|too many (input )?tokens",
+    re.IGNORECASE,
+)
+"""How servers say that a prompt does not fit their model's window."""
 
 
 # ── what a server sends ──
@@ -305,7 +311,7 @@ class Events:
         for event in events:
             if event.startswith(_PLAIN) and b"\n" not in event:
                 self._take(event, event[6:])
-            elif payload := _payload(event):
+            elif payload := payload_of(event):
                 self._take(_PLAIN + payload, payload)
         if self._raw:
             self._flush()
@@ -426,12 +432,6 @@ class Events:
         return self.answer
 
 
-def _payload(event: bytes) -> bytes:
-    """The data of an event that has other fields, comments or several lines."""
-    lines = [line[5:].removeprefix(b" ") for line in event.split(b"\n") if line.startswith(b"data:")]
-    return b"\n".join(lines)
-
-
 def _delta(n: int, call: _ToolCall) -> ToolCallDelta:
     function = None
     if call.function is not None:
@@ -468,8 +468,9 @@ def error_of(core: str, key_source: str, status: int, body: bytes, headers: Mapp
 def _bad_request(core: str, detail: Any, said: str) -> AiosError:
     code = detail.get("code") if isinstance(detail, dict) else None
     param = detail.get("param") if isinstance(detail, dict) else None
+    kind = detail.get("type") if isinstance(detail, dict) else None
     param = param if isinstance(param, str) else None
-    if code == "context_length_exceeded" or "context length" in said.lower():
+    if code == "context_length_exceeded" or kind == "exceed_context_size_error" or _TOO_LONG.search(said):
         return ContextLengthExceeded(f"core '{core}': {said}", param=param or "messages")
     return BadRequest(f"core '{core}': {said}", code=code if isinstance(code, str) else None, param=param)
 

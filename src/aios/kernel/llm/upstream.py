@@ -33,8 +33,8 @@ HEADERS = {
     "user-agent": "aios",
 }
 
-KeyHeaders = Callable[[str], Mapping[str, str]]
-"""How a wire shows a key."""
+KeyHeaders = Callable[[str | None], Mapping[str, str]]
+"""The headers of a wire, which show the key if there is one."""
 
 
 class Upstream:
@@ -65,7 +65,7 @@ class Upstream:
     def open(self) -> None:
         """Read the key. Nothing is asked of the server yet: it may start after this kernel, and be restarted."""
         key = _key(self._section)
-        self._headers = HEADERS | (dict(self._headers_of(key)) if key else {})
+        self._headers = HEADERS | dict(self._headers_of(key))
 
     def close(self) -> None:
         for pool in self._pools.values():
@@ -91,7 +91,7 @@ class Upstream:
 
     def _url(self, path: str) -> str:
         """A query in `base_url` stays behind the path, as some servers want it."""
-        parts = urlsplit(self._section.base_url or "")
+        parts = urlsplit(self._section.url or "")
         return parts._replace(path=parts.path.rstrip("/") + path).geturl()
 
     @contextmanager
