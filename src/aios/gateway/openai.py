@@ -141,7 +141,8 @@ def _completion(call: Syscall, generation: Generation) -> Completion:
 
 def _ours(generation: Generation) -> dict[str, Any] | None:
     """What the kernel did with the question, where it did anything."""
-    return None if generation.context is None else {"context": generation.context}
+    told = {"context": generation.context, "cost": generation.cost}
+    return {name: value for name, value in told.items() if value is not None} or None
 
 
 def _usage(generation: Generation) -> Usage | msgspec.Raw:

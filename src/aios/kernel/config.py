@@ -94,6 +94,28 @@ class ContextSection(Section, frozen=True):
     summarise_with: str | None = None
 
 
+Dollars = Annotated[float, Meta(ge=0)]
+
+
+class Price(Section, frozen=True):
+    """US dollars for a million tokens. `cached` is input that the server had computed before, `cache_write` input that
+    it puts by; without them calls that have such tokens have no known cost."""
+
+    input: Dollars
+    output: Dollars
+    cached: Dollars | None = None
+    cache_write: Dollars | None = None
+
+
+class PriceSection(Price, frozen=True, kw_only=True):
+    """What a model costs, instead of what the packaged table says. With `host` only for cores whose base_url has it; a
+    row with `above` is for prompts of more tokens than that."""
+
+    model: str
+    host: str | None = None
+    above: Annotated[int, Meta(ge=0)] = 0
+
+
 class CoreSection(Section, frozen=True):
     """One LLM core. `nano` is the packaged model; `local` is a model in the folder `path`, as Hugging Face keeps them;
     `openai` is any server that speaks OpenAI's API at `base_url`; `anthropic` is Anthropic's API, or what speaks it at
@@ -122,6 +144,7 @@ class CoreSection(Section, frozen=True):
     context_length: Annotated[int, Meta(ge=16)] | None = None
     kv_bytes: Annotated[int, Meta(ge=1 << 20)] = 512 << 20
     prefix_bytes: Annotated[int, Meta(ge=0)] = 64 << 20
+    price: Price | None = None
 
     @property
     def url(self) -> str | None:
@@ -149,6 +172,7 @@ class Config(Section, frozen=True):
     journal: JournalSection = JournalSection()
     router: RouterSection = RouterSection()
     context: ContextSection = ContextSection()
+    price: list[PriceSection] = field(default_factory=list)
     core: list[CoreSection] = field(default_factory=list)
     model: list[ModelSection] = field(default_factory=list)
     tool: list[ToolSection] = field(default_factory=list)

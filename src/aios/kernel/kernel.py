@@ -29,13 +29,13 @@ from aios.abi.messages import Chunk, Generation
 
 from .access import AccessManager
 from .clock import Clock, SystemClock, Timer
-from .config import Config
+from .config import Config, CoreSection
 from .context import Windows
 from .control import Control
 from .database import Database
 from .idempotency import Repeats
 from .journal import Journal, OpenRecord
-from .llm import Core, LLMManager, Plug, Roster, Router, Seat
+from .llm import Core, LLMManager, Plug, Prices, Roster, Router, Seat
 from .llm.cores import make_core
 from .memory import MemoryManager
 from .process import Principal, Process, ProcessState, ProcessTable
@@ -121,6 +121,7 @@ class Kernel:
     llm: LLMManager
     cores: Plug
     control: Control
+    prices: Prices
     windows: Windows
     _house: Timer
     _purging: asyncio.Task[None]
@@ -139,6 +140,7 @@ class Kernel:
         self.tools = ToolManager(self.storage, self.memory, config.tool, clock=clock, folders=[self.home])
         await self.tools.open()
         self._closers.push_async_callback(self.tools.close)
+        self.prices = Prices(config.price)
         await self._open_cores(cores)
         self._make_queue("llm", self.llm)
         self.windows = Windows(self.llm, self._ask, config.context.summarise_with)
@@ -148,13 +150,17 @@ class Kernel:
         self.control = Control(self.processes, self.access, self.queues, clock, self._abort)
         self._make_queue("kernel", Pool("kernel", self.control, MAX_ANSWERS))
 
+    def _make_core(self, section: CoreSection) -> Core:
+        self.prices.know(section)
+        return make_core(section)
+
     async def _open_cores(self, given: Mapping[str, Core] | None) -> None:
         """One that cannot be opened is shown as failed, with the reason, and spares the others."""
         roster, settings = Roster(), self.config.router
         roster.listen(self._core_moved)
         router = Router(roster, settings.default, models=self.config.model, aliases=settings.aliases)
-        self.llm = LLMManager(roster, router, self.clock.now)
-        self.cores = Plug(self.llm, make_core, _Generations(self))
+        self.llm = LLMManager(roster, router, self.clock.now, self.prices)
+        self.cores = Plug(self.llm, self._make_core, _Generations(self))
         self._closers.push_async_callback(self.cores.close)
         for each in self.config.core if given is None else given.values():
             await self.cores.boot(each)
@@ -400,6 +406,8 @@ class Kernel:
         process.open_calls.pop(call.id, None)
         process.tokens_in += call.tokens_in
         process.tokens_out += call.tokens_out
+        if call.cost is not None:
+            process.cost = (process.cost or 0.0) + call.cost
         process.num_failed += call.state is not State.DONE
         process.root.num_open -= not call.spec.is_wait
         process.root.num_waits -= call.spec.is_wait

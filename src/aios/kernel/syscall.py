@@ -75,6 +75,7 @@ class Syscall:
         "chunks",
         "context",
         "core",
+        "cost",
         "created",
         "error",
         "fate",
@@ -136,6 +137,8 @@ class Syscall:
         self.wait_s = self.run_s = 0.0
         self.num_slices = self.num_switches = 0
         self.tokens_in = self.tokens_out = self.tokens_charged = 0
+        self.cost: float | None = None
+        """US dollars, where the price is known."""
         self.core: str | None = None
         self.session: str | None = None
         """What the caller says its calls belong together by: a hint for the choice of a core."""

@@ -3,7 +3,8 @@
 from .base import Core, CoreInfo, Request
 from .manager import LLMManager
 from .plug import Plug
+from .prices import Prices
 from .roster import CoreState, Roster, Seat
 from .router import Router
 
-__all__ = ["Core", "CoreInfo", "CoreState", "LLMManager", "Plug", "Request", "Roster", "Router", "Seat"]
+__all__ = ["Core", "CoreInfo", "CoreState", "LLMManager", "Plug", "Prices", "Request", "Roster", "Router", "Seat"]

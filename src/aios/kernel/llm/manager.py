@@ -15,6 +15,7 @@ from ..syscall import Suspended, Syscall
 from .affinity import Ties, beginnings
 from .base import Core, CoreInfo, NotBegun, Request
 from .measure import Measure, check_length, measure_of
+from .prices import Prices
 from .roster import AT_WORK, CoreState, Roster, Seat
 from .router import Router
 
@@ -29,9 +30,10 @@ class LLMManager:
     `on_left` hears of each call that gives up its slot or its snapshot.
     """
 
-    def __init__(self, roster: Roster, router: Router, now: Callable[[], float]) -> None:
+    def __init__(self, roster: Roster, router: Router, now: Callable[[], float], prices: Prices | None = None) -> None:
         self.roster = roster
         self.router = router
+        self.prices = prices or Prices()
         self.on_left: Callable[[], None] = lambda: None
         self._now = now
 
@@ -110,9 +112,9 @@ class LLMManager:
         seat.is_down = False
         if isinstance(outcome, Generation):
             self._account(call, outcome)
-            seat.ended(call.tokens_in, call.tokens_out - call.tokens_charged, self._now())
-            if call.context is not None:
-                outcome = msgspec.structs.replace(outcome, context=call.context)
+            seat.ended(call.tokens_in, call.tokens_out - call.tokens_charged, self._now(), call.cost)
+            if call.context is not None or call.cost is not None:
+                outcome = msgspec.structs.replace(outcome, context=call.context, cost=call.cost)
         else:
             seat.spoke(outcome.tokens, self._now())
         return outcome
@@ -131,6 +133,7 @@ class LLMManager:
         call.snapshot = None
         call.tokens_in = generation.usage.prompt_tokens
         call.tokens_out = generation.usage.completion_tokens
+        call.cost = self.prices.cost(call.args, generation)
 
     def drop(self, call: Syscall) -> None:
         seat = self.roster.get(call.core)

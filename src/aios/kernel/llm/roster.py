@@ -79,6 +79,8 @@ class Seat:
     num_refusals: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
+    spent: float | None = None
+    """US dollars, where prices are known."""
     _rate: Rate = field(default_factory=Rate)
 
     @property
@@ -94,15 +96,19 @@ class Seat:
         self.tokens_out += tokens
         self._rate.add(tokens, now)
 
-    def ended(self, tokens_in: int, tokens_out: int, now: float) -> None:
-        """A call ended well; its last slice brought `tokens_out`."""
+    def ended(self, tokens_in: int, tokens_out: int, now: float, cost: float | None) -> None:
+        """A call ended well; its last slice brought `tokens_out`, and it cost so many US dollars, if known."""
+        if cost is not None:
+            self.spent = (self.spent or 0.0) + cost
         self.num_calls += 1
         self.tokens_in += tokens_in
         self.spoke(tokens_out, now)
 
     def statistics(self, now: float) -> dict[str, int | float]:
-        """What every core tells: calls that ended well, times it would not begin one, tokens, tokens a second."""
+        """What every core tells: calls that ended well, times it would not begin one, tokens, tokens a second, cost."""
+        spent = {} if self.spent is None else {"spent_dollars": self.spent}
         return {
+            **spent,
             "calls": self.num_calls,
             "refusals": self.num_refusals,
             "tokens_in": self.tokens_in,
