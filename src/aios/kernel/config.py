@@ -86,10 +86,16 @@ class ModelSection(Section, frozen=True):
 
 
 class ContextSection(Section, frozen=True):
-    """`window` is what becomes of messages that do not fit a model's window, where neither the call nor its process
-    says so: an error, or their oldest turns are dropped or summarised. `summarise_with` is the model that summarises;
-    without it the one that was asked does."""
+    """Where suspended generations of own cores are kept when others need their core's memory: up to `ram_bytes` in host
+    memory, then up to `disk_bytes` under `swap` in the home; past both their text is kept and the rest computed again.
 
+    `window` is what becomes of messages that do not fit a model's window, where neither the call nor its process says
+    so: an error, or their oldest turns are dropped or summarised. `summarise_with` is the model that summarises;
+    without it the one that was asked does.
+    """
+
+    ram_bytes: Annotated[int, Meta(ge=0, le=1 << 50)] = 512 << 20
+    disk_bytes: Annotated[int, Meta(ge=0, le=1 << 50)] = 2 << 30
     window: Literal["error", "drop", "summarise"] = "error"
     summarise_with: str | None = None
 
@@ -118,20 +124,21 @@ class PriceSection(Price, frozen=True, kw_only=True):
 
 class CoreSection(Section, frozen=True):
     """One LLM core. `nano` is the packaged model; `local` is a model in the folder `path`, as Hugging Face keeps them;
-    `openai` is any server that speaks OpenAI's API at `base_url`; `anthropic` is Anthropic's API, or what speaks it at
-    `base_url`.
+    `gguf` one in the file `path`, run by llama.cpp; `openai` is any server that speaks OpenAI's API at `base_url`;
+    `anthropic` is Anthropic's API, or what speaks it at `base_url`.
 
     `timeout` is seconds between two tokens. The key is read from the environment variable `api_key_env`, or from
     the file `api_key_file` in the home.
     `max_tokens` bounds an answer of an `anthropic` core where the request names no bound (else 32,000). Parameters
     named in `ignore` are left out there, where a request that has them would be refused.
     `context_length` makes a local model's window smaller. `kv_bytes` bounds what running sequences of a `nano` or
-    `local` core hold; suspended ones may take as much again. `prefix_bytes` bounds what is kept of prompts, so that
+    `local` core hold; suspended ones leave it when others need it, whole (`snapshot` "logits", as [context] says) or as
+    their text alone, to be computed again ("text"). `prefix_bytes` bounds what is kept of prompts, so that
     others that begin alike need not compute it; 0 keeps nothing.
     """
 
     name: CoreName
-    kind: Literal["nano", "local", "openai", "anthropic"]
+    kind: Literal["nano", "local", "gguf", "openai", "anthropic"]
     slots: Annotated[int, Meta(ge=1, le=4096)] = 8
     path: str | None = None
     base_url: str | None = None
@@ -144,6 +151,7 @@ class CoreSection(Section, frozen=True):
     context_length: Annotated[int, Meta(ge=16)] | None = None
     kv_bytes: Annotated[int, Meta(ge=1 << 20)] = 512 << 20
     prefix_bytes: Annotated[int, Meta(ge=0)] = 64 << 20
+    snapshot: Literal["logits", "text"] | None = None
     price: Price | None = None
 
     @property
@@ -181,10 +189,13 @@ class Config(Section, frozen=True):
 FOREIGN_KEYS = {
     "nano": ("path", "base_url", "model", "api_key_env", "api_key_file", "max_tokens", "ignore", "context_length"),
     "local": ("base_url", "api_key_env", "api_key_file", "max_tokens", "ignore"),
-    "openai": ("path", "max_tokens", "ignore"),
-    "anthropic": ("path",),
+    "gguf": ("base_url", "api_key_env", "api_key_file", "max_tokens", "ignore", "snapshot"),
+    "openai": ("path", "max_tokens", "ignore", "snapshot"),
+    "anthropic": ("path", "snapshot"),
 }
 """Keys of other kinds of core: one that would be ignored is a mistake worth telling."""
+
+MODEL_PATHS = {"local": "the model's folder", "gguf": "the model's file"}
 
 DEFAULT_CORES = [CoreSection(name="nano", kind="nano", slots=8)]
 
@@ -347,8 +358,9 @@ def _check_core(core: CoreSection, where: str) -> None:
     for key in FOREIGN_KEYS[core.kind]:
         if getattr(core, key) is not None:
             raise ConfigError(f"{where}: core '{core.name}' is of kind {core.kind}, which takes no {key}")
-    if core.kind == "local" and not core.path:
-        raise ConfigError(f"{where}: core '{core.name}' is of kind local, and needs path, the model's folder")
+    if core.kind in MODEL_PATHS and not core.path:
+        what = MODEL_PATHS[core.kind]
+        raise ConfigError(f"{where}: core '{core.name}' is of kind {core.kind}, and needs path, {what}")
     if core.api_key_env is not None and core.api_key_file is not None:
         raise ConfigError(f"{where}: core '{core.name}' names api_key_env and api_key_file; one of them is enough")
     if core.kind in ("openai", "anthropic"):

@@ -30,17 +30,17 @@ from aios.abi.messages import Chunk, Generation
 from .access import AccessManager
 from .clock import Clock, SystemClock, Timer
 from .config import Config, CoreSection
-from .context import Windows
+from .context import ContextManager, Windows
 from .control import Control
 from .database import Database
 from .idempotency import Repeats
 from .journal import Journal, OpenRecord
-from .llm import Core, LLMManager, Plug, Prices, Roster, Router, Seat
+from .llm import Core, LLMManager, Plug, Prices, Roster, Router, Seat, SwapsOut
 from .llm.cores import make_core
 from .memory import MemoryManager
 from .process import Principal, Process, ProcessState, ProcessTable
 from .scheduler import POLICIES, Pool, Queue, Runner
-from .storage import StorageManager
+from .storage import StorageManager, Swap
 from .syscall import TERMINAL, State, Syscall, move
 from .tool import ToolManager
 from .trace import Row, Trace
@@ -121,6 +121,7 @@ class Kernel:
     llm: LLMManager
     cores: Plug
     control: Control
+    contexts: ContextManager
     prices: Prices
     windows: Windows
     _house: Timer
@@ -140,6 +141,8 @@ class Kernel:
         self.tools = ToolManager(self.storage, self.memory, config.tool, clock=clock, folders=[self.home])
         await self.tools.open()
         self._closers.push_async_callback(self.tools.close)
+        self.contexts = self._open_contexts()
+        self._closers.push_async_callback(self.contexts.close)
         self.prices = Prices(config.price)
         await self._open_cores(cores)
         self._make_queue("llm", self.llm)
@@ -152,7 +155,20 @@ class Kernel:
 
     def _make_core(self, section: CoreSection) -> Core:
         self.prices.know(section)
-        return make_core(section)
+        return self._prepared(make_core(section, self.home))
+
+    def _prepared(self, core: Core) -> Core:
+        if isinstance(core, SwapsOut):
+            core.contexts = self.contexts
+        return core
+
+    def _open_contexts(self) -> ContextManager:
+        settings = self.config.context
+        swap = Swap(self.home / "swap" / "context", settings.disk_bytes)
+        swap.open()
+        contexts = ContextManager(swap, ram_bytes=settings.ram_bytes)
+        contexts.open()
+        return contexts
 
     async def _open_cores(self, given: Mapping[str, Core] | None) -> None:
         """One that cannot be opened is shown as failed, with the reason, and spares the others."""
@@ -162,7 +178,7 @@ class Kernel:
         self.llm = LLMManager(roster, router, self.clock.now, self.prices)
         self.cores = Plug(self.llm, self._make_core, _Generations(self))
         self._closers.push_async_callback(self.cores.close)
-        for each in self.config.core if given is None else given.values():
+        for each in self.config.core if given is None else map(self._prepared, given.values()):
             await self.cores.boot(each)
 
     def _core_moved(self, seat: Seat) -> None:
@@ -458,6 +474,7 @@ class Kernel:
                 self.journal.settle(record, State.FAILED, why)
             else:
                 self._take_up(record, spec, record.args)
+        self.contexts.sweep(self._open.keys())
 
     def _take_up(self, record: OpenRecord, spec: CallSpec, args: Args) -> None:
         known = self.journal.process(record.pid)
@@ -467,6 +484,8 @@ class Kernel:
         if spec.is_streamed:
             call.chunks = []
         self._register(call, None)
+        if (stored := self.contexts.find(call.id)) is not None and not self.llm.adopt(call, stored):
+            self.contexts.drop_stored(call.id)
         self._enqueue(call)
 
     def _revive(self, known: Process | None, principal: Principal) -> Process:
@@ -518,6 +537,7 @@ class Kernel:
                 for name, queue in self.queues.items()
             },
             "cores": self.llm.statistics(),
+            "context": self.contexts.statistics(),
             "tools": {"problems": self.tools.problems},
             "journal": self.journal.statistics(),
         }
@@ -528,6 +548,7 @@ class Kernel:
             queue.check_integrity()
         if not self._open:
             self.llm.check_integrity()
+            self.contexts.check_integrity()
 
     # ── shut down ──
 
@@ -547,10 +568,13 @@ class Kernel:
             await asyncio.wait_for(self._idle.wait(), limit)
         if self._open:
             self._idle.clear()
-        for call in list(self._open.values()):
-            self._abort(call, self._cut_short(call))
+        fates = [(call, self._cut_short(call)) for call in self._open.values()]
+        self.contexts.keep([call.id for call, fate in fates if isinstance(fate, Stopping)])
+        for call, fate in fates:
+            self._abort(call, fate)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), LAST_SECONDS)
+        await self.contexts.flush(LAST_SECONDS)
         self._purging.cancel()  # what it has not forgotten yet goes at the next boot
         await asyncio.wait([self._purging], timeout=LAST_SECONDS)
         await self._close_rooms()

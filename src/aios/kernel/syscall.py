@@ -87,6 +87,7 @@ class Syscall:
         "is_restarting",
         "key",
         "listeners",
+        "noted",
         "num_slices",
         "num_switches",
         "num_tries",
@@ -149,6 +150,8 @@ class Syscall:
         self.refused_until: dict[str, float] = {}
         """Cores that would not begin it, and until when they need not be asked again."""
         self.why: str | None = None
+        self.noted: str | None = None
+        """What the next row of the trace is to say, if it has nothing else to say."""
         self.snapshot: Any = None
         self.context: ContextReport | None = None
         """What was left out of its messages so that they fit."""
@@ -180,6 +183,10 @@ class Syscall:
             self.is_heard = True
             listener(chunk)
 
+    def note(self, why: str) -> None:
+        """Have the trace tell how the call went on. Called by modules."""
+        self.noted = why
+
     def unsay(self) -> None:
         """It begins anew: what was said of its answer was said to nobody."""
         self.snapshot = None
@@ -199,6 +206,8 @@ class Syscall:
 def move(call: Syscall, state: State, now: float, trace: Trace, why: str | None = None) -> None:
     """The only way a call changes state. Adds one row to the trace; raises IllegalMove off the table."""
     old = call.state
+    if why is None:
+        why, call.noted = call.noted, None
     if state not in TRANSITIONS[old]:
         story = " → ".join(row.state for row in trace.story(call.id))
         raise IllegalMove(

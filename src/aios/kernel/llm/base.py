@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from numpy.typing import NDArray
 
 from aios.abi.calls import LLMGenerate
 from aios.abi.errors import AiosError
 from aios.abi.messages import Chunk, Generation
 
 from ..syscall import Suspended
+
+if TYPE_CHECKING:
+    from .local.held import Held
+    from .local.kv import KVPool
 
 Emit = Callable[[Chunk], None]
 
@@ -28,6 +34,10 @@ class Request:
     emit: Emit
     snapshot: Any = None
     is_streamed: bool = False
+    num_switches: int = 0
+    """How often its call was interrupted, so that somebody else got the slot."""
+    note: Callable[[str], None] = lambda why: None
+    """Takes what the trace is to say of how the call went on."""
 
 
 class NotBegun(Exception):
@@ -42,6 +52,77 @@ class NotBegun(Exception):
         self.error = error
         self.after = after
         self.is_busy = is_busy
+
+
+@runtime_checkable
+class SwapsOut(Protocol):
+    """A core whose suspended generations may be moved out of its memory. It is told where to before it is opened."""
+
+    contexts: Contexts
+
+
+class Stored(Protocol):
+    """A call's snapshot that an earlier run of the kernel has left. `core` is the core that it is of."""
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def core(self) -> str: ...
+
+
+class Thawed(Protocol):
+    """What is left of one: `arrays` is None when it is to be computed again, and `why` says why."""
+
+    @property
+    def state(self) -> bytes: ...
+
+    @property
+    def arrays(self) -> Sequence[NDArray[Any]] | None: ...
+
+    @property
+    def why(self) -> str | None: ...
+
+
+class Contexts(Protocol):
+    """Where an own core's suspended generations are while they do not run. Used on the event loop.
+
+    One that was `put` has its room in the pool until others need it; after `take` it has it again.
+    """
+
+    def room(self, pool: KVPool, *, is_text: bool = False) -> int:
+        """Bytes of `pool` that new generations may reserve, those included that suspended ones would make free."""
+
+    def put(self, held: Held) -> None: ...
+
+    async def take(self, held: Held, *, is_switch: bool = True) -> str | None:
+        """It goes on. Says what was lost on the way, if anything was."""
+
+    async def make_room(self, pool: KVPool, needed: int) -> None:
+        """Make `needed` bytes of `pool` free, as far as suspended generations can be moved out of it."""
+
+    def freed(self, pool: KVPool) -> None:
+        """A generation that ran in `pool` is over."""
+
+    def drop(self, held: Held) -> None:
+        """It will not go on: free what it holds."""
+
+    def part(self, held: Held) -> None:
+        """It was broken off while it ran, and will not go on in this run of the kernel."""
+
+    async def load(self, key: str, pool: KVPool, fingerprint: str, vocabulary: str) -> Thawed:
+        """What an earlier run of the kernel left of call `key`. Raises ValueError when that is of no use."""
+
+    async def admit(self, held: Held, arrays: Sequence[NDArray[Any]] | None) -> str | None:
+        """Give `held`, which was made of what `load` gave, its room in its pool; as `take`."""
+
+    def drop_stored(self, key: str) -> None:
+        """What an earlier run left of call `key` is not needed."""
+
+    def statistics(self, pool: KVPool) -> dict[str, Any]: ...
+
+    def forget_pool(self, pool: KVPool) -> None:
+        """`pool` is closed, and nothing is in it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from aios.abi.messages import Generation
 
 from ..syscall import Suspended, Syscall
 from .affinity import Ties, beginnings
-from .base import Core, CoreInfo, NotBegun, Request
+from .base import Core, CoreInfo, NotBegun, Request, Stored
 from .measure import Measure, check_length, measure_of
 from .prices import Prices
 from .roster import AT_WORK, CoreState, Roster, Seat
@@ -104,7 +104,9 @@ class LLMManager:
     async def run(self, call: Syscall, slot: str, quantum: int | None) -> Generation | Suspended:
         seat = self.roster.find(slot)
         streamed = bool(call.listeners) or call.chunks is not None
-        request = Request(call.id, call.args, call.emit, call.snapshot, streamed)
+        request = Request(
+            call.id, call.args, call.emit, call.snapshot, streamed, num_switches=call.num_switches, note=call.note
+        )
         try:
             outcome = await seat.core.run(request, quantum)
         except NotBegun as refusal:
@@ -141,6 +143,16 @@ class LLMManager:
             seat.core.drop(call.snapshot)
         call.snapshot = None
         self.on_left()
+
+    def adopt(self, call: Syscall, stored: Stored) -> bool:
+        """Let `call` go on from what an earlier run of the kernel has left of it. False if its core is not here."""
+        seat, route = self.roster.get(stored.core), self.router.route(call.args.model)
+        if seat is None or route is None or seat.name not in route.by_name:
+            return False
+        if seat.state is not CoreState.READY or seat.core.resume != "kv_exact":
+            return False
+        call.snapshot, call.core = stored, stored.core
+        return True
 
     def info(self) -> list[CoreInfo]:
         return [self.info_of(seat) for seat in self.roster]
