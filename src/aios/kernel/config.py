@@ -5,6 +5,7 @@ Knows nothing about what the settings do; each room takes its own section.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -127,10 +128,18 @@ class CoreSection(Section, frozen=True):
     `gguf` one in the file `path`, run by llama.cpp; `openai` is any server that speaks OpenAI's API at `base_url`;
     `anthropic` is Anthropic's API, or what speaks it at `base_url`.
 
-    `timeout` is seconds between two tokens. The key is read from the environment variable `api_key_env`, or from
-    the file `api_key_file` in the home.
+    `timeout` is seconds between two tokens, `first_timeout` those to the first one (without it, as much). The key is
+    read from the environment variable `api_key_env`, or from the file `api_key_file` in the home, which nobody
+    but its owner may read; it is read again when it changes.
     `max_tokens` bounds an answer of an `anthropic` core where the request names no bound (else 32,000). Parameters
     named in `ignore` are left out there, where a request that has them would be refused.
+
+    `server` says what speaks at `base_url`, and with it what that can do; without it the server is asked. What stands
+    here goes before what is known of its kind: `resume` (how an answer is gone on with after an interrupt: "none",
+    "prefill_text", or "tokens"), `priority` (whether requests carry one, and which goes first; a server that is not set
+    up for it refuses them), `tools`, `json_schema` and `embeddings` (false: such requests are refused here).
+    With `probe = false` the server is never asked what it can do.
+
     `context_length` makes a local model's window smaller. `kv_bytes` bounds what running sequences of a `nano` or
     `local` core hold; suspended ones leave it when others need it, whole (`snapshot` "logits", as [context] says) or as
     their text alone, to be computed again ("text"). `prefix_bytes` bounds what is kept of prompts, so that
@@ -144,8 +153,16 @@ class CoreSection(Section, frozen=True):
     base_url: str | None = None
     model: str | None = None
     timeout: Seconds = 120.0
+    first_timeout: Seconds | None = None
     api_key_env: str | None = None
     api_key_file: str | None = None
+    server: Literal["openai", "vllm", "sglang", "llama", "ollama", "lmstudio", "openrouter"] | None = None
+    resume: Literal["none", "prefill_text", "tokens"] | None = None
+    priority: Literal["low_first", "high_first"] | None = None
+    tools: bool | None = None
+    json_schema: bool | None = None
+    embeddings: bool | None = None
+    probe: bool = True
     max_tokens: Annotated[int, Meta(ge=1)] | None = None
     ignore: list[str] | None = None
     context_length: Annotated[int, Meta(ge=16)] | None = None
@@ -186,12 +203,16 @@ class Config(Section, frozen=True):
     tool: list[ToolSection] = field(default_factory=list)
 
 
+REMOTE_KEYS = (
+    *("base_url", "api_key_env", "api_key_file", "first_timeout", "server", "resume", "priority"),
+    *("tools", "json_schema", "embeddings"),
+)
 FOREIGN_KEYS = {
-    "nano": ("path", "base_url", "model", "api_key_env", "api_key_file", "max_tokens", "ignore", "context_length"),
-    "local": ("base_url", "api_key_env", "api_key_file", "max_tokens", "ignore"),
-    "gguf": ("base_url", "api_key_env", "api_key_file", "max_tokens", "ignore", "snapshot"),
+    "nano": ("path", "model", "context_length", "max_tokens", "ignore", *REMOTE_KEYS),
+    "local": ("max_tokens", "ignore", *REMOTE_KEYS),
+    "gguf": ("max_tokens", "ignore", "snapshot", *REMOTE_KEYS),
     "openai": ("path", "max_tokens", "ignore", "snapshot"),
-    "anthropic": ("path", "snapshot"),
+    "anthropic": ("path", "snapshot", "server", "resume", "priority", "tools", "json_schema", "embeddings"),
 }
 """Keys of other kinds of core: one that would be ignored is a mistake worth telling."""
 
@@ -235,6 +256,13 @@ def parse(text: str, where: str = "aios.toml") -> Config:
     return config
 
 
+KEYS_GO = (
+    "a key does not belong in the configuration: put it into an environment variable and write "
+    'api_key_env = "ITS_NAME", or into a file of the home that only you can read (chmod 600) and write '
+    'api_key_file = "its.name"'
+)
+
+
 def check_url(core: CoreSection) -> None:
     """Raise ConfigError when `base_url` is no address that can be posted to."""
     url = core.url or ""
@@ -249,6 +277,8 @@ def check_url(core: CoreSection) -> None:
         why = str(error)
     if not url.isascii() or any(c.isspace() or not c.isprintable() for c in url):
         why = "it may hold no blanks and only ASCII"
+    elif not why and parts.username is not None:
+        raise ConfigError(f"core '{core.name}' has a name or password in its base_url; {KEYS_GO}")
     if why:
         raise ConfigError(f"core '{core.name}' needs base_url = \"http://…/v1\", and {url!r:.200} is none: {why}")
 
@@ -264,6 +294,10 @@ def _explain(error: msgspec.ValidationError, kind: type[Section] = Config) -> st
     what, place = str(error).split(" - at `", 1)[0], place_of(error) or ""
     if "unknown field `" in what:
         word = what.split("unknown field `", 1)[1].split("`", 1)[0]
+        if word in ("api_key", "key", "token", "password", "secret") and (
+            kind is CoreSection or place.startswith("core")
+        ):
+            return f"{place or 'the core'} has '{word}'; {KEYS_GO}"
         near = nearest(word, kind.__struct_encode_fields__) if kind is not Config else _meant(word, place)
         return f"unknown key '{word}'{near}" + (f" (at {place})" if place else "")
     if words := choices_at(kind, place):
@@ -363,6 +397,8 @@ def _check_core(core: CoreSection, where: str) -> None:
         raise ConfigError(f"{where}: core '{core.name}' is of kind {core.kind}, and needs path, {what}")
     if core.api_key_env is not None and core.api_key_file is not None:
         raise ConfigError(f"{where}: core '{core.name}' names api_key_env and api_key_file; one of them is enough")
+    if core.api_key_env is not None and not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", core.api_key_env):
+        raise ConfigError(f"{where}: core '{core.name}': api_key_env is no name of a variable; {KEYS_GO}")
     if core.kind in ("openai", "anthropic"):
         try:
             check_url(core)

@@ -50,13 +50,14 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 class Suspended:
     """A module's word that a call's quantum is used up and it is not done. `snapshot` is what resumes it.
 
-    Without one the call has not begun: its slot could not take it after all, and something may have changed `after` so
-    many seconds.
+    `is_refusal`: the slot could not take the call after all, or broke off in the middle, and something may have changed
+    `after` so many seconds. Without a snapshot the call has not begun.
     """
 
     snapshot: Any
     tokens: int
     after: float = 0.0
+    is_refusal: bool = False
 
 
 class IllegalMove(KernelFault):

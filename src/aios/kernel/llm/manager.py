@@ -13,7 +13,7 @@ from aios.abi.messages import Generation
 
 from ..syscall import Suspended, Syscall
 from .affinity import Ties, beginnings
-from .base import Core, CoreInfo, NotBegun, Request, Stored
+from .base import Core, CoreInfo, NotBegun, Request, Said, Stored
 from .measure import Measure, check_length, measure_of
 from .prices import Prices
 from .roster import AT_WORK, CoreState, Roster, Seat
@@ -67,28 +67,42 @@ class LLMManager:
         seat = self.roster.get(slot)
         if seat is None or not seat.has_room:
             return False
-        if call.snapshot is not None:
+        if call.snapshot is not None and not isinstance(call.snapshot, Said):
             return call.core == slot and seat.state in AT_WORK and seat.core.can_take(call.snapshot, seat.active)
         route = self.router.route(call.args.model)
-        if route is None or slot not in route.by_name or not self._can_begin(call, seat):
+        if route is None or slot not in route.by_name or not self._can_take(call, seat):
             return False
         if len(route.by_name) == 1:
             return True
         chosen = self.router.choose(
-            route, _ties(call), lambda each: self._can_begin(call, each), lambda each: self._has_refused(call, each)
+            route, _ties(call), lambda each: self._can_take(call, each), lambda each: self._declines(call, each)
         )
         return chosen is seat
 
-    def _can_begin(self, call: Syscall, seat: Seat) -> bool:
+    def _can_take(self, call: Syscall, seat: Seat) -> bool:
+        """Whether `seat` can begin the call now, or go on with half an answer. That may end where it was begun, also
+        when that is drained."""
+        is_its_own = call.snapshot is not None and call.core == seat.name
         return (
-            seat.state is CoreState.READY
+            (seat.state is CoreState.READY or (is_its_own and seat.state is CoreState.DRAINING))
             and seat.has_room
-            and not self._has_refused(call, seat)
+            and not self._declines(call, seat)
             and seat.core.can_take(None, seat.active)
         )
 
-    def _has_refused(self, call: Syscall, seat: Seat) -> bool:
-        return bool(call.refused_until) and call.refused_until.get(seat.name, 0.0) > self._now()
+    def _declines(self, call: Syscall, seat: Seat) -> bool:
+        """Whether it refused this very call and need not be asked now, or cannot go on with what was said of it."""
+        if call.refused_until and call.refused_until.get(seat.name, 0.0) > self._now():
+            return True
+        said = call.snapshot
+        return said is not None and not seat.core.can_continue(call.args, said) and self.can_continue(call, said)
+
+    def can_continue(self, call: Syscall, said: Said) -> bool:
+        """Whether any core of its name can go on with what was said of `call`. If none can any more, whichever gets
+        it says so."""
+        route = self.router.route(call.args.model)
+        at_work = [seat for seat in route.seats if seat.state in AT_WORK] if route is not None else []
+        return any(seat.core.can_continue(call.args, said) for seat in at_work)
 
     def take(self, call: Syscall, slot: str) -> None:
         seat = self.roster.find(slot)
@@ -104,8 +118,17 @@ class LLMManager:
     async def run(self, call: Syscall, slot: str, quantum: int | None) -> Generation | Suspended:
         seat = self.roster.find(slot)
         streamed = bool(call.listeners) or call.chunks is not None
+        said, snapshot = (call.snapshot, None) if isinstance(call.snapshot, Said) else (None, call.snapshot)
         request = Request(
-            call.id, call.args, call.emit, call.snapshot, streamed, num_switches=call.num_switches, note=call.note
+            call.id,
+            call.args,
+            call.emit,
+            snapshot,
+            streamed,
+            said,
+            call.process.nice,
+            num_switches=call.num_switches,
+            note=call.note,
         )
         try:
             outcome = await seat.core.run(request, quantum)
@@ -119,17 +142,20 @@ class LLMManager:
                 outcome = msgspec.structs.replace(outcome, context=call.context, cost=call.cost)
         else:
             seat.spoke(outcome.tokens, self._now())
+            call.num_tries = 0
         return outcome
 
     def _try_again(self, call: Syscall, seat: Seat, refusal: NotBegun) -> Suspended:
-        """Back to the queue, for another core or for this one later. Raises what went wrong when it was tried often."""
+        """Back to the queue, for another core or for this one later. Raises what went wrong when it was tried often,
+        or when what was said cannot be gone on with anywhere."""
         seat.is_down = not refusal.is_busy
         seat.num_refusals += 1
         call.num_tries += not refusal.is_busy
-        if call.num_tries >= MAX_TRIES:
+        said = refusal.said
+        if call.num_tries >= MAX_TRIES or (said is not None and not self.can_continue(call, said)):
             raise refusal.error
         call.refused_until[seat.name] = self._now() + refusal.after
-        return Suspended(None, 0, refusal.after)
+        return Suspended(said, 0, refusal.after, is_refusal=True)
 
     def _account(self, call: Syscall, generation: Generation) -> None:
         call.snapshot = None
@@ -139,7 +165,7 @@ class LLMManager:
 
     def drop(self, call: Syscall) -> None:
         seat = self.roster.get(call.core)
-        if call.snapshot is not None and seat is not None:
+        if call.snapshot is not None and seat is not None and not isinstance(call.snapshot, Said):
             seat.core.drop(call.snapshot)
         call.snapshot = None
         self.on_left()

@@ -16,7 +16,7 @@ from aios.abi.errors import AiosError, Conflict, CutShort, ModuleFault
 
 from ..config import CoreSection
 from ..syscall import State, Syscall
-from .base import Core
+from .base import Core, Said
 from .manager import LLMManager
 from .roster import AT_WORK, CoreState, Seat
 
@@ -222,7 +222,7 @@ class Plug:
                 continue
             if call.snapshot is not None:
                 seat = self._roster.get(call.core)
-                if seat is None or seat.state not in AT_WORK:
+                if call.core is not None and (seat is None or seat.state not in AT_WORK):
                     self._move_or_end(call, seat)
             elif (why := self._hopeless(call)) is not None:
                 self._calls.abort(call, why)
@@ -236,10 +236,16 @@ class Plug:
         return None
 
     def _move_or_end(self, call: Syscall, seat: Seat | None) -> None:
-        """Let `call` begin anew on another core, if there is one and nobody has heard what it said here."""
-        if (why := self._hopeless(call)) is None and not call.is_heard:
-            self._calls.restart(call)
-            return
+        """Let `call` go on on another core that can continue it, or begin anew on one if nobody has heard what it said
+        here."""
+        said = call.snapshot if isinstance(call.snapshot, Said) and call.state is not State.RUNNING else None
+        if (why := self._hopeless(call)) is None:
+            if said is not None and self._manager.can_continue(call, said):
+                call.core = None
+                return
+            if not call.is_heard:
+                self._calls.restart(call)
+                return
         name = call.core if seat is None else seat.name
         if why is None:
             why = CutShort(f"core '{name}' was removed in the middle of this answer; ask again", retry_after=1)
@@ -267,6 +273,9 @@ class _Unmade:
         """It is never asked."""
 
     def can_take(self, snapshot: Any, active: int = 0) -> bool:
+        return False
+
+    def can_continue(self, args: Any, said: Any) -> bool:
         return False
 
     async def run(self, request: Any, quantum: int | None) -> Any:
