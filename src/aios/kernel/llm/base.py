@@ -153,7 +153,7 @@ class Contexts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CoreInfo:
-    """What people are told about a core."""
+    """What people are told about a core. `why` is what keeps it from being ready."""
 
     name: str
     kind: str
@@ -163,6 +163,8 @@ class CoreInfo:
     context_length: int | None
     resume: str
     detail: dict[str, Any] = field(default_factory=dict)
+    state: str = "ready"
+    why: str | None = None
 
 
 class Core(Protocol):
