@@ -26,6 +26,7 @@ from aios.kernel.llm.base import Request
 from aios.kernel.llm.cores import make_core
 from aios.kernel.llm.folder import FolderCore, read
 from aios.kernel.llm.local import load as loading
+from aios.kernel.llm.local.numpy_backend import NumPyBackend
 from aios.kernel.llm.local.shape import ModelError
 from aios.kernel.syscall import Suspended
 from aios.testing import booted, principal
@@ -233,7 +234,7 @@ def test_a_model_too_large_for_the_memory_is_refused_before_it_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = foreign_model.write(tmp_path, "qwen2")
-    monkeypatch.setattr(loading, "free_bytes", lambda: 100_000)
+    monkeypatch.setattr(NumPyBackend, "free_bytes", lambda self: 100_000)
     monkeypatch.setattr(loading, "Decoder", lambda *_, **__: pytest.fail("read all the same"))
     refused(folder, r"takes [\d.]+ KiB of memory .*97.7 KiB are free")
 
