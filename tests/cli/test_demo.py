@@ -78,6 +78,13 @@ def test_the_evaluation_reports_every_setting_by_family() -> None:
     assert all(s["overall"]["total"] == 4 for s in settings)
 
 
+def test_the_proof_of_exactness_tells_its_figures() -> None:
+    done = aios("eval", "exact", "--count", "4", "--json", env=CLEAN)
+    figures = json.loads(done.stdout)
+    assert (figures["count"], figures["equal"], figures["is_proven"]) == (4, 4, True)
+    assert "there are numpy and torch" in aios("eval", "exact", "--backend", "abacus", env=CLEAN).stderr
+
+
 def test_wrong_options_are_refused() -> None:
     assert aios("demo", "--policy", "lottery", env=CLEAN).returncode == 2
     assert "there are seen, unseen and both" in aios("eval", "nano", "--phrasing", "odd", env=CLEAN).stderr

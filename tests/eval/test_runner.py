@@ -49,6 +49,14 @@ def test_what_breaks_a_run_is_kept_and_the_others_go_on() -> None:
     assert (sorted(told), states) == (["react-01", "react-02", "react-03"], {"ended"})
 
 
+def test_a_listener_that_breaks_ends_the_runs_with_its_own_error() -> None:
+    def leave(_: Run) -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        run_all(ScriptedCore("no idea"), tasks(3), on_end=leave)
+
+
 def test_unconstrained_tasks_are_offered_tools_without_a_grammar() -> None:
     core = ScriptedCore("no idea")
     run_all(core, tasks(1), is_constrained=False)

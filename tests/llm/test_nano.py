@@ -226,6 +226,27 @@ async def test_new_calls_wait_when_suspended_ones_fill_the_pool_and_as_many_byte
     await core.close()
 
 
+async def test_a_wide_search_moved_aside_waits_for_the_room_that_another_one_holds(folder: Path) -> None:
+    """Two slots have room for two lines of full length, and each search has three lines of half of it."""
+    core = NanoCore(folder=folder, slots=2, kv_bytes=2 * 262_144)
+    await core.open()
+    asked = [ask("a" * 200 + str(n), beam_width=3, min_tokens=20) for n in range(2)]
+    alone = [(await finish(core, args))[0] for args in asked]
+    begun = [await core.run(Request(str(n), args, Listener()), 6) for n, args in enumerate(asked)]
+    assert core.statistics()["kv_aside_sequences"] == 1
+
+    async def go_on(number: int) -> Generation:
+        outcome = begun[number]
+        while isinstance(outcome, Suspended):
+            outcome = await core.run(Request(str(number), asked[number], Listener(), outcome.snapshot), 6)
+        return outcome
+
+    together = await asyncio.gather(go_on(1), go_on(0))
+    assert list(map(lasting, together)) == [lasting(alone[1]), lasting(alone[0])]
+    assert core.statistics()["kv_reserved_bytes"] == 0
+    await core.close()
+
+
 async def test_a_generation_moved_aside_can_be_dropped_and_saved(folder: Path) -> None:
     core = NanoCore(folder=folder, slots=1, kv_bytes=300_000)
     await core.open()

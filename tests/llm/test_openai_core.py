@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -358,3 +359,36 @@ async def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatc
     async with upstream(whole(chat({"content": "hello"}))) as at:
         await ask(at, api_key_env="GPU_KEY")
         assert "authorization: bearer sk-upstream" in at.heads[0].lower()
+
+
+async def test_a_key_is_read_from_a_file_of_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIOS_HOME", str(tmp_path))
+    (tmp_path / "gpu.key").write_text("sk-1\n")
+    async with upstream(whole(chat({"content": "yes"}))) as at:
+        await ask(at, api_key_file="gpu.key")
+    assert "authorization: bearer sk-1" in at.heads[0].lower()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "why"),
+    [
+        ("none.key", None, "cannot be read: No such file"),
+        ("two.key", "sk-1\nsk-2\n", "must hold one line"),
+        ("odd.key", "sk-ü", "not plain ASCII"),
+        ("../out.key", "sk-1", "is outside the home"),
+    ],
+)
+async def test_a_file_that_holds_no_key_is_told_when_the_core_opens(
+    name: str, text: str | None, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("AIOS_HOME", str(home))
+    if text is not None:
+        (home / name).write_text(text)
+    core = OpenAICore(
+        CoreSection(name="gpu", kind="openai", base_url="http://127.0.0.1:1/v1", api_key_file=name), now=lambda: 0.0
+    )
+    with pytest.raises(ConfigError, match=why) as caught:
+        await core.open()
+    assert "sk-" not in caught.value.message

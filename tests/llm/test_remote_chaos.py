@@ -118,7 +118,7 @@ async def ask_all(flaky: Flaky, *, slots: int, timeout: float = 0.5) -> tuple[li
 
 def core_section_timeout_factor(core: OpenAICore) -> None:
     """Whole answers get five times the silence; here as much as a stream, so that the test is short."""
-    core._timeout /= 5
+    core._upstream.timeout /= 5
 
 
 async def test_every_call_to_a_flaky_server_ends_in_an_answer_or_one_honest_error() -> None:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from tests.gateway.served import Served, served
 
+from aios.eval.exact import prove
+from aios.eval.exact.draw import FATES, MODELS, WAYS
+from aios.kernel.llm import folder, nano
+from aios.kernel.llm.local.load import load
 from aios.kernel.llm.nano import NanoCore
 
 pytestmark = pytest.mark.anyio
@@ -72,3 +78,29 @@ async def test_the_seed_matters_and_the_kernels_own_differ() -> None:
             )
             texts.add(answer["choices"][0]["message"]["content"])
         assert len(texts) == 3
+
+
+# ── the proof, small ('aios eval exact' makes it as large as wanted) ──
+
+
+async def test_generations_of_every_kind_say_what_they_say_alone_whatever_becomes_of_their_kernel(
+    tmp_path: Path,
+) -> None:
+    found = await prove(100, tmp_path, seed=5, size=10)
+    assert found.different == []
+    assert (found.count, found.equal) == (100, 100)
+    assert (set(found.by_way), set(found.by_fate), set(found.by_model)) == (set(WAYS), set(FATES), set(MODELS))
+    assert found.covered["switches"] > 100
+    assert found.covered["prefix tokens reused"] > 0
+    assert found.covered["kills"] == found.covered["stops"] // 2 == 2
+
+
+async def test_without_constant_row_counts_the_proof_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for room in (folder, nano):
+        monkeypatch.setattr(room, "load", functools.partial(load, is_padded=False))
+    found = await prove(30, tmp_path, seed=5, size=10)  # none of these rounds is in another process
+    assert found.equal < found.count
+    for each in found.different:
+        alone, amid = msgspec.json.decode(each.alone), msgspec.json.decode(each.amid)
+        assert alone.pop("fingerprint") == amid.pop("fingerprint")  # the same model, computed alike
+        assert alone != amid

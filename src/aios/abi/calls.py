@@ -25,6 +25,7 @@ Query = Annotated[str, Meta(max_length=4096)]
 Path = Annotated[str, Meta(min_length=1, max_length=1024)]
 Pid = Annotated[int, Meta(ge=1, le=2**53)]
 Limit = Annotated[int, Meta(ge=1, le=1000)]
+WindowPolicy = Literal["error", "drop", "summarise"]
 
 
 class Effect(Enum):
@@ -50,6 +51,8 @@ class Result(Struct, frozen=True, kw_only=True):
 
 class LLMGenerate(Args, frozen=True):
     """`extra` holds parameters that the kernel does not know; remote cores get them as they came.
+    `window` says what becomes of messages that do not fit the model's: an error, or the oldest turns are dropped or
+    summarised, and the answer's `context` says so. Without it the process's own word counts, then the kernel's.
     `beam_width` above 1 looks for the likeliest answer: a line's worth is its log probability divided by its length
     to the power of `length_penalty`. Requests with another `cache_salt` share nothing of their prompts' KV.
     """
@@ -75,6 +78,7 @@ class LLMGenerate(Args, frozen=True):
     beam_width: Annotated[int, Meta(ge=1, le=16)] | None = None
     length_penalty: Annotated[float, Meta(ge=-4, le=4)] | None = None
     cache_salt: Annotated[str, Meta(max_length=256)] | None = None
+    window: WindowPolicy | None = None
     extra: dict[str, Any] | None = None
 
 
@@ -237,11 +241,13 @@ class Verdict(Result, frozen=True):
 
 
 class ProcSpawn(Args, frozen=True):
-    """Start a process of an agent. The result holds its key, shown this once."""
+    """Start a process of an agent. The result holds its key, shown this once. `window` is for those of its generations
+    that name none, and for those of its children; without it the parent's counts."""
 
     agent: Name
     nice: Annotated[int, Meta(ge=-20, le=19)] = 0
     command: Annotated[str, Meta(max_length=4096, pattern=r"^[^\x00-\x1f\x7f]*$")] | None = None
+    window: WindowPolicy | None = None
 
 
 class ProcList(Args, frozen=True):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from msgspec import Struct, field
+from msgspec import UNSET, Struct, UnsetType, field
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
@@ -59,9 +59,11 @@ class ToolSpec(Struct, frozen=True):
 
 
 class PromptDetails(Struct, frozen=True):
-    """`cached_tokens` of the prompt were computed for an earlier one that began alike."""
+    """`cached_tokens` of the prompt were computed for an earlier one that began alike; `cache_write_tokens` were put
+    by for later ones, where a server says so because it asks for money for that."""
 
     cached_tokens: int = 0
+    cache_write_tokens: int | UnsetType = UNSET
 
 
 class Usage(Struct, frozen=True):
@@ -103,7 +105,8 @@ class ToolCallDelta(Struct, frozen=True, omit_defaults=True):
 
 
 class Chunk(Struct, frozen=True):
-    """A piece of an answer under way. `tokens` says how many tokens it holds.
+    """A piece of an answer under way. `tokens` says how many tokens it holds; `reasoning` is what the model thinks
+    aloud before it answers.
 
     `raw` is set only by cores that pass an upstream's OpenAI chat stream through: the server-sent events as they came
     (whole events, `data: …` and blank line). The other fields are filled as well, so a surface that speaks another
@@ -117,11 +120,28 @@ class Chunk(Struct, frozen=True):
     usage: Usage | None = None
     tokens: int = 0
     raw: bytes = b""
+    reasoning: str = ""
+
+
+class ContextReport(Struct, frozen=True, omit_defaults=True):
+    """What was left out of the messages so that they fit the model's window, as the call had asked for.
+
+    `is_estimate`: the tokens were not counted by the model's own tokenizer. `summary` stands in the system message in
+    place of what was dropped; `is_summary_cut`: its model had more to say.
+    """
+
+    policy: Literal["drop", "summarise"]
+    dropped_messages: int = 0
+    dropped_tokens: int = 0
+    is_estimate: bool = False
+    summary: str | None = None
+    is_summary_cut: bool = False
 
 
 class Generation(Struct, frozen=True, omit_defaults=True):
     """What `llm_generate` answers. `seed` is the one used, drawn by the kernel if the agent named none.
 
+    `context` says what was left out of the messages; None: nothing was.
     `raw_usage` is an upstream's own `usage`, JSON as it came: it may say more than `usage` does.
     `id` and `created` are what a server behind a core called its stream, when that went to the client as it came.
     """
@@ -137,3 +157,4 @@ class Generation(Struct, frozen=True, omit_defaults=True):
     raw_usage: str | None = None
     id: str | None = None
     created: int | None = None
+    context: ContextReport | None = None

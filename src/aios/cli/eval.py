@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from aios.abi.errors import BadRequest
+from aios.eval.exact import Found, prove
 from aios.eval.nano import Column, Setting, evaluate
 from aios.eval.runner import Run
 
-from .console import note, print_json, table, width
+from .console import cut, note, print_json, table, width
+from .exits import FAILED
 from .options import one_of
+from .up import run_loop
 
 _PHRASINGS: dict[str, tuple[Literal["seen", "unseen"], ...]] = {
     "seen": ("seen",),
@@ -110,4 +114,59 @@ def _write_wrong(path: Path, columns: list[Column]) -> None:
                 file.write(json.dumps(row, default=list) + "\n")
 
 
-commands = {"nano": nano}
+BACKENDS = ("numpy", "torch")
+
+
+def exact(
+    count: Annotated[int, typer.Option(min=1, help="Generations to compare.")] = 2000,
+    backend: Annotated[str, typer.Option(help="What computes: numpy or torch.")] = "numpy",
+    seed: Annotated[int, typer.Option(min=0, help="Draws other generations.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Figures as JSON; progress goes to stderr.")] = False,
+) -> None:
+    """Prove that an own core says the same whatever else runs: greedy, sampled, beam and grammar-bound generations of
+    the packaged model and of small random ones, interrupted every few tokens, with and without the prefix cache, moved
+    out of the pool, stopped and killed with their kernel, each compared byte for byte with what it says alone.
+
+    \b
+    Examples:
+      aios eval exact --count 200
+      aios eval exact --backend torch --json
+    """
+    one_of("backend", backend, BACKENDS)
+    with tempfile.TemporaryDirectory(prefix="aios-exact-") as folder:
+        work = prove(count, Path(folder), seed=seed, backend=backend, on_round=lambda found: _tell_exact(found, count))
+        found: Found = run_loop(work)
+    if sys.stderr.isatty():
+        note("")
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        print(_exact_report(found))
+    if not found.is_proven:
+        raise typer.Exit(FAILED)
+
+
+def _tell_exact(found: Found, count: int) -> None:
+    line = f"{found.count}/{count} compared, {found.equal} equal, {found.wall_s:.0f} s"
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r{line} ")
+    elif found.count % 100 == 0:
+        note(line)
+
+
+def _exact_report(found: Found) -> str:
+    counts = [("by way", found.by_way), ("by kernel", found.by_fate), ("by model", found.by_model)]
+    lines = [f"{found.equal} of {found.count} equal to their solo runs, byte for byte ({found.backend})"]
+    lines += [f"  {name:<10} {_counts(each)}" for name, each in counts]
+    lines.append(f"  {'meanwhile':<10} {_counts(found.covered)}")
+    for each in found.different:
+        lines += [f"DIFFERENT: round {each.round}, {each.model}, {each.fate}, {each.way}"]
+        lines += [cut(f"  alone  {each.alone}", 400), cut(f"  amid   {each.amid}", 400)]
+    return "\n".join(lines)
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return " · ".join(f"{name} {number}" for name, number in counts.items())
+
+
+commands = {"nano": nano, "exact": exact}

@@ -72,9 +72,12 @@ class Runner:
     async def run_all(self, tasks: Iterable[Task]) -> list[Run]:
         """All tasks, each by an agent of its own; the runs in the order of the tasks."""
         runs = [Run(task, f"{self._prefix}-{number:02d}") for number, task in enumerate(tasks, 1)]
-        async with asyncio.TaskGroup() as group:
-            for run in runs:
-                group.create_task(self._run(run))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for run in runs:
+                    group.create_task(self._run(run))
+        except ExceptionGroup as broken:  # callers know single errors: what broke first ended the others
+            raise broken.exceptions[0] from broken
         return runs
 
     async def _run(self, run: Run) -> None:

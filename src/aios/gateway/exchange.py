@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 from urllib.parse import parse_qsl
 
 import msgspec
 
+from aios.abi.calls import WindowPolicy, nearest
 from aios.abi.errors import AiosError, BadRequest, Cancelled, Denied, TooLarge
 
 if TYPE_CHECKING:
@@ -32,8 +33,18 @@ DISCARD = 8
 """A body beyond its bound is read to its end and thrown away, up to so many times the bound: a client that still
 writes would otherwise lose the answer that says why."""
 
-ONCE = (b"host", b"authorization", b"x-api-key", b"idempotency-key", b"content-length", b"x-aios-timeout")
+ONCE = (
+    b"host",
+    b"authorization",
+    b"x-api-key",
+    b"idempotency-key",
+    b"content-length",
+    b"x-aios-timeout",
+    b"x-aios-window",
+)
 """Headers that say one thing: of two, whoever stands between could have meant the other."""
+
+WINDOWS: tuple[WindowPolicy, ...] = get_args(WindowPolicy)
 
 MAX_VALUES = 200_000
 """Commas in a body. A few megabytes of the smallest values would keep the loop busy with parsing for seconds."""
@@ -125,6 +136,19 @@ class Exchange:
             raise BadRequest(f"X-AIOS-Timeout must be seconds above 0, not '{text[:40]}'", param="X-AIOS-Timeout")
         return seconds
 
+    def window(self) -> WindowPolicy | None:
+        """What is to become of messages that do not fit, from `X-AIOS-Window`."""
+        text = self.header(b"x-aios-window")
+        if text is None:
+            return None
+        for word in WINDOWS:
+            if text.strip().lower() == word:
+                return word
+        words = ", ".join(WINDOWS)
+        raise BadRequest(
+            f"X-AIOS-Window must be one of {words}, not '{text[:40]}'{nearest(text, WINDOWS)}", param="X-AIOS-Window"
+        )
+
     async def body(self) -> bytes:
         """The whole body. Raises TooLarge beyond the configured bound, Cancelled when the client leaves."""
         limit = self.kernel.config.server.max_body
@@ -200,6 +224,16 @@ class Exchange:
         """The call's result. A client that leaves meanwhile has cancelled its call, unless that has a key."""
         with Watch(self, lambda: self.kernel.cancel(call)):
             return await self.kernel.wait(call)
+
+
+def call_headers(call: Syscall) -> Headers:
+    """What an answer's head says of its call: its id, and what was left out of its messages, if that is known."""
+    headers = [(b"x-aios-call-id", call.id.encode())]
+    report = call.context or getattr(call.result, "context", None)
+    if report is not None:
+        told = f"{report.policy}; dropped_messages={report.dropped_messages}; dropped_tokens={report.dropped_tokens}"
+        headers.append((b"x-aios-context", told.encode()))
+    return headers
 
 
 class Watch:

@@ -12,7 +12,7 @@ from aios.abi.messages import Chunk
 
 from .body import read_args
 from .errors import native_error
-from .exchange import JSON, Exchange, encode
+from .exchange import JSON, Exchange, call_headers, encode
 from .stream import stream_call
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ async def _run(exchange: Exchange, spec: CallSpec, args: Args) -> None:
         exchange.principal, spec.name, args, key=exchange.idempotency_key(), timeout=exchange.timeout()
     )
     result = await exchange.outcome(call)
-    await exchange.reply(200, encode(result), JSON, [(b"x-aios-call-id", call.id.encode())])
+    await exchange.reply(200, encode(result), JSON, call_headers(call))
 
 
 def _wants_stream(exchange: Exchange) -> bool:
@@ -48,6 +48,7 @@ class _Piece(Struct, omit_defaults=True):
     tool_calls: Any = None
     logprobs: Any = None
     tokens: int = 0
+    reasoning: str = ""
 
 
 class NativeStream:
@@ -57,9 +58,9 @@ class NativeStream:
         """Its id goes out in a header."""
 
     def chunk(self, chunk: Chunk) -> bytes:
-        if not (chunk.text or chunk.tool_calls):
+        if not (chunk.text or chunk.tool_calls or chunk.reasoning):
             return b""
-        piece = _Piece(chunk.text, chunk.tool_calls, chunk.logprobs, chunk.tokens)
+        piece = _Piece(chunk.text, chunk.tool_calls, chunk.logprobs, chunk.tokens, chunk.reasoning)
         return b"event: chunk\ndata: %s\n\n" % encode(piece)
 
     def tail(self, result: Any) -> bytes:

@@ -17,7 +17,7 @@ from aios.abi.messages import Chunk, FunctionDelta, Generation, TokenLogprob, To
 
 from .body import read_args, read_json
 from .errors import openai_error
-from .exchange import JSON, Exchange, encode
+from .exchange import JSON, Exchange, call_headers, encode
 from .stream import stream_call
 
 if TYPE_CHECKING:
@@ -65,6 +65,8 @@ def decode_chat(body: bytes) -> tuple[ChatRequest, LLMGenerate]:
 
 async def chat_completions(exchange: Exchange) -> None:
     request, args = decode_chat(await exchange.body())
+    if args.window is None and (window := exchange.window()) is not None:
+        args = msgspec.structs.replace(args, window=window)
     if request.stream:
         wants_usage = request.stream_options is not None and bool(request.stream_options.include_usage)
         await _streamed(exchange, args, wants_usage)
@@ -75,7 +77,7 @@ async def chat_completions(exchange: Exchange) -> None:
     )
     generation = await exchange.outcome(call)
     body = encode(_completion(call, generation))
-    await exchange.reply(200, body, JSON, [(b"x-aios-call-id", call.id.encode())])
+    await exchange.reply(200, body, JSON, call_headers(call))
 
 
 # ── whole ──
@@ -101,7 +103,9 @@ class Choice(Struct):
     finish_reason: str
 
 
-class Completion(Struct):
+class Completion(Struct, omit_defaults=True):
+    """`aios` is ours: what the kernel did that OpenAI's format has no place for."""
+
     id: str
     object: str
     created: int
@@ -109,6 +113,7 @@ class Completion(Struct):
     choices: list[Choice]
     usage: Usage | msgspec.Raw
     system_fingerprint: str | None
+    aios: dict[str, Any] | None = None
 
 
 def _completion(call: Syscall, generation: Generation) -> Completion:
@@ -130,7 +135,13 @@ def _completion(call: Syscall, generation: Generation) -> Completion:
         [choice],
         _usage(generation),
         generation.fingerprint,
+        _ours(generation),
     )
+
+
+def _ours(generation: Generation) -> dict[str, Any] | None:
+    """What the kernel did with the question, where it did anything."""
+    return None if generation.context is None else {"context": generation.context}
 
 
 def _usage(generation: Generation) -> Usage | msgspec.Raw:
@@ -174,7 +185,9 @@ class ChatStream:
         """The events for `chunk`; empty when there is nothing to say yet."""
         if chunk.raw:
             return self._passed_through(chunk)
-        delta: dict[str, Any] = {} if self._passed is None else _unseen(self._passed)
+        delta: dict[str, Any] = {}
+        if chunk.reasoning:
+            delta["reasoning_content"] = chunk.reasoning
         if chunk.text:
             delta["content"] = chunk.text
         if chunk.tool_calls:
@@ -182,7 +195,7 @@ class ChatStream:
         if not delta:
             return b""
         logprobs = None if chunk.logprobs is None else Logprobs(chunk.logprobs)
-        return self._begin(None if chunk.tool_calls else "") + self._event(delta, None, logprobs)
+        return self._begin(None if chunk.tool_calls else "") + self._event(delta, None, logprobs=logprobs)
 
     def _passed_through(self, chunk: Chunk) -> bytes:
         self._has_begun = True
@@ -203,9 +216,13 @@ class ChatStream:
         if not self._has_begun:
             events = self._unsaid(generation)
         if not self._is_finished:
-            events += self._begin("") + self._event({}, generation.finish_reason, usage=_usage(generation))
+            if generation.message.refusal:
+                events += self._begin("") + self._event({"refusal": generation.message.refusal}, None)
+            events += self._begin("") + self._event({}, generation.finish_reason, generation)
+        elif _ours(generation) is not None:  # the server's own finishing event went out as it came
+            events += self._event({}, None, generation)
         if self._wants_usage and not self._has_usage:
-            events += self._encode([], _usage(generation))
+            events += self._encode([], _usage(generation), None)
         return events + b"data: [DONE]\n\n"
 
     def _unsaid(self, generation: Generation) -> bytes:
@@ -214,7 +231,8 @@ class ChatStream:
             ToolCallDelta(n, c.id, c.type, FunctionDelta(c.function.name, c.function.arguments))
             for n, c in enumerate(message.tool_calls or ())
         ]
-        return self.chunk(Chunk(text=message.text(), tool_calls=pieces or None, logprobs=generation.logprobs))
+        reasoning = message.reasoning_content or ""
+        return self.chunk(Chunk(message.text(), pieces or None, generation.logprobs, reasoning=reasoning))
 
     def _begin(self, content: str | None) -> bytes:
         if self._has_begun:
@@ -236,13 +254,17 @@ class ChatStream:
         self,
         delta: dict[str, Any],
         finish: str | None,
+        end: Generation | None = None,
         logprobs: Logprobs | None = None,
-        usage: Usage | msgspec.Raw | None = None,
     ) -> bytes:
+        """`end` is the whole answer, for an event that ends it."""
         choice = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
-        return self._encode([choice], usage)
+        usage = _usage(end) if end is not None and finish is not None else None
+        return self._encode([choice], usage, None if end is None else _ours(end))
 
-    def _encode(self, choices: list[dict[str, Any]], usage: Usage | msgspec.Raw | None) -> bytes:
+    def _encode(
+        self, choices: list[dict[str, Any]], usage: Usage | msgspec.Raw | None, ours: dict[str, Any] | None
+    ) -> bytes:
         body: dict[str, Any] = {
             "id": self._id,
             "object": "chat.completion.chunk",
@@ -254,14 +276,9 @@ class ChatStream:
             body["system_fingerprint"] = self._passed.fingerprint
         if usage is not None:
             body["usage"] = usage
+        if ours is not None:
+            body["aios"] = ours
         return b"data: %s\n\n" % encode(body)
-
-
-def _unseen(generation: Generation) -> dict[str, Any]:
-    """What a chunk has no place for."""
-    message = generation.message
-    said = {"reasoning_content": message.reasoning_content, "refusal": message.refusal}
-    return {name: text for name, text in said.items() if text}
 
 
 def _whole_delta(piece: ToolCallDelta) -> ToolCallDelta:

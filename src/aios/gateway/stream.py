@@ -13,7 +13,7 @@ from aios.abi.calls import Args
 from aios.abi.errors import AiosError
 from aios.abi.messages import Chunk
 
-from .exchange import WRITE_NOW, Exchange, Headers, Watch
+from .exchange import WRITE_NOW, Exchange, Headers, Watch, call_headers
 
 if TYPE_CHECKING:
     from aios.kernel import Syscall
@@ -32,7 +32,8 @@ class EventStream:
 
     def __init__(self, exchange: Exchange, on_gone: Callable[[], None], comment: Callable[[], bytes]) -> None:
         self.is_cut = False
-        self.headers: Headers = []
+        self.headers: Callable[[], Headers] = list
+        """Asked for when the status line goes out."""
         self._exchange = exchange
         self._on_gone = on_gone
         self._comment = comment
@@ -96,7 +97,7 @@ class EventStream:
                 self._parts.clear()
                 self._size = 0
                 if not exchange.is_started:
-                    await exchange.start_events(self.headers)
+                    await exchange.start_events(self.headers())
                 await exchange.write(data)
             elif self._is_finished:
                 return
@@ -151,7 +152,7 @@ async def stream_call(exchange: Exchange, name: str, args: Args, encoder: Encode
     stream = EventStream(exchange, gone, comment)
     key, timeout = exchange.idempotency_key(), exchange.timeout()
     call = kernel.submit(exchange.principal, name, args, key=key, on_chunk=on_chunk, timeout=timeout)
-    stream.headers = [(b"x-aios-call-id", call.id.encode())]
+    stream.headers = lambda: call_headers(call)
     encoder.begin(call)
     for chunk in early:
         stream.put(encoder.chunk(chunk))
@@ -167,12 +168,14 @@ async def stream_call(exchange: Exchange, name: str, args: Args, encoder: Encode
         await _end(exchange, encoder, call.future, stream.headers)
 
 
-async def _end(exchange: Exchange, encoder: Encoder, future: asyncio.Future[Any], headers: Headers) -> None:
+async def _end(
+    exchange: Exchange, encoder: Encoder, future: asyncio.Future[Any], headers: Callable[[], Headers]
+) -> None:
     error = future.exception()
     if error is None:
         tail = encoder.tail(future.result())
         if not exchange.is_started:
-            await exchange.start_events(headers)
+            await exchange.start_events(headers())
         await exchange.end(tail)
     elif isinstance(error, AiosError) and exchange.is_started:
         await exchange.end(encoder.error(error))

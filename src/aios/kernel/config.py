@@ -70,11 +70,21 @@ class RouterSection(Section, frozen=True):
     default: str | None = None
 
 
+class ContextSection(Section, frozen=True):
+    """`window` is what becomes of messages that do not fit a model's window, where neither the call nor its process
+    says so: an error, or their oldest turns are dropped or summarised. `summarise_with` is the model that summarises;
+    without it the one that was asked does."""
+
+    window: Literal["error", "drop", "summarise"] = "error"
+    summarise_with: str | None = None
+
+
 class CoreSection(Section, frozen=True):
     """One LLM core. `nano` is the packaged model; `local` is a model in the folder `path`, as Hugging Face keeps them;
     `openai` is any server that speaks OpenAI's API at `base_url`.
 
-    `timeout` is seconds between two tokens. The key is read from the environment variable `api_key_env`.
+    `timeout` is seconds between two tokens. The key is read from the environment variable `api_key_env`, or from
+    the file `api_key_file` in the home.
     `context_length` makes a local model's window smaller. `kv_bytes` bounds what running sequences of a `nano` or
     `local` core hold; suspended ones may take as much again. `prefix_bytes` bounds what is kept of prompts, so that
     others that begin alike need not compute it; 0 keeps nothing.
@@ -88,6 +98,7 @@ class CoreSection(Section, frozen=True):
     model: str | None = None
     timeout: Seconds = 120.0
     api_key_env: str | None = None
+    api_key_file: str | None = None
     context_length: Annotated[int, Meta(ge=16)] | None = None
     kv_bytes: Annotated[int, Meta(ge=1 << 20)] = 512 << 20
     prefix_bytes: Annotated[int, Meta(ge=0)] = 64 << 20
@@ -112,13 +123,14 @@ class Config(Section, frozen=True):
     scheduler: Scheduler = Scheduler()
     journal: JournalSection = JournalSection()
     router: RouterSection = RouterSection()
+    context: ContextSection = ContextSection()
     core: list[CoreSection] = field(default_factory=list)
     tool: list[ToolSection] = field(default_factory=list)
 
 
 FOREIGN_KEYS = {
-    "nano": ("path", "base_url", "model", "api_key_env", "context_length"),
-    "local": ("base_url", "api_key_env"),
+    "nano": ("path", "base_url", "model", "api_key_env", "api_key_file", "context_length"),
+    "local": ("base_url", "api_key_env", "api_key_file"),
     "openai": ("path",),
 }
 """Keys of other kinds of core: one that would be ignored is a mistake worth telling."""
@@ -239,6 +251,8 @@ def _check(config: Config, where: str) -> None:
                 raise ConfigError(f"{where}: core '{core.name}' is of kind {core.kind}, which takes no {key}")
         if core.kind == "local" and not core.path:
             raise ConfigError(f"{where}: core '{core.name}' is of kind local, and needs path, the model's folder")
+        if core.api_key_env is not None and core.api_key_file is not None:
+            raise ConfigError(f"{where}: core '{core.name}' names api_key_env and api_key_file; one of them is enough")
         if core.kind == "openai":
             try:
                 check_url(core)

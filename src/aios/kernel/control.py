@@ -77,6 +77,7 @@ class Control:
             nice=args.nice,
             command=args.command,
         )
+        child.window = args.window or child.window
         _, key = self._access.mint(owner=principal.owner, agent=args.agent, pid=child.pid, name=f"pid {child.pid}")
         await self._access.settled()  # a key that was handed out works after a crash too
         return abi.Spawned(pid=child.pid, key=key)

@@ -106,4 +106,5 @@ def _whole(generation: Generation) -> Chunk:
         logprobs=generation.logprobs,
         finish_reason=generation.finish_reason,
         usage=generation.usage,
+        reasoning=generation.message.reasoning_content or "",
     )

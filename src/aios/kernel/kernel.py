@@ -25,11 +25,12 @@ from aios.abi.errors import (
     Stopping,
     TimedOut,
 )
-from aios.abi.messages import Chunk
+from aios.abi.messages import Chunk, Generation
 
 from .access import AccessManager
 from .clock import Clock, SystemClock, Timer
 from .config import Config
+from .context import Windows
 from .control import Control
 from .database import Database
 from .idempotency import Repeats
@@ -118,6 +119,7 @@ class Kernel:
     tools: ToolManager
     llm: LLMManager
     control: Control
+    windows: Windows
     _house: Timer
     _purging: asyncio.Task[None]
 
@@ -142,6 +144,7 @@ class Kernel:
             self._closers.push_async_callback(core.close)
         self.llm = LLMManager(opened, Router(opened, self._default_core(opened)), self.clock.now)
         self._make_queue("llm", self.llm)
+        self.windows = Windows(self.llm, self._ask, config.context.summarise_with)
         self._make_queue("memory", Pool("memory", self.memory))
         self._make_queue("storage", Pool("storage", self.storage))
         self._make_queue("tool", _Marked(self.tools, self.journal))
@@ -214,15 +217,19 @@ class Kernel:
         call.body = body
         if on_chunk is not None:
             call.listeners.append(on_chunk)
+        self._start(call, timeout)
+        return call
+
+    def _start(self, call: Syscall, timeout: float | None) -> None:
+        """Acknowledge and queue a call. A refusal raises at once."""
         self._check_room(call)
         self._register(call, timeout)
-        queue = self.queues[spec.module]
+        queue = self.queues[call.spec.module]
         if _is_journalled(call):
             queue.num_expected += 1
             self.journal.open(call, lambda error: self._admit(call, error))
         else:
             queue.push(call)
-        return call
 
     async def call(
         self,
@@ -268,12 +275,29 @@ class Kernel:
 
     def _make(self, spec: CallSpec, args: Args, process: Process, principal: Principal, key: str | None) -> Syscall:
         call_id = self._id_prefix + str(next(self._ids))
-        if isinstance(args, LLMGenerate) and args.seed is None:
-            args = msgspec.structs.replace(args, seed=secrets.randbits(62))
+        if isinstance(args, LLMGenerate):
+            args = self._settled(args, process)
         call = Syscall(call_id, spec, args, process, self.clock.now(), key, principal)
         if key is not None and spec.is_streamed:
             call.chunks = []
         return call
+
+    def _settled(self, args: LLMGenerate, process: Process) -> LLMGenerate:
+        """With what the agent left to the kernel: it is on record with the call, so that a second run is the same."""
+        window = args.window or process.window or self.config.context.window
+        if args.seed is None:
+            return msgspec.structs.replace(args, seed=secrets.randbits(62), window=window)
+        return args if window == args.window else msgspec.structs.replace(args, window=window)
+
+    async def _ask(self, call: Syscall, args: LLMGenerate) -> Generation:
+        """A generation that `call` needs first, in its process and on its account."""
+        process = call.process
+        principal = call.principal or Principal(process.owner, process.agent, process.pid)
+        args = msgspec.structs.replace(args, window="error")
+        child = self._make(spec_of("llm_generate"), args, process, principal, None)
+        self._start(child, None)
+        result: Generation = await self.wait(child)
+        return result
 
     def _check_room(self, call: Syscall) -> None:
         queue = self.queues[call.spec.module]
@@ -311,7 +335,27 @@ class Kernel:
         if error is not None:
             self._end_unqueued(call, error, is_recorded=False)
         else:
-            self.queues[call.spec.module].push(call)
+            self._enqueue(call)
+
+    def _enqueue(self, call: Syscall) -> None:
+        """A call that is on record joins its queue, once its messages fit where that is asked for."""
+        queue = self.queues[call.spec.module]
+        if call.spec.args is not LLMGenerate or not self.windows.wants(call.args):
+            queue.push(call)
+            return
+        queue.num_expected += 1
+        queue.park(call, "is made to fit the window")
+        self.windows.begin(call, lambda error: self._fitted(call, error))
+
+    def _fitted(self, call: Syscall, error: AiosError | None) -> None:
+        queue = self.queues[call.spec.module]
+        queue.num_expected -= 1
+        if call.state in TERMINAL:
+            return
+        if error is None:
+            queue.push(call)
+        else:
+            queue.abort(call, error)
 
     def _expire(self, call: Syscall, limit: float) -> None:
         self._abort(call, TimedOut(f"{call.spec.name} was not done after {limit:g} s (it was {call.state.value})"))
@@ -342,6 +386,7 @@ class Kernel:
             call.timer.cancel()
         if call.is_begun and call.error is not None:
             call.error = _after_begun(call.error)
+        self.windows.forget(call)
         process = call.process
         process.open_calls.pop(call.id, None)
         process.tokens_in += call.tokens_in
@@ -405,7 +450,7 @@ class Kernel:
         if spec.is_streamed:
             call.chunks = []
         self._register(call, None)
-        self.queues[spec.module].push(call)
+        self._enqueue(call)
 
     def _revive(self, known: Process | None, principal: Principal) -> Process:
         """A process that an earlier kernel started, as the journal has it, else as far as its key says."""

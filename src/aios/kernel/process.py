@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from aios.abi.errors import Conflict, NotFound
 
@@ -72,6 +72,8 @@ class Process:
     program calls again."""
     is_recorded: bool = False
     """The journal has it, or is about to."""
+    window: Literal["error", "drop", "summarise"] | None = None
+    """What becomes of messages that do not fit, where a call of its does not say."""
     num_calls: int = 0
     num_failed: int = 0
     tokens_in: int = 0
@@ -121,6 +123,7 @@ class ProcessTable:
         if parent is not None:
             process.root = self.get(parent).root
             process.root.num_live += 1
+            process.window = self.get(parent).window
         self._live[process.pid] = process
         return process
 

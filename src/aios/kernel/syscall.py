@@ -10,7 +10,7 @@ from typing import Any
 
 from aios.abi.calls import Args, CallSpec
 from aios.abi.errors import AiosError, KernelFault
-from aios.abi.messages import Chunk
+from aios.abi.messages import Chunk, ContextReport
 
 from .process import Principal, Process
 from .trace import Row, Trace
@@ -73,6 +73,7 @@ class Syscall:
         "args",
         "body",
         "chunks",
+        "context",
         "core",
         "created",
         "error",
@@ -138,6 +139,8 @@ class Syscall:
         """Cores that would not begin it, and until when they need not be asked again."""
         self.why: str | None = None
         self.snapshot: Any = None
+        self.context: ContextReport | None = None
+        """What was left out of its messages so that they fit."""
         self.result: Any = None
         self.error: AiosError | None = None
         self.fate: AiosError | None = None

@@ -54,6 +54,7 @@ class AsyncCalls(ABC):
         beam_width: int | None = None,
         length_penalty: float | None = None,
         cache_salt: str | None = None,
+        window: Literal["error", "drop", "summarise"] | None = None,
         extra: dict[str, Any] | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
@@ -61,6 +62,8 @@ class AsyncCalls(ABC):
         """Ask a model for the next message.
 
         `extra` holds parameters that the kernel does not know; remote cores get them as they came.
+        `window` says what becomes of messages that do not fit the model's: an error, or the oldest turns are dropped or
+        summarised, and the answer's `context` says so. Without it the process's own word counts, then the kernel's.
         `beam_width` above 1 looks for the likeliest answer: a line's worth is its log probability divided by its length
         to the power of `length_penalty`. Requests with another `cache_salt` share nothing of their prompts' KV.
         """
@@ -86,6 +89,7 @@ class AsyncCalls(ABC):
             "beam_width": beam_width,
             "length_penalty": length_penalty,
             "cache_salt": cache_salt,
+            "window": window,
             "extra": extra,
         }
         return await self._call(Generation, "llm_generate", sent, idempotency_key, timeout)
@@ -114,6 +118,7 @@ class AsyncCalls(ABC):
         beam_width: int | None = None,
         length_penalty: float | None = None,
         cache_salt: str | None = None,
+        window: Literal["error", "drop", "summarise"] | None = None,
         extra: dict[str, Any] | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
@@ -121,6 +126,8 @@ class AsyncCalls(ABC):
         """Ask a model for the next message, piece by piece as it comes.
 
         `extra` holds parameters that the kernel does not know; remote cores get them as they came.
+        `window` says what becomes of messages that do not fit the model's: an error, or the oldest turns are dropped or
+        summarised, and the answer's `context` says so. Without it the process's own word counts, then the kernel's.
         `beam_width` above 1 looks for the likeliest answer: a line's worth is its log probability divided by its length
         to the power of `length_penalty`. Requests with another `cache_salt` share nothing of their prompts' KV.
         """
@@ -146,6 +153,7 @@ class AsyncCalls(ABC):
             "beam_width": beam_width,
             "length_penalty": length_penalty,
             "cache_salt": cache_salt,
+            "window": window,
             "extra": extra,
         }
         return self._stream(Generation, "llm_generate", sent, idempotency_key, timeout)
@@ -320,13 +328,15 @@ class AsyncCalls(ABC):
         *,
         nice: int | None = None,
         command: str | None = None,
+        window: Literal["error", "drop", "summarise"] | None = None,
         timeout: float | None = None,
     ) -> calls.Spawned:
         """Start a process and mint its key.
 
-        Start a process of an agent. The result holds its key, shown this once.
+        Start a process of an agent. The result holds its key, shown this once. `window` is for those of its generations
+        that name none, and for those of its children; without it the parent's counts.
         """
-        sent: dict[str, Any] = {"agent": agent, "nice": nice, "command": command}
+        sent: dict[str, Any] = {"agent": agent, "nice": nice, "command": command, "window": window}
         return await self._call(calls.Spawned, "proc_spawn", sent, None, timeout)
 
     async def proc_list(
@@ -414,6 +424,7 @@ class Calls(ABC):
         beam_width: int | None = None,
         length_penalty: float | None = None,
         cache_salt: str | None = None,
+        window: Literal["error", "drop", "summarise"] | None = None,
         extra: dict[str, Any] | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
@@ -421,6 +432,8 @@ class Calls(ABC):
         """Ask a model for the next message.
 
         `extra` holds parameters that the kernel does not know; remote cores get them as they came.
+        `window` says what becomes of messages that do not fit the model's: an error, or the oldest turns are dropped or
+        summarised, and the answer's `context` says so. Without it the process's own word counts, then the kernel's.
         `beam_width` above 1 looks for the likeliest answer: a line's worth is its log probability divided by its length
         to the power of `length_penalty`. Requests with another `cache_salt` share nothing of their prompts' KV.
         """
@@ -446,6 +459,7 @@ class Calls(ABC):
             "beam_width": beam_width,
             "length_penalty": length_penalty,
             "cache_salt": cache_salt,
+            "window": window,
             "extra": extra,
         }
         return self._call(Generation, "llm_generate", sent, idempotency_key, timeout)
@@ -474,6 +488,7 @@ class Calls(ABC):
         beam_width: int | None = None,
         length_penalty: float | None = None,
         cache_salt: str | None = None,
+        window: Literal["error", "drop", "summarise"] | None = None,
         extra: dict[str, Any] | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
@@ -481,6 +496,8 @@ class Calls(ABC):
         """Ask a model for the next message, piece by piece as it comes.
 
         `extra` holds parameters that the kernel does not know; remote cores get them as they came.
+        `window` says what becomes of messages that do not fit the model's: an error, or the oldest turns are dropped or
+        summarised, and the answer's `context` says so. Without it the process's own word counts, then the kernel's.
         `beam_width` above 1 looks for the likeliest answer: a line's worth is its log probability divided by its length
         to the power of `length_penalty`. Requests with another `cache_salt` share nothing of their prompts' KV.
         """
@@ -506,6 +523,7 @@ class Calls(ABC):
             "beam_width": beam_width,
             "length_penalty": length_penalty,
             "cache_salt": cache_salt,
+            "window": window,
             "extra": extra,
         }
         return self._stream(Generation, "llm_generate", sent, idempotency_key, timeout)
@@ -680,13 +698,15 @@ class Calls(ABC):
         *,
         nice: int | None = None,
         command: str | None = None,
+        window: Literal["error", "drop", "summarise"] | None = None,
         timeout: float | None = None,
     ) -> calls.Spawned:
         """Start a process and mint its key.
 
-        Start a process of an agent. The result holds its key, shown this once.
+        Start a process of an agent. The result holds its key, shown this once. `window` is for those of its generations
+        that name none, and for those of its children; without it the parent's counts.
         """
-        sent: dict[str, Any] = {"agent": agent, "nice": nice, "command": command}
+        sent: dict[str, Any] = {"agent": agent, "nice": nice, "command": command, "window": window}
         return self._call(calls.Spawned, "proc_spawn", sent, None, timeout)
 
     def proc_list(

@@ -92,6 +92,13 @@ class ScriptedCore:
         """Nothing to close."""
 
     def check(self, args: LLMGenerate) -> None:
+        if args.window in (None, "error"):
+            self._check_length(args)
+
+    def count(self, args: LLMGenerate) -> int:
+        return count(args)
+
+    def _check_length(self, args: LLMGenerate) -> None:
         if self.context_length is not None and (size := count(args)) >= self.context_length:
             raise ContextLengthExceeded(f"{size} tokens do not fit a window of {self.context_length}", param="messages")
 
@@ -131,6 +138,7 @@ class ScriptedCore:
             self._change.notify_all()
 
     def _begin(self, args: LLMGenerate) -> Progress:
+        self._check_length(args)
         reply = self._next(args)
         self.seen.append(args)
         if isinstance(reply, AiosError):

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
+import msgspec
+
 from aios.abi.errors import KernelFault
 from aios.abi.messages import Generation
 
 from ..syscall import Suspended, Syscall
 from .base import Core, CoreInfo, NotBegun, Request
+from .measure import Measure, check_length, measure_of
 from .router import Router
 
 MAX_TRIES = 4
@@ -29,6 +32,13 @@ class LLMManager:
     def check(self, call: Syscall) -> None:
         for core in self._router.cores_for(call.args.model):
             core.check(call.args)
+            if call.args.window in (None, "error"):
+                check_length(core, call.args)
+
+    def measure(self, model: str | None) -> Measure | None:
+        """The smallest window among the cores that answer to `model`, as far as they know theirs."""
+        found = [measure_of(core) for core in self._router.cores_for(model)]
+        return min((each for each in found if each is not None), key=lambda each: each.context, default=None)
 
     def free(self) -> Iterable[str]:
         """Cores with a free slot, the least loaded first."""
@@ -62,6 +72,8 @@ class LLMManager:
             return self._try_again(call, slot, refusal)
         if isinstance(outcome, Generation):
             self._account(call, outcome)
+            if call.context is not None:
+                outcome = msgspec.structs.replace(outcome, context=call.context)
         return outcome
 
     def _try_again(self, call: Syscall, slot: str, refusal: NotBegun) -> Suspended:

@@ -5,6 +5,7 @@ Servers that call themselves compatible differ: what is missing gets a default h
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,6 +38,13 @@ _REASONS: dict[str, FinishReason] = {
     "content_filter": "content_filter",
     "function_call": "function_call",
 }
+
+_TOO_LONG = re.compile(
+    r"context (length|window|size)|(prompt|input|request) is too long|maximum (input|prompt) length"
+    r"|exceeds? the (maximum number of tokens|model's max)|too many (input )?tokens",
+    re.IGNORECASE,
+)
+"""How servers say that a prompt does not fit their model's window."""
 
 
 # ── what a server sends ──
@@ -443,14 +451,13 @@ def _delta(n: int, call: _ToolCall) -> ToolCallDelta:
 # ── refusals ──
 
 
-def error_of(core: str, key_env: str | None, status: int, body: bytes, headers: Mapping[str, str]) -> AiosError:
+def error_of(core: str, key_source: str, status: int, body: bytes, headers: Mapping[str, str]) -> AiosError:
     """The error that a server's refusal means for the agent that asked."""
     detail = _detail(body)
     said = _message(detail) or f"status {status}"
     after = _retry_after(headers)
     if status in (401, 403):
-        where = f"${key_env}" if key_env else "[[core]] api_key_env, which is not set"
-        why = f"its server refuses the kernel's key ({status}); see {where}. Your own key is not at fault"
+        why = f"its server refuses the kernel's key ({status}); see {key_source}. Your own key is not at fault"
         return UpstreamFault(f"core '{core}': {why}", code="upstream_refused")
     if status in (408, 504):
         return TimedOut(f"core '{core}': {said}", code="upstream_timeout", retry_after=after)
@@ -469,8 +476,9 @@ def error_of(core: str, key_env: str | None, status: int, body: bytes, headers: 
 def _bad_request(core: str, detail: Any, said: str) -> AiosError:
     code = detail.get("code") if isinstance(detail, dict) else None
     param = detail.get("param") if isinstance(detail, dict) else None
+    kind = detail.get("type") if isinstance(detail, dict) else None
     param = param if isinstance(param, str) else None
-    if code == "context_length_exceeded" or "context length" in said.lower():
+    if code == "context_length_exceeded" or kind == "exceed_context_size_error" or _TOO_LONG.search(said):
         return ContextLengthExceeded(f"core '{core}': {said}", param=param or "messages")
     return BadRequest(f"core '{core}': {said}", code=code if isinstance(code, str) else None, param=param)
 

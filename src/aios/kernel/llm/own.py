@@ -140,6 +140,8 @@ class OwnCore:
         self._thread: threading.Thread | None = None
         self._has_stopped = False
         """The thread has ended, or is about to: no job that comes now would be served."""
+        self._left = asyncio.Event()
+        """Set when a sequence leaves the pool, or may be moved out of it."""
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def open(self) -> None:
@@ -182,6 +184,10 @@ class OwnCore:
         if self._translator is not None:
             self._translator.check(args)
 
+    def count(self, args: LLMGenerate) -> int:
+        assert self._translator is not None
+        return self._translator.count(args)
+
     def can_take(self, snapshot: Any, active: int = 0) -> bool:
         if self._engine is None or self._shelf is None:
             return False
@@ -195,7 +201,7 @@ class OwnCore:
     async def run(self, request: Request, quantum: int | None) -> Generation | Suspended:
         sequence: Sequence = request.snapshot or await self._begin(self._opened(), request)
         engine, shelf = self._opened(), self._shelved()
-        shelf.take(sequence)
+        await self._take_back(sequence)
         if sequence.line.kv is None:
             raise ModuleFault("this generation was dropped and cannot be resumed")
         before = sequence.num_chosen
@@ -212,17 +218,31 @@ class OwnCore:
                 await self._abort(job)
                 engine.release(sequence)
             del self._jobs[sequence.id]
+            self._left.set()
         if sequence.finish is None:
             shelf.put(sequence)
+            self._left.set()
             return Suspended(sequence, sequence.num_chosen - before)
         answer = teller.whole(model=self.model, core=self.name, seed=request.args.seed, fingerprint=engine.fingerprint)
         request.emit(teller.last(*job.take(), answer))
         return answer
 
+    async def _take_back(self, sequence: Sequence) -> None:
+        """Give a suspended sequence its memory again. A search may hold more lines than its slot's share has room for:
+        then this waits for what runs to be interrupted or to end."""
+        while True:
+            self._opened()
+            try:
+                return self._shelved().take(sequence)
+            except MemoryError:
+                self._left.clear()
+                await self._left.wait()
+
     def drop(self, snapshot: Any) -> None:
         if self._shelf is not None:
             self._shelf.forget(snapshot)
         Engine.release(snapshot)
+        self._left.set()
 
     def statistics(self) -> dict[str, Any]:
         if self._engine is None:
@@ -308,6 +328,7 @@ class OwnCore:
 
     def _fail_all(self) -> None:
         self._has_stopped = True
+        self._left.set()
         for job in self._jobs.values():
             job.fail(ModuleFault(f"the engine of core '{self.name}' stopped"))
 

@@ -94,14 +94,19 @@ class Queue:
             )
 
     def push(self, call: Syscall) -> None:
-        """A NEW or SUSPENDED call joins the queue, or waits outside while its process is stopped."""
+        """A NEW, SUSPENDED or parked call joins the queue, or waits outside while its process is stopped."""
         if self._is_held and call.process.state is ProcessState.STOPPED:
-            self._move(call, State.BLOCKED, "process stopped")
+            if call.state is not State.BLOCKED:
+                self._move(call, State.BLOCKED, "process stopped")
             self._blocked[call.id] = call
             return
         self._move(call, State.QUEUED)
         self.policy.push(call)
         self.pump()
+
+    def park(self, call: Syscall, why: str) -> None:
+        """A NEW call waits outside until whoever parked it pushes it. `num_expected` has to count it so long."""
+        self._move(call, State.BLOCKED, why)
 
     def hold(self, call: Syscall) -> None:
         """The call's process was stopped. A running call is taken off its slot at its next quantum."""

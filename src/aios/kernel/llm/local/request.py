@@ -78,6 +78,13 @@ class Translator:
             **self._grammar(args),
         )
 
+    def count(self, args: LLMGenerate) -> int:
+        """Tokens of the prompt; for messages that are longer than the window by far, how many they have at least."""
+        characters = sum(len(message.text()) for message in args.messages)
+        if characters > self._context * self._longest_token:
+            return -(-characters // self._longest_token)
+        return len(self._prompt(args))
+
     def _prompt(self, args: LLMGenerate) -> list[int]:
         messages = [msgspec.to_builtins(message) for message in args.messages]
         tools = [msgspec.to_builtins(tool) for tool in args.tools or ()]

@@ -1,0 +1,146 @@
+"""Which turns go when a conversation does not fit: what is kept, for any conversation at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aios.abi.messages import FunctionCall, Message, ToolCall
+from aios.kernel.context.window import SYSTEM, fit, piece, transcript, units, with_summary
+
+
+def words(messages: Sequence[Message]) -> int:
+    """A prompt of words, three for each message and five around them all."""
+    return 5 + sum(3 + len(message.text().split()) for message in messages)
+
+
+def text(size: int) -> str:
+    return "word " * size
+
+
+@st.composite
+def turns(draw: st.DrawFn) -> list[Message]:
+    """A conversation as agents have them: questions, answers, tool calls and their results, now and then out of
+    order."""
+    said = [Message("system", text(draw(st.integers(0, 5))))] if draw(st.booleans()) else []
+    for number in range(draw(st.integers(0, 8))):
+        kind = draw(st.sampled_from(["user", "assistant", "calls", "calls", "late", "system"]))
+        size = draw(st.integers(0, 12))
+        if kind in ("user", "assistant", "system"):
+            said.append(Message(kind, text(size)))  # type: ignore[arg-type]
+            continue
+        ids = [f"c{number}.{n}" for n in range(draw(st.integers(1, 3)))]
+        said.append(Message("assistant", tool_calls=[ToolCall(id, FunctionCall("f")) for id in ids]))
+        if kind == "late":
+            said.append(Message("user", text(size)))
+        said += [Message("tool", text(size), tool_call_id=id) for id in ids]
+    return said or [Message("user", "hello")]
+
+
+def places(kept: Sequence[Message], messages: Sequence[Message]) -> list[int]:
+    by_id = {id(message): place for place, message in enumerate(messages)}
+    return [by_id[id(message)] for message in kept]
+
+
+@settings(max_examples=300, deadline=None)
+@given(turns(), st.integers(1, 120))
+def test_what_is_kept_fits_and_holds_all_that_must_stay_in_its_old_order(messages: list[Message], room: int) -> None:
+    found = fit(messages, words, limit=room, room=room)
+    if found is None:
+        least = [m for n, m in enumerate(messages) if n not in droppable(messages)]
+        assert words(least) > room
+        return
+    kept = places(found.kept, messages)
+    assert words(found.kept) == found.tokens <= room
+    assert kept == sorted(kept)
+    assert {n for n, m in enumerate(messages) if m.role in SYSTEM} <= set(kept)
+    asked = [n for n, message in enumerate(messages) if message.role == "user"]
+    assert not asked or asked[-1] in kept
+    assert messages[-1].role in SYSTEM or len(messages) - 1 in kept
+    assert sorted(kept + places(found.dropped, messages)) == list(range(len(messages)))
+    again = fit(messages, words, limit=room, room=room)
+    assert again == found
+
+
+@settings(max_examples=300, deadline=None)
+@given(turns(), st.integers(1, 120))
+def test_no_call_of_a_tool_is_parted_from_its_result(messages: list[Message], room: int) -> None:
+    found = fit(messages, words, limit=room, room=room)
+    kept = messages if found is None else found.kept
+    called = {call.id for message in kept for call in message.tool_calls or ()}
+    answered = {message.tool_call_id for message in kept if message.role == "tool"}
+    assert called == answered
+
+
+@settings(max_examples=300, deadline=None)
+@given(turns(), st.integers(1, 120))
+def test_the_oldest_goes_first_and_no_more_than_has_to(messages: list[Message], room: int) -> None:
+    found = fit(messages, words, limit=room, room=room)
+    if found is None or not found.dropped:
+        return
+    gone = set(places(found.dropped, messages))
+    in_order = [unit for unit in units(messages) if not unit.must_stay]
+    number = sum(set(unit.places) <= gone for unit in in_order)
+    assert gone == {place for unit in in_order[:number] for place in unit.places}
+    one_less = {place for unit in in_order[: number - 1] for place in unit.places}
+    assert words([m for n, m in enumerate(messages) if n not in one_less]) > room
+
+
+def droppable(messages: Sequence[Message]) -> set[int]:
+    return {place for unit in units(messages) if not unit.must_stay for place in unit.places}
+
+
+def test_turns_go_whole_and_rounds_of_the_last_turn_one_by_one() -> None:
+    call = [ToolCall("a", FunctionCall("f"))]
+    messages = [
+        Message("system", "rules"),
+        Message("user", "first"),
+        Message("assistant", "answer"),
+        Message("user", "second"),
+        Message("assistant", tool_calls=call),
+        Message("tool", "result", tool_call_id="a"),
+        Message("assistant", tool_calls=call),
+        Message("tool", "newer", tool_call_id="a"),
+    ]
+    assert [unit.places for unit in units(messages)] == [(1, 2), (3,), (4, 5), (6, 7)]
+    assert [unit.must_stay for unit in units(messages)] == [False, True, False, True]
+
+
+def test_an_eighth_more_room_than_asked_is_kept_free_only_once_something_has_to_go() -> None:
+    messages = [Message("user", text(10)), Message("assistant", text(10)), Message("user", text(10))]
+    everything = fit(messages, words, limit=44, room=30)
+    assert everything is not None
+    assert not everything.dropped
+    less = fit(messages, words, limit=43, room=30)
+    assert less is not None
+    assert less.kept == messages[2:]
+
+
+def test_a_summary_goes_into_the_system_message_or_becomes_one() -> None:
+    rest = [Message("user", "now")]
+    ruled = with_summary([Message("system", "rules"), *rest], "they met", 4)
+    assert [message.role for message in ruled] == ["system", "user"]
+    assert ruled[0].text().startswith("rules\n\n")
+    assert ruled[0].text().endswith("they met")
+    assert [message.role for message in with_summary(rest, "they met", 4)] == ["system", "user"]
+
+
+def test_a_transcript_names_who_spoke_and_what_tools_were_called() -> None:
+    said = transcript(
+        [
+            Message("user", "add"),
+            Message("assistant", tool_calls=[ToolCall("a", FunctionCall("sum", '{"x":1}'))]),
+            Message("tool", "2", tool_call_id="a"),
+        ]
+    )
+    assert said == 'User: add\nAssistant called sum with {"x":1}\nResult of a tool: 2'
+
+
+@given(st.text(max_size=200), st.integers(0, 220))
+def test_a_piece_is_a_beginning_that_fits(whole: str, room: int) -> None:
+    part = piece(whole, lambda each: len(each) <= room)
+    assert whole.startswith(part)
+    assert len(part) <= room
+    assert part or not whole or room == 0
