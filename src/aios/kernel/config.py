@@ -5,6 +5,7 @@ Knows nothing about what the settings do; each room takes its own section.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,6 +89,8 @@ class CoreSection(Section, frozen=True):
     `context_length` makes a local model's window smaller. `kv_bytes` bounds what running sequences of a `nano` or
     `local` core hold; suspended ones may take as much again. `prefix_bytes` bounds what is kept of prompts, so that
     others that begin alike need not compute it; 0 keeps nothing.
+
+    A `local` model is computed by `backend` ("numpy" unless said) in numbers of `dtype` ("f32") on `device` ("cpu").
     """
 
     name: CoreName
@@ -102,6 +105,9 @@ class CoreSection(Section, frozen=True):
     context_length: Annotated[int, Meta(ge=16)] | None = None
     kv_bytes: Annotated[int, Meta(ge=1 << 20)] = 512 << 20
     prefix_bytes: Annotated[int, Meta(ge=0)] = 64 << 20
+    backend: Literal["numpy", "torch"] | None = None
+    dtype: Literal["f32", "bf16", "f16"] | None = None
+    device: str | None = None
 
 
 class ToolSection(Section, frozen=True):
@@ -128,10 +134,11 @@ class Config(Section, frozen=True):
     tool: list[ToolSection] = field(default_factory=list)
 
 
+_COMPUTE_KEYS = ("backend", "dtype", "device")
 FOREIGN_KEYS = {
-    "nano": ("path", "base_url", "model", "api_key_env", "api_key_file", "context_length"),
+    "nano": ("path", "base_url", "model", "api_key_env", "api_key_file", "context_length", *_COMPUTE_KEYS),
     "local": ("base_url", "api_key_env", "api_key_file"),
-    "openai": ("path",),
+    "openai": ("path", *_COMPUTE_KEYS),
 }
 """Keys of other kinds of core: one that would be ignored is a mistake worth telling."""
 
@@ -251,6 +258,16 @@ def _check(config: Config, where: str) -> None:
                 raise ConfigError(f"{where}: core '{core.name}' is of kind {core.kind}, which takes no {key}")
         if core.kind == "local" and not core.path:
             raise ConfigError(f"{where}: core '{core.name}' is of kind local, and needs path, the model's folder")
+        if core.device is not None and not re.fullmatch(r"cpu|cuda(:\d{1,3})?", core.device):
+            raise ConfigError(
+                f'{where}: core \'{core.name}\' has device = {core.device!r:.60}, and it must be "cpu" or "cuda", or '
+                f'"cuda:1" for the second GPU{nearest(core.device.lower(), ("cpu", "cuda"))}'
+            )
+        if core.backend != "torch" and (core.dtype or "f32", core.device or "cpu") != ("f32", "cpu"):
+            raise ConfigError(
+                f"{where}: core '{core.name}' computes on NumPy, in f32 on the cpu only; "
+                'other dtypes and devices take backend = "torch"'
+            )
         if core.api_key_env is not None and core.api_key_file is not None:
             raise ConfigError(f"{where}: core '{core.name}' names api_key_env and api_key_file; one of them is enough")
         if core.kind == "openai":

@@ -173,7 +173,7 @@ class Decoder:
             room.project(self._layers[0])
             room.attending.attended[...] = room.attending.queries
             room.finish(self._layers[0])
-            made = [room.logits(self._head, count), ops.host(room.x), ops.host(room.attending.new_kv)]
+            made = [room.logits(self._head, count), *map(ops.host, room.steps())]
             return np.concatenate([each.reshape(count, -1) for each in made], axis=1)
 
 
@@ -251,6 +251,10 @@ class _Workspace:
         if layer.down_bias is not None:
             ops.add(delta, layer.down_bias, out=delta)
         ops.add(self.x, delta, out=self.x)
+
+    def steps(self) -> tuple[Array, ...]:
+        """What the last layer left on the way, before it was rounded to what products read."""
+        return self.x, self._norm, self._qkv, self._head_norm, self._gate, self._both
 
     def _activate(self) -> None:
         ops, gate, both = self._ops, self._gate, self._both

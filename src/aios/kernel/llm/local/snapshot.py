@@ -42,6 +42,7 @@ def to_bytes(sequence: Sequence, fingerprint: str) -> bytes:
         "branches": [_branch(branch) for branch in sequence.branches],
         "ended": [_branch(branch) for branch in sequence.ended],
         "kv": arrays[0].shape,
+        "kv_type": arrays[0].dtype.str,
     }
     text = json.dumps(header).encode()
     body = b"".join([_MAGIC, struct.pack("<Q", len(text)), text, *(array.tobytes() for array in arrays)])
@@ -89,7 +90,7 @@ def _unpack(data: bytes) -> tuple[dict[str, Any], list[F32]]:
         raise SnapshotError("the snapshot is damaged: its checksum does not match")
     (length,) = struct.unpack_from("<Q", body, 8)
     header = json.loads(body[16 : 16 + length])
-    keys = np.frombuffer(body, np.float32, offset=16 + length)
+    keys = np.frombuffer(body, header["kv_type"], offset=16 + length)
     return header, list(keys.reshape(len(header["branches"]), *header["kv"]))
 
 

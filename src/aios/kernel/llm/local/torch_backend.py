@@ -88,27 +88,31 @@ class TorchBackend:
             out.copy_(into)
 
     def proven_rows(self, matrices: Sequence[Array], row_wise: Callable[[F32], F32], width: int) -> tuple[int, ...]:
-        """Of `row_wise` alone, which has all the matrices' products in it."""
-        most = max(CANDIDATE_ROWS)
-        x = probe(width, most)
-        wanted: dict[int, NDArray[np.int32]] = {}
+        tests = [_Test(row_wise, probe(width, max(CANDIDATE_ROWS)))]
+        with self.scope():
+            for columns, depth in {(each.shape[1], each.shape[0]) for each in matrices}:
+                tests.append(self._cancelling(columns, depth))
+            return agreeing(CANDIDATE_ROWS, lambda rows, reference: all(t.is_exact(rows, reference) for t in tests))
 
-        def in_blocks(rows: int, places: NDArray[np.intp]) -> NDArray[np.int32]:
-            return np.concatenate([row_wise(x[places[at : at + rows]]) for at in range(0, len(places), rows)]).view(
-                "i4"
-            )
+    def _cancelling(self, columns: int, depth: int) -> _Test:
+        """A product of this size that comes to nothing but what rounding leaves, whose bits tell any other order of
+        summing. Those of a product of the model's own would not: rounded to bf16, most sums are alike."""
+        torch.manual_seed(0)
+        half, step = depth // 2, 1024
+        some = torch.randn(min(step, columns), half).to(self._dtype)
+        weight = torch.zeros(columns, depth, dtype=self._dtype, device=self._device)
+        for start in range(0, columns, step):
+            weight[start : start + step, :half] = some[: columns - start]
+        weight[:, half : 2 * half] = -weight[:, :half]
+        x = probe(half, max(CANDIDATE_ROWS))
+        matrix = self.matrix(weight)
 
-        def is_exact(rows: int, reference: int) -> bool:
-            if reference not in wanted:
-                every = np.arange(-(-most // reference) * reference) % most
-                wanted[reference] = in_blocks(reference, every)[:most]
-            for shift in (0, most // 2 + 1 + rows // 3):  # another place in the block, and other neighbours
-                places = (np.arange(rows) + shift) % most
-                if not np.array_equal(in_blocks(rows, places), wanted[reference][places]):
-                    return False
-            return True
+        def multiply(x: F32) -> F32:
+            out = self.zeros((len(x), columns))
+            self.product(self._typed(x), matrix, len(x), out)
+            return self.host(out)
 
-        return agreeing(CANDIDATE_ROWS, is_exact)
+        return _Test(multiply, np.concatenate([x, x, np.zeros((len(x), depth % 2), np.float32)], axis=1))
 
     def batch(self, rows: Rows, kvs: Sequence[KV], where: Array, window: int) -> Batch:
         return Batch(rows, kvs, where.tolist(), window)
@@ -134,6 +138,30 @@ class TorchBackend:
         if self._spare.numel() < out.numel():
             self._spare = torch.empty(out.numel(), dtype=self._dtype, device=self._device)
         return self._spare[: out.numel()].view(out.shape)
+
+
+class _Test:
+    """Whether `compute` gives each row of `x` the same bits in blocks of so many rows as in blocks of others."""
+
+    def __init__(self, compute: Callable[[F32], F32], x: F32) -> None:
+        self._compute = compute
+        self._x = x
+        self._wanted: dict[int, NDArray[np.int32]] = {}
+
+    def is_exact(self, rows: int, reference: int) -> bool:
+        most = len(self._x)
+        if reference not in self._wanted:
+            every = np.arange(-(-most // reference) * reference) % most
+            self._wanted[reference] = self._in_blocks(reference, every)[:most]
+        for shift in (0, most // 2 + 1 + rows // 3):  # another place in the block, and other neighbours
+            places = (np.arange(rows) + shift) % most
+            if not np.array_equal(self._in_blocks(rows, places), self._wanted[reference][places]):
+                return False
+        return True
+
+    def _in_blocks(self, rows: int, places: NDArray[np.intp]) -> NDArray[np.int32]:
+        made = [self._compute(self._x[places[at : at + rows]]) for at in range(0, len(places), rows)]
+        return np.concatenate(made).view(np.int32)
 
 
 class TorchMemory:
