@@ -93,9 +93,10 @@ def shown(value: Any) -> str:
 
 def kinds(section: type) -> dict[str, str]:
     """Key → what may stand there, as the source says it, in words."""
+    bases = [base for base in section.__bases__ if issubclass(base, config.Section) and base is not config.Section]
+    found = {name: kind for base in bases for name, kind in kinds(base).items()}
     node = ast.parse(inspect.getsource(section)).body[0]
     assert isinstance(node, ast.ClassDef)
-    found = {}
     for line in node.body:
         if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
             found[line.target.id] = in_words(ast.unparse(line.annotation))
@@ -116,4 +117,5 @@ def in_words(annotation: str) -> str:
 
 def named(kind: str) -> str:
     words = {"str": "text", "int": "whole number", "float": "number", "Seconds": "seconds", "CoreName": "name"}
+    words |= {"Dollars": "dollars", "Price": "`{input, output, cached, cache_write}`"}
     return words.get(kind, kind)

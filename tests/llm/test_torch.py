@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import foreign_model
 import numpy as np
 import pytest
 import tiny_model
 from test_decoder import SHAPES, prefilled
 from test_engine import alone, interleaved, specs
+from test_folder_core import ask, finish
 from test_prefix import alike
 from tiny_model import FAMILIES
 
+from aios.kernel.config import CoreSection
+from aios.kernel.llm.cores import make_core
+from aios.kernel.llm.folder import FolderCore
 from aios.kernel.llm.local import load as loading
 from aios.kernel.llm.local.backend import Compute
 from aios.kernel.llm.local.decoder import CHUNK, Decoder
@@ -138,6 +145,23 @@ def test_keys_and_values_leave_and_come_back_bit_by_bit(compute: Compute) -> Non
     third.copy(other, 16)
     third.load(piece, 16)
     assert third.export(32).tobytes() == kv.export(32).tobytes()
+
+
+@pytest.mark.parametrize("compute", [F32, BF16], ids=lambda each: each.dtype)
+def test_a_core_on_torch_is_interrupted_and_goes_on_with_the_same_bytes(compute: Compute, tmp_path: Path) -> None:
+    folder = foreign_model.write(tmp_path, "qwen3", kind="BF16")
+    section = CoreSection(name="m", kind="local", path=str(folder), backend="torch", dtype=compute.dtype)
+
+    async def story(quantum: int | None) -> Any:
+        core = make_core(section)
+        assert isinstance(core, FolderCore)
+        await core.open()
+        try:
+            return (await finish(core, ask(temperature=1.0, logprobs=True), quantum)).message
+        finally:
+            await core.close()
+
+    assert asyncio.run(story(3)) == asyncio.run(story(None))
 
 
 def test_the_fingerprint_names_type_threads_and_version(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -292,6 +292,8 @@ class OpenCall(Result, frozen=True):
 
 
 class ProcessInfo(Result, frozen=True):
+    """`cost` is US dollars for the calls of it whose price is known; None when that is none of them."""
+
     pid: int
     agent: str
     owner: str
@@ -312,6 +314,7 @@ class ProcessInfo(Result, frozen=True):
     run_s: float
     core: str | None
     open_calls: list[OpenCall]
+    cost: float | None = None
 
 
 class Processes(Result, frozen=True):

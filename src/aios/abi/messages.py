@@ -141,7 +141,8 @@ class ContextReport(Struct, frozen=True, omit_defaults=True):
 class Generation(Struct, frozen=True, omit_defaults=True):
     """What `llm_generate` answers. `seed` is the one used, drawn by the kernel if the agent named none.
 
-    `context` says what was left out of the messages; None: nothing was.
+    `context` says what was left out of the messages; None: nothing was. `cost` is US dollars, None where the price of
+    the model is not known.
     `raw_usage` is an upstream's own `usage`, JSON as it came: it may say more than `usage` does.
     `id` and `created` are what a server behind a core called its stream, when that went to the client as it came.
     """
@@ -158,3 +159,4 @@ class Generation(Struct, frozen=True, omit_defaults=True):
     id: str | None = None
     created: int | None = None
     context: ContextReport | None = None
+    cost: float | None = None

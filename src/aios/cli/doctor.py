@@ -139,7 +139,7 @@ def check_cores(settings: Config | None) -> list[Finding]:
     return [
         _folder(f"core {core.name}", Path(core.path).expanduser())
         if core.path
-        else _core(core.name, core.base_url, core.api_key_env)
+        else _core(core.name, core.url, core.api_key_env)
         for core in (settings.core if settings else ())
     ]
 

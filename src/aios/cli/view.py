@@ -11,6 +11,8 @@ from aios.abi.calls import CALLS, OpenCall, ProcessInfo
 from .console import cut, figure, ordinal, span, table
 
 TITLES = (">PID", "AGENT", "STATE", ">CALLS", ">IN", ">OUT", ">SLICES", ">WAITED", "CORE", "DOING")
+COST = ">COST"
+"""Stands before CORE where any process has one."""
 DROP = ("SLICES", "IN", "CALLS", "WAITED", "OUT", "CORE")
 """What a narrow terminal does without, in this order, so that there is room for what each does."""
 RANK = ("running", "queued", "blocked", "stopped", "idle", "ended")
@@ -42,7 +44,21 @@ def told(process: ProcessInfo) -> ProcessInfo:
 
 def lines(processes: Sequence[ProcessInfo], columns: int | None) -> list[str]:
     """A line of titles, then one a process."""
-    return table(TITLES, [row(process) for process in processes], columns=columns, drop=DROP).split("\n")
+    titles: tuple[str, ...] = TITLES
+    rows = [row(process) for process in processes]
+    if any(process.cost is not None for process in processes):
+        at = TITLES.index("CORE")
+        titles = (*titles[:at], COST, *titles[at:])
+        rows = [(*each[:at], dollars(p.cost), *each[at:]) for each, p in zip(rows, processes, strict=True)]
+    drop = tuple(name for name in (*DROP, COST.lstrip(">")) if name in {title.lstrip(">") for title in titles})
+    return table(titles, rows, columns=columns, drop=drop).split("\n")
+
+
+def dollars(cost: float | None) -> str:
+    """As much of a sum as matters: cents, and below a dollar three figures that say something."""
+    if cost is None:
+        return "-"
+    return f"${cost:.2f}" if cost >= 1 or not cost else f"${cost:.3g}" if cost >= 0.0001 else "<$0.0001"
 
 
 def states(found: Iterable[str]) -> str:

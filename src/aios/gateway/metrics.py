@@ -68,6 +68,8 @@ class KernelCollector(Collector):
         for what in ("in", "out"):
             total = sum(getattr(process, f"tokens_{what}") for process in everyone)
             yield GaugeMetricFamily(f"aios_tokens_{what}", f"Tokens {what} of the remembered processes.", total)
+        cost = sum(process.cost or 0.0 for process in everyone)
+        yield GaugeMetricFamily("aios_cost_dollars", "What the remembered processes are known to have cost.", cost)
 
 
 async def show_metrics(exchange: Exchange) -> None:

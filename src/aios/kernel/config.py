@@ -72,42 +72,99 @@ class RouterSection(Section, frozen=True):
 
 
 class ContextSection(Section, frozen=True):
-    """`window` is what becomes of messages that do not fit a model's window, where neither the call nor its process
-    says so: an error, or their oldest turns are dropped or summarised. `summarise_with` is the model that summarises;
-    without it the one that was asked does."""
+    """Where suspended generations of own cores are kept when others need their core's memory: up to `ram_bytes` in host
+    memory, then up to `disk_bytes` under `swap` in the home; past both their text is kept and the rest computed again.
 
+    `window` is what becomes of messages that do not fit a model's window, where neither the call nor its process says
+    so: an error, or their oldest turns are dropped or summarised. `summarise_with` is the model that summarises;
+    without it the one that was asked does.
+    """
+
+    ram_bytes: Annotated[int, Meta(ge=0, le=1 << 50)] = 512 << 20
+    disk_bytes: Annotated[int, Meta(ge=0, le=1 << 50)] = 2 << 30
     window: Literal["error", "drop", "summarise"] = "error"
     summarise_with: str | None = None
 
 
+Dollars = Annotated[float, Meta(ge=0)]
+
+
+class Price(Section, frozen=True):
+    """US dollars for a million tokens. `cached` is input that the server had computed before, `cache_write` input that
+    it puts by; without them calls that have such tokens have no known cost."""
+
+    input: Dollars
+    output: Dollars
+    cached: Dollars | None = None
+    cache_write: Dollars | None = None
+
+
+class PriceSection(Price, frozen=True, kw_only=True):
+    """What a model costs, instead of what the packaged table says. With `host` only for cores whose base_url has it; a
+    row with `above` is for prompts of more tokens than that."""
+
+    model: str
+    host: str | None = None
+    above: Annotated[int, Meta(ge=0)] = 0
+
+
 class CoreSection(Section, frozen=True):
     """One LLM core. `nano` is the packaged model; `local` is a model in the folder `path`, as Hugging Face keeps them;
-    `openai` is any server that speaks OpenAI's API at `base_url`.
+    `gguf` one in the file `path`, run by llama.cpp; `openai` is any server that speaks OpenAI's API at `base_url`;
+    `anthropic` is Anthropic's API, or what speaks it at `base_url`.
 
-    `timeout` is seconds between two tokens. The key is read from the environment variable `api_key_env`, or from
-    the file `api_key_file` in the home.
+    `timeout` is seconds between two tokens, `first_timeout` those to the first one (without it, as much). The key is
+    read from the environment variable `api_key_env`, or from the file `api_key_file` in the home, which nobody
+    but its owner may read; it is read again when it changes.
+    `max_tokens` bounds an answer of an `anthropic` core where the request names no bound (else 32,000). Parameters
+    named in `ignore` are left out there, where a request that has them would be refused.
+
+    `server` says what speaks at `base_url`, and with it what that can do; without it the server is asked. What stands
+    here goes before what is known of its kind: `resume` (how an answer is gone on with after an interrupt: "none",
+    "prefill_text", or "tokens"), `priority` (whether requests carry one, and which goes first; a server that is not set
+    up for it refuses them), `tools`, `json_schema` and `embeddings` (false: such requests are refused here).
+    With `probe = false` the server is never asked what it can do.
+
     `context_length` makes a local model's window smaller. `kv_bytes` bounds what running sequences of a `nano` or
-    `local` core hold; suspended ones may take as much again. `prefix_bytes` bounds what is kept of prompts, so that
+    `local` core hold; suspended ones leave it when others need it, whole (`snapshot` "logits", as [context] says) or as
+    their text alone, to be computed again ("text"). `prefix_bytes` bounds what is kept of prompts, so that
     others that begin alike need not compute it; 0 keeps nothing.
 
     A `local` model is computed by `backend` ("numpy" unless said) in numbers of `dtype` ("f32") on `device` ("cpu").
     """
 
     name: CoreName
-    kind: Literal["nano", "local", "openai"]
+    kind: Literal["nano", "local", "gguf", "openai", "anthropic"]
     slots: Annotated[int, Meta(ge=1, le=4096)] = 8
     path: str | None = None
     base_url: str | None = None
     model: str | None = None
     timeout: Seconds = 120.0
+    first_timeout: Seconds | None = None
     api_key_env: str | None = None
     api_key_file: str | None = None
+    server: Literal["openai", "vllm", "sglang", "llama", "ollama", "lmstudio", "openrouter"] | None = None
+    resume: Literal["none", "prefill_text", "tokens"] | None = None
+    priority: Literal["low_first", "high_first"] | None = None
+    tools: bool | None = None
+    json_schema: bool | None = None
+    embeddings: bool | None = None
+    probe: bool = True
+    max_tokens: Annotated[int, Meta(ge=1)] | None = None
+    ignore: list[str] | None = None
     context_length: Annotated[int, Meta(ge=16)] | None = None
     kv_bytes: Annotated[int, Meta(ge=1 << 20)] = 512 << 20
     prefix_bytes: Annotated[int, Meta(ge=0)] = 64 << 20
     backend: Literal["numpy", "torch"] | None = None
     dtype: Literal["f32", "bf16", "f16"] | None = None
     device: str | None = None
+    snapshot: Literal["logits", "text"] | None = None
+    price: Price | None = None
+
+    @property
+    def url(self) -> str | None:
+        """Where the server of a remote core is."""
+        return self.base_url or ("https://api.anthropic.com" if self.kind == "anthropic" else None)
 
 
 class ToolSection(Section, frozen=True):
@@ -130,17 +187,27 @@ class Config(Section, frozen=True):
     journal: JournalSection = JournalSection()
     router: RouterSection = RouterSection()
     context: ContextSection = ContextSection()
+    price: list[PriceSection] = field(default_factory=list)
     core: list[CoreSection] = field(default_factory=list)
     tool: list[ToolSection] = field(default_factory=list)
 
 
-_COMPUTE_KEYS = ("backend", "dtype", "device")
+COMPUTE_KEYS = ("backend", "dtype", "device")
+LOCAL_KEYS = ("path", *COMPUTE_KEYS)
+REMOTE_KEYS = (
+    *("base_url", "api_key_env", "api_key_file", "first_timeout", "server", "resume", "priority"),
+    *("tools", "json_schema", "embeddings"),
+)
 FOREIGN_KEYS = {
-    "nano": ("path", "base_url", "model", "api_key_env", "api_key_file", "context_length", *_COMPUTE_KEYS),
-    "local": ("base_url", "api_key_env", "api_key_file"),
-    "openai": ("path", *_COMPUTE_KEYS),
+    "nano": ("path", "model", "context_length", "max_tokens", "ignore", *REMOTE_KEYS, *COMPUTE_KEYS),
+    "local": ("max_tokens", "ignore", *REMOTE_KEYS),
+    "gguf": ("max_tokens", "ignore", "snapshot", *REMOTE_KEYS, *COMPUTE_KEYS),
+    "openai": ("max_tokens", "ignore", "snapshot", *LOCAL_KEYS),
+    "anthropic": ("snapshot", "server", "resume", "priority", "tools", "json_schema", "embeddings", *LOCAL_KEYS),
 }
 """Keys of other kinds of core: one that would be ignored is a mistake worth telling."""
+
+MODEL_PATHS = {"local": "the model's folder", "gguf": "the model's file"}
 
 DEFAULT_CORES = [CoreSection(name="nano", kind="nano", slots=8)]
 
@@ -179,9 +246,16 @@ def parse(text: str, where: str = "aios.toml") -> Config:
     return config
 
 
+KEYS_GO = (
+    "a key does not belong in the configuration: put it into an environment variable and write "
+    'api_key_env = "ITS_NAME", or into a file of the home that only you can read (chmod 600) and write '
+    'api_key_file = "its.name"'
+)
+
+
 def check_url(core: CoreSection) -> None:
     """Raise ConfigError when `base_url` is no address that can be posted to."""
-    url = core.base_url or ""
+    url = core.url or ""
     why = ""
     try:
         parts = urlsplit(url)
@@ -193,6 +267,8 @@ def check_url(core: CoreSection) -> None:
         why = str(error)
     if not url.isascii() or any(c.isspace() or not c.isprintable() for c in url):
         why = "it may hold no blanks and only ASCII"
+    elif not why and parts.username is not None:
+        raise ConfigError(f"core '{core.name}' has a name or password in its base_url; {KEYS_GO}")
     if why:
         raise ConfigError(f"core '{core.name}' needs base_url = \"http://…/v1\", and {url!r:.200} is none: {why}")
 
@@ -208,6 +284,8 @@ def _explain(error: msgspec.ValidationError) -> str:
     what, place = str(error).split(" - at `", 1)[0], place_of(error) or ""
     if "unknown field `" in what:
         word = what.split("unknown field `", 1)[1].split("`", 1)[0]
+        if word in ("api_key", "key", "token", "password", "secret") and place.startswith("core"):
+            return f"{place} has '{word}'; {KEYS_GO}"
         return f"unknown key '{word}'{_meant(word, place)}" + (f" (at {place})" if place else "")
     if words := choices_at(Config, place):
         allowed = " or ".join(f'"{word}"' for word in words)
@@ -244,6 +322,19 @@ def _sections() -> Iterator[tuple[str, set[str]]]:
             yield header, set(kind.__struct_encode_fields__)
 
 
+def _check_compute(core: CoreSection, where: str) -> None:
+    if core.device is not None and not re.fullmatch(r"cpu|cuda(:\d{1,3})?", core.device):
+        raise ConfigError(
+            f'{where}: core \'{core.name}\' has device = {core.device!r:.60}, and it must be "cpu" or "cuda", or '
+            f'"cuda:1" for the second GPU{nearest(core.device.lower(), ("cpu", "cuda"))}'
+        )
+    if core.backend != "torch" and (core.dtype or "f32", core.device or "cpu") != ("f32", "cpu"):
+        raise ConfigError(
+            f"{where}: core '{core.name}' computes on NumPy, in f32 on the cpu only; "
+            'other dtypes and devices take backend = "torch"'
+        )
+
+
 def _check(config: Config, where: str) -> None:
     names = [core.name for core in config.core]
     for name in names:
@@ -256,21 +347,15 @@ def _check(config: Config, where: str) -> None:
         for key in FOREIGN_KEYS[core.kind]:
             if getattr(core, key) is not None:
                 raise ConfigError(f"{where}: core '{core.name}' is of kind {core.kind}, which takes no {key}")
-        if core.kind == "local" and not core.path:
-            raise ConfigError(f"{where}: core '{core.name}' is of kind local, and needs path, the model's folder")
-        if core.device is not None and not re.fullmatch(r"cpu|cuda(:\d{1,3})?", core.device):
-            raise ConfigError(
-                f'{where}: core \'{core.name}\' has device = {core.device!r:.60}, and it must be "cpu" or "cuda", or '
-                f'"cuda:1" for the second GPU{nearest(core.device.lower(), ("cpu", "cuda"))}'
-            )
-        if core.backend != "torch" and (core.dtype or "f32", core.device or "cpu") != ("f32", "cpu"):
-            raise ConfigError(
-                f"{where}: core '{core.name}' computes on NumPy, in f32 on the cpu only; "
-                'other dtypes and devices take backend = "torch"'
-            )
+        if core.kind in MODEL_PATHS and not core.path:
+            what = MODEL_PATHS[core.kind]
+            raise ConfigError(f"{where}: core '{core.name}' is of kind {core.kind}, and needs path, {what}")
+        _check_compute(core, where)
         if core.api_key_env is not None and core.api_key_file is not None:
             raise ConfigError(f"{where}: core '{core.name}' names api_key_env and api_key_file; one of them is enough")
-        if core.kind == "openai":
+        if core.api_key_env is not None and not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", core.api_key_env):
+            raise ConfigError(f"{where}: core '{core.name}': api_key_env is no name of a variable; {KEYS_GO}")
+        if core.kind in ("openai", "anthropic"):
             try:
                 check_url(core)
             except ConfigError as error:

@@ -193,6 +193,7 @@ class Control:
             run_s=round(process.run_s, 6),
             core=running.core if running else None,
             open_calls=[self._open_call(call) for call in process.open_calls.values()],
+            cost=None if process.cost is None else round(process.cost, 9),
         )
 
     def _waiting_now(self, process: Process) -> float:

@@ -29,18 +29,18 @@ from aios.abi.messages import Chunk, Generation
 
 from .access import AccessManager
 from .clock import Clock, SystemClock, Timer
-from .config import Config
-from .context import Windows
+from .config import Config, CoreSection
+from .context import ContextManager, Windows
 from .control import Control
 from .database import Database
 from .idempotency import Repeats
 from .journal import Journal, OpenRecord
-from .llm import Core, LLMManager, Router
+from .llm import Core, LLMManager, Prices, Router, SwapsOut
 from .llm.cores import make_core
 from .memory import MemoryManager
 from .process import Principal, Process, ProcessState, ProcessTable
 from .scheduler import POLICIES, Pool, Queue, Runner
-from .storage import StorageManager
+from .storage import StorageManager, Swap
 from .syscall import TERMINAL, State, Syscall, move
 from .tool import ToolManager
 from .trace import Trace
@@ -119,6 +119,8 @@ class Kernel:
     tools: ToolManager
     llm: LLMManager
     control: Control
+    contexts: ContextManager
+    prices: Prices
     windows: Windows
     _house: Timer
     _purging: asyncio.Task[None]
@@ -137,12 +139,17 @@ class Kernel:
         self.tools = ToolManager(self.storage, self.memory, config.tool, clock=clock, folders=[self.home])
         await self.tools.open()
         self._closers.push_async_callback(self.tools.close)
-        given = [make_core(s) for s in config.core] if cores is None else list(cores.values())
+        self.contexts = self._open_contexts()
+        self._closers.push_async_callback(self.contexts.close)
+        self.prices = Prices(config.price)
+        given = [self._make_core(s) for s in config.core] if cores is None else list(cores.values())
         opened = {core.name: core for core in given}
         for core in opened.values():
+            if isinstance(core, SwapsOut):
+                core.contexts = self.contexts
             await core.open()
             self._closers.push_async_callback(core.close)
-        self.llm = LLMManager(opened, Router(opened, self._default_core(opened)), self.clock.now)
+        self.llm = LLMManager(opened, Router(opened, self._default_core(opened)), self.clock.now, self.prices)
         self._make_queue("llm", self.llm)
         self.windows = Windows(self.llm, self._ask, config.context.summarise_with)
         self._make_queue("memory", Pool("memory", self.memory))
@@ -150,6 +157,18 @@ class Kernel:
         self._make_queue("tool", _Marked(self.tools, self.journal))
         self.control = Control(self.processes, self.access, self.queues, clock, self._abort)
         self._make_queue("kernel", Pool("kernel", self.control, MAX_ANSWERS))
+
+    def _make_core(self, section: CoreSection) -> Core:
+        self.prices.know(section)
+        return make_core(section, self.home)
+
+    def _open_contexts(self) -> ContextManager:
+        settings = self.config.context
+        swap = Swap(self.home / "swap" / "context", settings.disk_bytes)
+        swap.open()
+        contexts = ContextManager(swap, ram_bytes=settings.ram_bytes)
+        contexts.open()
+        return contexts
 
     def _default_core(self, cores: Mapping[str, Core]) -> str | None:
         default = self.config.router.default
@@ -391,6 +410,8 @@ class Kernel:
         process.open_calls.pop(call.id, None)
         process.tokens_in += call.tokens_in
         process.tokens_out += call.tokens_out
+        if call.cost is not None:
+            process.cost = (process.cost or 0.0) + call.cost
         process.num_failed += call.state is not State.DONE
         process.root.num_open -= not call.spec.is_wait
         process.root.num_waits -= call.spec.is_wait
@@ -441,6 +462,7 @@ class Kernel:
                 self.journal.settle(record, State.FAILED, why)
             else:
                 self._take_up(record, spec, record.args)
+        self.contexts.sweep(self._open.keys())
 
     def _take_up(self, record: OpenRecord, spec: CallSpec, args: Args) -> None:
         known = self.journal.process(record.pid)
@@ -450,6 +472,8 @@ class Kernel:
         if spec.is_streamed:
             call.chunks = []
         self._register(call, None)
+        if (stored := self.contexts.find(call.id)) is not None and not self.llm.adopt(call, stored):
+            self.contexts.drop_stored(call.id)
         self._enqueue(call)
 
     def _revive(self, known: Process | None, principal: Principal) -> Process:
@@ -501,6 +525,7 @@ class Kernel:
                 for name, queue in self.queues.items()
             },
             "cores": self.llm.statistics(),
+            "context": self.contexts.statistics(),
             "tools": {"problems": self.tools.problems},
             "journal": self.journal.statistics(),
         }
@@ -511,6 +536,7 @@ class Kernel:
             queue.check_integrity()
         if not self._open:
             self.llm.check_integrity()
+            self.contexts.check_integrity()
 
     # ── shut down ──
 
@@ -530,10 +556,13 @@ class Kernel:
             await asyncio.wait_for(self._idle.wait(), limit)
         if self._open:
             self._idle.clear()
-        for call in list(self._open.values()):
-            self._abort(call, self._cut_short(call))
+        fates = [(call, self._cut_short(call)) for call in self._open.values()]
+        self.contexts.keep([call.id for call, fate in fates if isinstance(fate, Stopping)])
+        for call, fate in fates:
+            self._abort(call, fate)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), LAST_SECONDS)
+        await self.contexts.flush(LAST_SECONDS)
         self._purging.cancel()  # what it has not forgotten yet goes at the next boot
         await asyncio.wait([self._purging], timeout=LAST_SECONDS)
         await self._close_rooms()

@@ -78,6 +78,8 @@ class Process:
     num_failed: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
+    cost: float | None = None
+    """US dollars, of the calls whose price is known."""
     num_slices: int = 0
     num_switches: int = 0
     wait_s: float = 0.0

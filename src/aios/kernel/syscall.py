@@ -50,13 +50,14 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 class Suspended:
     """A module's word that a call's quantum is used up and it is not done. `snapshot` is what resumes it.
 
-    Without one the call has not begun: its slot could not take it after all, and something may have changed `after` so
-    many seconds.
+    `is_refusal`: the slot could not take the call after all, or broke off in the middle, and something may have changed
+    `after` so many seconds. Without a snapshot the call has not begun.
     """
 
     snapshot: Any
     tokens: int
     after: float = 0.0
+    is_refusal: bool = False
 
 
 class IllegalMove(KernelFault):
@@ -75,6 +76,7 @@ class Syscall:
         "chunks",
         "context",
         "core",
+        "cost",
         "created",
         "error",
         "fate",
@@ -84,6 +86,7 @@ class Syscall:
         "is_detached",
         "key",
         "listeners",
+        "noted",
         "num_slices",
         "num_switches",
         "num_tries",
@@ -132,12 +135,16 @@ class Syscall:
         self.wait_s = self.run_s = 0.0
         self.num_slices = self.num_switches = 0
         self.tokens_in = self.tokens_out = self.tokens_charged = 0
+        self.cost: float | None = None
+        """US dollars, where the price is known."""
         self.core: str | None = None
         self.num_tries = 0
         """Times that a core failed to begin it."""
         self.refused_until: dict[str, float] = {}
         """Cores that would not begin it, and until when they need not be asked again."""
         self.why: str | None = None
+        self.noted: str | None = None
+        """What the next row of the trace is to say, if it has nothing else to say."""
         self.snapshot: Any = None
         self.context: ContextReport | None = None
         """What was left out of its messages so that they fit."""
@@ -164,6 +171,10 @@ class Syscall:
         for listener in self.listeners:
             listener(chunk)
 
+    def note(self, why: str) -> None:
+        """Have the trace tell how the call went on. Called by modules."""
+        self.noted = why
+
     def unlisten(self, listener: Callable[[Chunk], None]) -> None:
         """`listener` wants to hear no more."""
         if listener in self.listeners:
@@ -176,6 +187,8 @@ class Syscall:
 def move(call: Syscall, state: State, now: float, trace: Trace, why: str | None = None) -> None:
     """The only way a call changes state. Adds one row to the trace; raises IllegalMove off the table."""
     old = call.state
+    if why is None:
+        why, call.noted = call.noted, None
     if state not in TRANSITIONS[old]:
         story = " → ".join(row.state for row in trace.story(call.id))
         raise IllegalMove(

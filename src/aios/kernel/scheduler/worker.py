@@ -183,7 +183,7 @@ class Queue:
             if not isinstance(outcome, Suspended):
                 return outcome
             call.snapshot = outcome.snapshot
-            if outcome.snapshot is None:
+            if outcome.is_refusal:
                 return outcome
             self.policy.charge(call, outcome.tokens)
             call.tokens_charged += outcome.tokens
@@ -223,10 +223,11 @@ class Queue:
         self._mean_stay_s += max(0.1, 1 / self._num_stays) * (stay - self._mean_stay_s)
 
     def _come_back(self, call: Syscall, result: Suspended) -> None:
-        """The call joins the queue again, interrupted, or not begun because its slot could not take it after all."""
-        if result.snapshot is not None:
+        """The call joins the queue again, interrupted, or because its slot could not take it after all."""
+        if not result.is_refusal:
             self._learn(call)
-        self._move(call, State.SUSPENDED, None if result.snapshot is not None else "not begun, to be tried again")
+        why = "not begun, to be tried again" if result.snapshot is None else "broken off, to be carried on"
+        self._move(call, State.SUSPENDED, why if result.is_refusal else None)
         if result.after:
             self._clock.call_later(result.after, self.pump)
         self.push(call)

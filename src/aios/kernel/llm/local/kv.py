@@ -41,6 +41,10 @@ class KVShape:
         """Bytes of the array that holds `tokens`."""
         return self.capacity(tokens) * self.layers * self.kv_heads * self.head_dim * 2 * self.item_bytes
 
+    def exact_bytes(self, tokens: int) -> int:
+        """Bytes of the keys and values of `tokens` positions, as `KV.export` gives them."""
+        return self.bytes(1) // self.capacity(1) * tokens
+
     @staticmethod
     def _whole_steps(tokens: int) -> int:
         return -(-tokens // STEP) * STEP
