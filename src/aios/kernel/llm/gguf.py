@@ -47,6 +47,8 @@ FIRST_PAUSE = 0.5
 """Seconds before the server is started again; doubled with each crash in the window."""
 OWN_WINDOW = 4096
 """Tokens of the window where neither the file nor the configuration bounds it."""
+LAST_MOMENT = 1.0
+"""Seconds for a process whose connections broke to say how it ended."""
 FOREIGN = ("n", "n_cmpl", "n_predict", "max_completion_tokens", "id_slot", "stream", "chat_parser")
 """Parameters of the server that are not an agent's to set."""
 SEEDS = 2**32 - 1
@@ -124,7 +126,7 @@ class GgufCore:
 
     async def run(self, request: Request, quantum: int | None) -> Generation | Suspended:
         paused: Paused | None = request.snapshot
-        await self._serving()
+        process = await self._serving()
         if paused is None:
             self._counts["requests"] += 1
         elif paused.is_dropped:
@@ -136,7 +138,7 @@ class GgufCore:
             return await self._slice(request, paused, quantum)
         except (AiosError, OSError) as error:
             self._counts["failed"] += 1
-            raise await self._told(error) from None
+            raise await self._told(error, process) from None
         finally:
             self._counts["active"] -= 1
 
@@ -166,12 +168,14 @@ class GgufCore:
 
     async def _leave(self, seat: int, stream: Stream | None, victim: Paused | None) -> None:
         """Something went wrong, or the call was cancelled: the server stops, and only then is the slot free."""
-        if stream is not None:
-            stream.cut()
-            await stream.is_over()
-        if victim is not None and victim.saving is not None:
-            await asyncio.wait([victim.saving])
-        self._seats.leave(seat)
+        try:
+            if stream is not None:
+                stream.cut()
+                await stream.is_over()
+            if victim is not None and victim.saving is not None:
+                await asyncio.wait([victim.saving])
+        finally:
+            self._seats.leave(seat)
 
     def _suspend(self, stream: Stream, paused: Paused | None, seat: int) -> Paused:
         said = stream.said()
@@ -309,7 +313,7 @@ class GgufCore:
                 await self._start()
                 self._counts["restarts"] += 1
 
-    async def _told(self, error: AiosError | OSError) -> AiosError:
+    async def _told(self, error: AiosError | OSError, process: Process) -> AiosError:
         """What went wrong, for the agent. The server is ours, so its faults are this module's."""
         if isinstance(error, UpstreamFault):
             return ModuleFault(error.message, code=error.code, retry_after=error.retry_after)
@@ -318,10 +322,9 @@ class GgufCore:
         if isinstance(error, TimeoutError):
             limit = f"{self._section.timeout:g} s ([[core]] timeout)"
             return TimedOut(f"core '{self.name}' said nothing for {limit}", code="core_timeout")
-        assert self._process is not None
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._process.ended(), 1.0)
-        why = f"core '{self.name}': {self._process.how()} while this ran; it is started again, so ask again"
+            await asyncio.wait_for(process.ended(), LAST_MOMENT)
+        why = f"core '{self.name}': {process.how()} while this ran; it is started again, so ask again"
         return ModuleFault(why, code="core_crashed", retry_after=1)
 
     def _clear_folder(self) -> None:
@@ -330,8 +333,9 @@ class GgufCore:
 
 
 def _heads(args: LLMGenerate) -> Sequence[int]:
-    """Something for the tools and each message, equal when they are."""
-    return [hash(msgspec.json.encode(part)) for part in (args.tools, *args.messages)]
+    """Something for each message, with the tools for the first, equal when they are."""
+    first, *others = args.messages
+    return [hash(msgspec.json.encode(part)) for part in ((args.tools, first), *others)]
 
 
 def _can_be_held(args: LLMGenerate) -> bool:

@@ -65,6 +65,8 @@ class Stream:
         self._quantum: int | None = None
         self._spoken = 0
         """Tokens of this slice."""
+        self._num_thoughts = 0
+        """Pieces of reasoning that were handed on."""
         self._bell = asyncio.Event()
         self._task = asyncio.ensure_future(self._run(post))
         self._task.add_done_callback(self._end)
@@ -183,9 +185,12 @@ class Stream:
 
     def _hear(self, chunk: Chunk) -> None:
         """Without the server's own events: an answer in several streams has one name, which is not theirs."""
-        if chunk.text or chunk.tool_calls or chunk.logprobs or chunk.tokens:
+        thoughts = self.answer.reasoning[self._num_thoughts :]
+        self._num_thoughts += len(thoughts)
+        if chunk.text or chunk.tool_calls or thoughts or chunk.logprobs or chunk.tokens:
             self._spoken += chunk.tokens
-            self._emit(Chunk(chunk.text, chunk.tool_calls, chunk.logprobs, tokens=chunk.tokens))
+            reasoning = "".join(thoughts)
+            self._emit(Chunk(chunk.text, chunk.tool_calls, chunk.logprobs, tokens=chunk.tokens, reasoning=reasoning))
 
     def _finish(self, response: Response) -> None:
         if response.status != 200:
