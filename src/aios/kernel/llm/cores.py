@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from aios.abi.home import home_path
+
 from ..config import CoreSection
 from .base import Core
 
 
-def make_core(section: CoreSection) -> Core:
-    """The core that `section` asks for, not yet open. Kinds are imported when used: each has its own weight."""
+def make_core(section: CoreSection, home: Path | None = None) -> Core:
+    """The core that `section` asks for, not yet open. Kinds are imported when used: each has its own weight.
+
+    `home` is where a core may keep files, in a folder of its own.
+    """
     if section.kind == "nano":
         from .nano import NanoCore
 
-        return NanoCore(section.name, slots=section.slots, kv_bytes=section.kv_bytes, prefix_bytes=section.prefix_bytes)
+        return NanoCore(
+            section.name,
+            slots=section.slots,
+            kv_bytes=section.kv_bytes,
+            prefix_bytes=section.prefix_bytes,
+            snapshot=section.snapshot or "logits",
+        )
     if section.kind == "local":
         from .folder import FolderCore
 
         return FolderCore(section)
+    if section.kind == "gguf":
+        from .gguf import GgufCore
+
+        return GgufCore(section, home or home_path())
     if section.kind == "anthropic":
         from .anthropic import AnthropicCore
 
