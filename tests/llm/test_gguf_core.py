@@ -20,7 +20,7 @@ from aios.abi.errors import BadRequest, ContextLengthExceeded, ModuleFault
 from aios.abi.messages import Chunk, FunctionSpec, Generation, Message, ToolSpec
 from aios.kernel import Config, CoreSection, Kernel, Scheduler
 from aios.kernel.llm import gguf
-from aios.kernel.llm.base import Request
+from aios.kernel.llm.base import Request, Said
 from aios.kernel.llm.gguf import GgufCore
 from aios.kernel.syscall import Suspended
 from aios.testing.kernel import principal
@@ -240,6 +240,19 @@ async def test_an_answer_as_long_as_it_may_be_is_not_held_before_its_end(model: 
         done = await core.run(Request("c", args(), [].append, None, True), 60)
         assert isinstance(done, Generation)
         assert done.message.content == solo.message.content
+
+
+async def test_half_an_answer_of_another_core_is_gone_on_with(model: Path, tmp_path: Path) -> None:
+    async with opened(model, tmp_path) as core:
+        solo = await whole(core, args())
+        half = Said(solo.message.text()[:25], 25)
+        assert core.can_continue(args(), half)
+        assert not core.can_continue(args(extra={"grammar": 'root ::= "a"'}), half)
+        heard: list[Chunk] = []
+        done = await core.run(Request("c", args(), heard.append, None, True, half), None)
+        assert isinstance(done, Generation)
+        assert done.message.content == solo.message.content == half.text + said(heard)
+        assert (done.usage.prompt_tokens, done.usage.completion_tokens) == (solo.usage.prompt_tokens, 60)
 
 
 async def test_an_answer_whose_slot_nobody_needs_goes_on_in_its_stream(model: Path, tmp_path: Path) -> None:

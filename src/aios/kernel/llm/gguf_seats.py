@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
 
-from .gguf_stream import Said, Stream
+from .gguf_stream import Spoken, Stream
 
 
 class Paused:
-    """A suspended answer: what was said, and where its KV is: in slot `seat`, in `file`, or (neither) nowhere."""
+    """A suspended answer: what was spoken, and where its KV is: in slot `seat`, in `file`, or (neither) nowhere."""
 
-    def __init__(self, said: Said, seat: int) -> None:
-        self.said = said
+    def __init__(self, spoken: Spoken, seat: int) -> None:
+        self.spoken = spoken
         self.seat: int | None = seat
         self.stream: Stream | None = None
         """Still open, until `closing` is due."""
@@ -28,7 +28,6 @@ class Paused:
         self.saving: asyncio.Task[None] | None = None
         self.file: Path | None = None
         self.size = 0
-        self.num_resumes = 0
         self.is_dropped = False
 
     def close_stream(self) -> Stream | None:
