@@ -20,7 +20,7 @@ from aios.abi.errors import BadRequest, Full, ModuleFault
 from aios.abi.messages import Generation
 
 from ..syscall import Suspended
-from .base import Contexts, NotBegun, Request
+from .base import Contexts, NotBegun, Request, Said
 from .in_pool import InPool
 from .local.answer import Teller
 from .local.decoder import Decoder
@@ -204,6 +204,9 @@ class OwnCore:
         pool = self._engine.pool
         room = self.contexts.room(pool, is_text=self.snapshot == "text")
         return room >= (promised + 1) * pool.shape.bytes(self._engine.context)
+
+    def can_continue(self, args: LLMGenerate, said: Said) -> bool:
+        return False
 
     async def run(self, request: Request, quantum: int | None) -> Generation | Suspended:
         held = await self._held(self._opened(), request)
