@@ -317,8 +317,7 @@ def _whole_delta(piece: ToolCallDelta) -> ToolCallDelta:
 def _models(exchange: Exchange) -> dict[str, dict[str, Any]]:
     """Each name that a request may put into `model`, cores' own names first."""
     created = int(exchange.kernel.clock.wall())
-    cores = exchange.kernel.llm.info()
-    names = dict.fromkeys([core.name for core in cores] + [core.model for core in cores])
+    names = exchange.kernel.llm.router.names()
     return {name: {"id": name, "object": "model", "created": created, "owned_by": "aios"} for name in names}
 
 

@@ -9,7 +9,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -21,6 +21,7 @@ from aios.abi.errors import BadRequest
 from aios.abi.home import home_path
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+Weight = Annotated[float, Meta(gt=0, le=1000)]
 CoreName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
@@ -63,12 +64,26 @@ class JournalSection(Section, frozen=True):
 
 
 class RouterSection(Section, frozen=True):
-    """`default` names the core that gets requests for models nobody knows; without it they are an error.
+    """`default` is where requests for models nobody knows go; without it they are an error. A request that names no
+    model at all goes to the default, or to the only core there is.
 
-    A request that names no model at all goes to the default, or to the only core there is.
+    `aliases` are other names: `aliases = {"gpt-4o" = "qwen"}`. A default and an alias name a core, the model of
+    cores, or a [[model]].
     """
 
     default: str | None = None
+    aliases: dict[str, str] = field(default_factory=dict)
+
+
+class ModelSection(Section, frozen=True):
+    """One name for several cores: `cores = ["a", "b"]` shares calls as their slots are, `cores = {a = 3, b = 1}` gives
+    `a` three of four. `fallback` cores are asked in their order when all of these are down, drained, or refuse a call.
+    Cores of the same `model` need no such section: that name stands for all of them.
+    """
+
+    name: CoreName
+    cores: list[str] | dict[str, Weight]
+    fallback: list[str] = field(default_factory=list)
 
 
 class ContextSection(Section, frozen=True):
@@ -184,6 +199,7 @@ class Config(Section, frozen=True):
     context: ContextSection = ContextSection()
     price: list[PriceSection] = field(default_factory=list)
     core: list[CoreSection] = field(default_factory=list)
+    model: list[ModelSection] = field(default_factory=list)
     tool: list[ToolSection] = field(default_factory=list)
 
 
@@ -234,7 +250,8 @@ def parse(text: str, where: str = "aios.toml") -> Config:
         raise ConfigError(f"{where}: {_explain(error)}") from None
     if not config.core:
         default = config.router.default or DEFAULT_CORES[0].name
-        config = msgspec.structs.replace(config, core=DEFAULT_CORES, router=RouterSection(default=default))
+        router = msgspec.structs.replace(config.router, default=default)
+        config = msgspec.structs.replace(config, core=DEFAULT_CORES, router=router)
     _check(config, where)
     return config
 
@@ -272,15 +289,18 @@ TYPES = {
 }  # fmt: skip
 
 
-def _explain(error: msgspec.ValidationError) -> str:
+def _explain(error: msgspec.ValidationError, kind: type[Section] = Config) -> str:
     """msgspec's message as one about keys: where first, then what, with the words that may stand there."""
     what, place = str(error).split(" - at `", 1)[0], place_of(error) or ""
     if "unknown field `" in what:
         word = what.split("unknown field `", 1)[1].split("`", 1)[0]
-        if word in ("api_key", "key", "token", "password", "secret") and place.startswith("core"):
-            return f"{place} has '{word}'; {KEYS_GO}"
-        return f"unknown key '{word}'{_meant(word, place)}" + (f" (at {place})" if place else "")
-    if words := choices_at(Config, place):
+        if word in ("api_key", "key", "token", "password", "secret") and (
+            kind is CoreSection or place.startswith("core")
+        ):
+            return f"{place or 'the core'} has '{word}'; {KEYS_GO}"
+        near = nearest(word, kind.__struct_encode_fields__) if kind is not Config else _meant(word, place)
+        return f"unknown key '{word}'{near}" + (f" (at {place})" if place else "")
+    if words := choices_at(kind, place):
         allowed = " or ".join(f'"{word}"' for word in words)
         given = what.partition("Invalid enum value ")[2]
         hint = nearest(given.strip("'").lower(), words)
@@ -315,27 +335,72 @@ def _sections() -> Iterator[tuple[str, set[str]]]:
             yield header, set(kind.__struct_encode_fields__)
 
 
+def read_core(raw: Any, where: str) -> CoreSection:
+    """`raw` (decoded JSON or TOML) as a [[core]] section. Raises ConfigError that names `where` and the key."""
+    try:
+        section = msgspec.convert(raw, CoreSection)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{where}: {_explain(error, CoreSection)}") from None
+    _check_core(section, where)
+    return section
+
+
+def model_of(core: CoreSection) -> str:
+    """The name of its model, as it is known before it is loaded."""
+    return core.model or (Path(core.path).expanduser().name if core.path else "") or core.name
+
+
 def _check(config: Config, where: str) -> None:
     names = [core.name for core in config.core]
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"{where}: two cores are called '{name}'; each [[core]] needs a name of its own")
-    default = config.router.default
-    if default is not None and default not in names:
-        raise ConfigError(f"{where}: [router] default names no core: '{default}'{nearest(default, names)}")
     for core in config.core:
-        for key in FOREIGN_KEYS[core.kind]:
-            if getattr(core, key) is not None:
-                raise ConfigError(f"{where}: core '{core.name}' is of kind {core.kind}, which takes no {key}")
-        if core.kind in MODEL_PATHS and not core.path:
-            what = MODEL_PATHS[core.kind]
-            raise ConfigError(f"{where}: core '{core.name}' is of kind {core.kind}, and needs path, {what}")
-        if core.api_key_env is not None and core.api_key_file is not None:
-            raise ConfigError(f"{where}: core '{core.name}' names api_key_env and api_key_file; one of them is enough")
-        if core.api_key_env is not None and not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", core.api_key_env):
-            raise ConfigError(f"{where}: core '{core.name}': api_key_env is no name of a variable; {KEYS_GO}")
-        if core.kind in ("openai", "anthropic"):
-            try:
-                check_url(core)
-            except ConfigError as error:
-                raise ConfigError(f"{where}: {error}") from None
+        _check_core(core, where)
+    _check_names(config, names, where)
+
+
+def _check_names(config: Config, names: list[str], where: str) -> None:
+    """Each name that leads to cores leads to some, and to one place only."""
+    models = [model.name for model in config.model]
+    for model in config.model:
+        if models.count(model.name) > 1 or model.name in names:
+            what = "two [[model]]s are" if models.count(model.name) > 1 else "a [[model]] and a [[core]] are both"
+            raise ConfigError(f"{where}: {what} called '{model.name}'; each needs a name of its own")
+        if not model.cores:
+            raise ConfigError(f"{where}: model '{model.name}' names no cores; list some under cores")
+        for each in (*model.cores, *model.fallback):
+            if each not in names:
+                raise ConfigError(f"{where}: model '{model.name}' names no core: '{each}'{nearest(each, names)}")
+    targets = [*names, *models, *map(model_of, config.core)]
+    for alias, target in config.router.aliases.items():
+        if alias in names or alias in models:
+            raise ConfigError(f"{where}: the alias '{alias}' is the name of a core or model already")
+        if target not in targets:
+            raise ConfigError(
+                f"{where}: the alias '{alias}' names no core and no model: '{target}'{nearest(target, targets)}"
+            )
+    default = config.router.default
+    targets += config.router.aliases
+    if default is not None and default not in targets:
+        raise ConfigError(
+            f"{where}: [router] default names no core and no model: '{default}'{nearest(default, targets)}"
+        )
+
+
+def _check_core(core: CoreSection, where: str) -> None:
+    for key in FOREIGN_KEYS[core.kind]:
+        if getattr(core, key) is not None:
+            raise ConfigError(f"{where}: core '{core.name}' is of kind {core.kind}, which takes no {key}")
+    if core.kind in MODEL_PATHS and not core.path:
+        what = MODEL_PATHS[core.kind]
+        raise ConfigError(f"{where}: core '{core.name}' is of kind {core.kind}, and needs path, {what}")
+    if core.api_key_env is not None and core.api_key_file is not None:
+        raise ConfigError(f"{where}: core '{core.name}' names api_key_env and api_key_file; one of them is enough")
+    if core.api_key_env is not None and not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", core.api_key_env):
+        raise ConfigError(f"{where}: core '{core.name}': api_key_env is no name of a variable; {KEYS_GO}")
+    if core.kind in ("openai", "anthropic"):
+        try:
+            check_url(core)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from None

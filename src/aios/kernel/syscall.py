@@ -84,6 +84,8 @@ class Syscall:
         "id",
         "is_begun",
         "is_detached",
+        "is_heard",
+        "is_restarting",
         "key",
         "listeners",
         "noted",
@@ -96,11 +98,13 @@ class Syscall:
         "refused_until",
         "result",
         "run_s",
+        "session",
         "since",
         "snapshot",
         "spec",
         "state",
         "task",
+        "ties",
         "timer",
         "tokens_charged",
         "tokens_in",
@@ -138,6 +142,10 @@ class Syscall:
         self.cost: float | None = None
         """US dollars, where the price is known."""
         self.core: str | None = None
+        self.session: str | None = None
+        """What the caller says its calls belong together by: a hint for the choice of a core."""
+        self.ties: Any = None
+        """What ties it to a core that served the like; the llm module's own."""
         self.num_tries = 0
         """Times that a core failed to begin it."""
         self.refused_until: dict[str, float] = {}
@@ -160,6 +168,10 @@ class Syscall:
         self.listeners: list[Callable[[Chunk], None]] = []
         self.is_begun = False
         """Its side effect has started, and is on record as started (calls with a key only)."""
+        self.is_heard = False
+        """Somebody has heard a piece of its answer: that can be gone on with, but not begun anew."""
+        self.is_restarting = False
+        """Its task is being cancelled for it to begin anew."""
         self.is_detached = key is not None
         """A detached call outlives the connection that made it."""
 
@@ -169,11 +181,19 @@ class Syscall:
         if self.chunks is not None:
             self.chunks.append(chunk)
         for listener in self.listeners:
+            self.is_heard = True
             listener(chunk)
 
     def note(self, why: str) -> None:
         """Have the trace tell how the call went on. Called by modules."""
         self.noted = why
+
+    def unsay(self) -> None:
+        """It begins anew: what was said of its answer was said to nobody."""
+        self.snapshot = None
+        self.tokens_out = self.tokens_charged = 0
+        if self.chunks is not None:
+            self.chunks.clear()
 
     def unlisten(self, listener: Callable[[Chunk], None]) -> None:
         """`listener` wants to hear no more."""

@@ -2,7 +2,21 @@
 
 from .base import Core, CoreInfo, Request, SwapsOut
 from .manager import LLMManager
+from .plug import Plug
 from .prices import Prices
+from .roster import CoreState, Roster, Seat
 from .router import Router
 
-__all__ = ["Core", "CoreInfo", "LLMManager", "Prices", "Request", "Router", "SwapsOut"]
+__all__ = [
+    "Core",
+    "CoreInfo",
+    "CoreState",
+    "LLMManager",
+    "Plug",
+    "Prices",
+    "Request",
+    "Roster",
+    "Router",
+    "Seat",
+    "SwapsOut",
+]

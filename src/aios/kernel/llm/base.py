@@ -148,12 +148,12 @@ class Contexts(Protocol):
     def statistics(self, pool: KVPool) -> dict[str, Any]: ...
 
     def forget_pool(self, pool: KVPool) -> None:
-        """`pool` is closed, and nothing is in it."""
+        """`pool` is closed."""
 
 
 @dataclass(frozen=True, slots=True)
 class CoreInfo:
-    """What people are told about a core."""
+    """What people are told about a core. `why` is what keeps it from being ready."""
 
     name: str
     kind: str
@@ -163,6 +163,8 @@ class CoreInfo:
     context_length: int | None
     resume: str
     detail: dict[str, Any] = field(default_factory=dict)
+    state: str = "ready"
+    why: str | None = None
 
 
 class Core(Protocol):
