@@ -81,8 +81,9 @@ def rounds(count: int, size: int, seed: int, backend: str = "numpy") -> Iterator
     """So many that `count` generations are asked for, `size` in each but perhaps the last one."""
     models = [model for model in MODELS if backend == "numpy" or model != PACKAGED]
     for number in range(-(-count // size)):
-        # Four fates and four models would meet in the same pairs for ever.
-        model = models[(number + number // len(FATES)) % len(models)]
+        # As many models as fates would meet in the same pairs for ever.
+        turn = number // len(FATES) if len(models) == len(FATES) else 0
+        model = models[(number + turn) % len(models)]
         yield _round(number, min(size, count - number * size), seed, model)
 
 

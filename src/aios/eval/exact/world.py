@@ -112,7 +112,9 @@ class Served:
             raise RuntimeError(f"'aios up' ended with code {self._child.returncode}:\n{self.story()}")
 
     def story(self) -> str:
-        return (self._home / "kernel.log").read_text()[-4000:]
+        said = (self._home / "kernel.log").read_text()
+        crash = said.rfind("Fatal Python error")
+        return said[crash : crash + 4000] if crash >= 0 else said[-4000:]
 
     def _launched(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-c", "from aios.cli.main import main; main()", "up"]
