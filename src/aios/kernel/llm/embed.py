@@ -1,0 +1,114 @@
+"""What `llm_embed` asks of a core: who embeds, what may be given, and vectors in the form that was asked for.
+
+Knows no model and no wire.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from aios.abi.calls import LLMEmbed, LLMGenerate, nearest
+from aios.abi.errors import BadRequest, NotFound, UpstreamFault
+from aios.abi.messages import Embedding
+
+from .base import Core
+
+MAX_ITEMS = 2048
+MAX_SIZE = 8 << 20
+"""Characters, or tokens, of all texts of a call."""
+
+
+@runtime_checkable
+class Embeds(Protocol):
+    """A core that turns texts into vectors. `embeds`: True where that is what it is for, None where only its server
+    knows, False where it does not after all."""
+
+    embeds: bool | None
+
+    def check_embed(self, args: LLMEmbed) -> None:
+        """Raise BadRequest for what this core can never do. Cheap: called before queueing."""
+
+    async def embed(self, args: LLMEmbed) -> Any:
+        """The Embeddings of `args.input`. Cancelling it stops the work. Raises as `Core.run` does."""
+
+
+def embedder(core: Core) -> Embeds | None:
+    return core if isinstance(core, Embeds) and core.embeds is not False else None
+
+
+def check_input(args: LLMEmbed) -> None:
+    """Raise BadRequest for an input that no core could embed."""
+    texts = texts_of(args)
+    if len(texts) > MAX_ITEMS:
+        raise _bad(f"input has {len(texts)} texts; ask for at most {MAX_ITEMS} at once")
+    if not texts:
+        raise _bad("input is empty; give a text, or a list of texts")
+    for n, text in enumerate(texts):
+        if not text:
+            raise _bad(f"input[{n}] is empty, and nothing has no meaning; leave it out")
+        if isinstance(text, list) and not all(isinstance(t, int) and 0 <= t < 1 << 31 for t in text):
+            raise _bad(f"input[{n}] must hold tokens, whole numbers from 0 on")
+    if (size := sum(map(len, texts))) > MAX_SIZE:
+        raise _bad(f"input has {size} characters or tokens; ask for at most {MAX_SIZE} at once")
+
+
+def texts_of(args: LLMEmbed) -> list[str] | list[list[int]]:
+    """The input as a list, each of it a text or the tokens of one. Raises BadRequest for a mixture."""
+    given = args.input
+    if isinstance(given, str):
+        return [given]
+    if given and all(isinstance(each, int) for each in given):
+        return [[each for each in given if isinstance(each, int)]]
+    if all(isinstance(each, str) for each in given):
+        return [each for each in given if isinstance(each, str)]
+    if all(isinstance(each, list) for each in given):
+        return [each for each in given if isinstance(each, list)]
+    raise _bad("input mixes texts and tokens; give a list of texts, or one of lists of tokens")
+
+
+def check(core: Core, args: LLMEmbed, others: Iterable[Core]) -> None:
+    """Raise what keeps `core` from embedding this, naming who of the `others` does."""
+    found = embedder(core)
+    if found is not None:
+        found.check_embed(args)
+        return
+    able = [each.name for each in others if (e := embedder(each)) is not None and e.embeds]
+    hint = nearest(str(args.model)[:100], able) or (f"; {', '.join(able)} can" if able else NOBODY)
+    raise NotFound(f"core '{core.name}' gives no embeddings{hint}", code="model_not_found", param="model")
+
+
+NOBODY = '; add a [[core]] of kind "embed", or of kind "openai" whose server has an embedding model'
+
+
+def refuse_generate(core: str, args: LLMGenerate) -> None:
+    raise BadRequest(
+        f"core '{core}' gives embeddings only, and cannot answer messages", code="model_not_found", param="model"
+    )
+
+
+def in_form(args: LLMEmbed, vectors: Sequence[list[float] | str], core: str) -> list[Embedding]:
+    """`vectors` as the agent asked for them; what is in that form already stays as it is."""
+    wants_text = args.encoding_format == "base64"
+    convert = to_base64 if wants_text else from_base64
+    try:
+        return [Embedding(n, v if isinstance(v, str) is wants_text else convert(v)) for n, v in enumerate(vectors)]  # type: ignore[arg-type]  # told apart by the test
+    except (ValueError, binascii.Error):
+        raise UpstreamFault(f"core '{core}' answered with a vector that is none", code="upstream_garbage") from None
+
+
+def to_base64(vector: Sequence[float]) -> str:
+    return base64.b64encode(np.asarray(vector, "<f4").tobytes()).decode()
+
+
+def from_base64(text: str) -> list[float]:
+    found: list[float] = np.frombuffer(base64.b64decode(text, validate=True), "<f4").tolist()
+    return found
+
+
+def _bad(why: str) -> BadRequest:
+    return BadRequest(why, code="bad_arguments", param="input")
