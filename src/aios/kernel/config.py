@@ -103,8 +103,8 @@ class PriceSection(Price, frozen=True, kw_only=True):
 
 class CoreSection(Section, frozen=True):
     """One LLM core. `nano` is the packaged model; `local` is a model in the folder `path`, as Hugging Face keeps them;
-    `openai` is any server that speaks OpenAI's API at `base_url`; `anthropic` is Anthropic's API, or what speaks it at
-    `base_url`.
+    `gguf` one in the file `path`, run by llama.cpp; `openai` is any server that speaks OpenAI's API at `base_url`;
+    `anthropic` is Anthropic's API, or what speaks it at `base_url`.
 
     `timeout` is seconds between two tokens. The key is read from the environment variable `api_key_env`, or from
     the file `api_key_file` in the home.
@@ -116,7 +116,7 @@ class CoreSection(Section, frozen=True):
     """
 
     name: CoreName
-    kind: Literal["nano", "local", "openai", "anthropic"]
+    kind: Literal["nano", "local", "gguf", "openai", "anthropic"]
     slots: Annotated[int, Meta(ge=1, le=4096)] = 8
     path: str | None = None
     base_url: str | None = None
@@ -165,10 +165,13 @@ class Config(Section, frozen=True):
 FOREIGN_KEYS = {
     "nano": ("path", "base_url", "model", "api_key_env", "api_key_file", "max_tokens", "ignore", "context_length"),
     "local": ("base_url", "api_key_env", "api_key_file", "max_tokens", "ignore"),
+    "gguf": ("base_url", "api_key_env", "api_key_file", "max_tokens", "ignore"),
     "openai": ("path", "max_tokens", "ignore"),
     "anthropic": ("path",),
 }
 """Keys of other kinds of core: one that would be ignored is a mistake worth telling."""
+
+MODEL_PATHS = {"local": "the model's folder", "gguf": "the model's file"}
 
 DEFAULT_CORES = [CoreSection(name="nano", kind="nano", slots=8)]
 
@@ -284,8 +287,9 @@ def _check(config: Config, where: str) -> None:
         for key in FOREIGN_KEYS[core.kind]:
             if getattr(core, key) is not None:
                 raise ConfigError(f"{where}: core '{core.name}' is of kind {core.kind}, which takes no {key}")
-        if core.kind == "local" and not core.path:
-            raise ConfigError(f"{where}: core '{core.name}' is of kind local, and needs path, the model's folder")
+        if core.kind in MODEL_PATHS and not core.path:
+            what = MODEL_PATHS[core.kind]
+            raise ConfigError(f"{where}: core '{core.name}' is of kind {core.kind}, and needs path, {what}")
         if core.api_key_env is not None and core.api_key_file is not None:
             raise ConfigError(f"{where}: core '{core.name}' names api_key_env and api_key_file; one of them is enough")
         if core.kind in ("openai", "anthropic"):

@@ -155,7 +155,7 @@ class Kernel:
 
     def _make_core(self, section: CoreSection) -> Core:
         self.prices.know(section)
-        return make_core(section)
+        return make_core(section, self.home)
 
     def _default_core(self, cores: Mapping[str, Core]) -> str | None:
         default = self.config.router.default

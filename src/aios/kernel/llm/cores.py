@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from aios.abi.home import home_path
+
 from ..config import CoreSection
 from .base import Core
 
 
-def make_core(section: CoreSection) -> Core:
-    """The core that `section` asks for, not yet open. Kinds are imported when used: each has its own weight."""
+def make_core(section: CoreSection, home: Path | None = None) -> Core:
+    """The core that `section` asks for, not yet open. Kinds are imported when used: each has its own weight.
+
+    `home` is where a core may keep files, in a folder of its own.
+    """
     if section.kind == "nano":
         from .nano import NanoCore
 
@@ -16,6 +23,10 @@ def make_core(section: CoreSection) -> Core:
         from .folder import FolderCore
 
         return FolderCore(section)
+    if section.kind == "gguf":
+        from .gguf import GgufCore
+
+        return GgufCore(section, home or home_path())
     if section.kind == "anthropic":
         from .anthropic import AnthropicCore
 

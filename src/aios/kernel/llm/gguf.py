@@ -1,0 +1,371 @@
+"""A model in a GGUF file as a core: a llama.cpp server in a process of its own, its slots saved and restored by file.
+
+Knows what the server is asked and what an interrupt means to it; which slot is whose is `gguf_seats.py`, the process
+`gguf_process.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import logging
+import os
+import shutil
+import time
+from collections import deque
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from aios.abi.calls import LLMGenerate
+from aios.abi.errors import AiosError, BadRequest, ModuleFault, TimedOut, UpstreamFault
+from aios.abi.messages import Chunk, Generation, Message
+
+from ..config import CoreSection
+from ..syscall import Suspended
+from .base import Request
+from .gguf_file import GgufInfo, read_info
+from .gguf_process import Process
+from .gguf_seats import Paused, Seats
+from .gguf_stream import Said, Stream
+from .local.host import free_bytes
+from .local.host import said as bytes_said
+from .local.shape import ModelError
+
+log = logging.getLogger("aios.llm")
+
+CHAT = "/chat/completions"
+LINGER = 0.02
+"""Seconds that a suspended answer's stream stays open, so that going on at once costs nothing."""
+MAX_CRASHES, CRASH_WINDOW = 5, 600.0
+"""So many in so many seconds, and the server is not started again."""
+FIRST_PAUSE = 0.5
+"""Seconds before the server is started again; doubled with each crash in the window."""
+OWN_WINDOW = 4096
+"""Tokens of the window where neither the file nor the configuration bounds it."""
+FOREIGN = ("n", "n_cmpl", "n_predict", "max_completion_tokens", "id_slot", "stream", "chat_parser")
+"""Parameters of the server that are not an agent's to set."""
+SEEDS = 2**32 - 1
+
+
+class GgufCore:
+    """`resume` is "kv_file": a suspended answer's KV stays in its slot, or goes to a file when the slot is needed.
+
+    A greedy answer goes on as if nothing had happened; a sampled one goes on validly, not with the same draws, since
+    llama.cpp's samplers cannot be saved. An answer that calls a tool is not interrupted once the call has begun.
+    """
+
+    kind = "gguf"
+    resume = "kv_file"
+
+    def __init__(self, section: CoreSection, home: Path) -> None:
+        self._path = Path(section.path or "").expanduser()
+        self.name = section.name
+        self.model = section.model or self._path.stem or section.name
+        self.slots = section.slots
+        self.context_length = section.context_length
+        self._section = section
+        self._folder = home / "slots" / section.name
+        self._names = count(1)
+        self._seats = Seats(section.slots, section.kv_bytes)
+        self._process: Process | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._is_up = asyncio.Event()
+        self._broken: str | None = None
+        """Why the server is not started again."""
+        self._counts = {"requests": 0, "failed": 0, "active": 0, "restarts": 0}
+
+    # ── the contract of a core ──
+
+    async def open(self) -> None:
+        """Load the model. Raises ModuleFault: it cannot be, and why."""
+        if importlib.util.find_spec("xllamacpp") is None:
+            why = "xllamacpp is not installed; 'pip install aios-kernel[gguf]' brings it"
+            raise ModuleFault(f"core '{self.name}' cannot be loaded: {why}", code="core_unloadable")
+        try:
+            info = await asyncio.to_thread(read_info, self._path)
+            self._fit(info)
+        except ModelError as error:
+            raise ModuleFault(f"core '{self.name}' cannot be loaded: {error}", code="core_unloadable") from None
+        self._seats = Seats(self.slots, self._section.kv_bytes)
+        self._clear_folder()
+        self._folder.mkdir(parents=True, mode=0o700)
+        self._broken = None
+        await self._start()
+        self._keeper = asyncio.get_running_loop().create_task(self._keep_up())
+
+    async def close(self) -> None:
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
+        self._is_up.clear()
+        if self._process is not None:
+            await self._process.stop()
+        self._clear_folder()
+
+    def check(self, args: LLMGenerate) -> None:
+        if (args.beam_width or 1) > 1:
+            raise BadRequest(f"core '{self.name}' has no beam search; leave beam_width out", param="beam_width")
+        if args.min_tokens:
+            raise BadRequest(f"core '{self.name}' knows no min_tokens; leave it out", param="min_tokens")
+
+    def can_take(self, snapshot: Any, active: int = 0) -> bool:
+        return True
+
+    def drop(self, snapshot: Any) -> None:
+        self._seats.drop(snapshot)
+
+    def statistics(self) -> dict[str, Any]:
+        return self._counts | self._seats.statistics()
+
+    async def run(self, request: Request, quantum: int | None) -> Generation | Suspended:
+        paused: Paused | None = request.snapshot
+        await self._serving()
+        if paused is None:
+            self._counts["requests"] += 1
+        elif paused.is_dropped:
+            raise ModuleFault("this generation was dropped and cannot be resumed")
+        elif paused.saving is not None:
+            await asyncio.shield(paused.saving)
+        self._counts["active"] += 1
+        try:
+            return await self._slice(request, paused, quantum)
+        except (AiosError, OSError) as error:
+            self._counts["failed"] += 1
+            raise await self._told(error) from None
+        finally:
+            self._counts["active"] -= 1
+
+    # ── one slice ──
+
+    async def _slice(self, request: Request, paused: Paused | None, quantum: int | None) -> Generation | Suspended:
+        salt, heads = request.args.cache_salt, _heads(request.args)
+        seat, victim = self._seats.take(paused, salt, heads)
+        stream = None if paused is None else paused.take_stream()
+        is_well = False
+        try:
+            if victim is not None:
+                victim.saving = asyncio.ensure_future(self._save(victim, seat))
+                await asyncio.shield(victim.saving)
+            if stream is None:
+                stream = await self._open_stream(request, paused, seat)
+            stream.go_on(request.emit, quantum if _can_be_held(request.args) else None)
+            tokens = await stream.turn()
+            is_well = True
+        finally:
+            if not is_well:
+                await self._leave(seat, stream, victim)
+        if tokens is not None:
+            return Suspended(self._suspend(stream, paused, seat), tokens)
+        self._seats.leave(seat)
+        return self._finish(request, stream)
+
+    async def _leave(self, seat: int, stream: Stream | None, victim: Paused | None) -> None:
+        """Something went wrong, or the call was cancelled: the server stops, and only then is the slot free."""
+        if stream is not None:
+            stream.cut()
+            await stream.is_over()
+        if victim is not None and victim.saving is not None:
+            await asyncio.wait([victim.saving])
+        self._seats.leave(seat)
+
+    def _suspend(self, stream: Stream, paused: Paused | None, seat: int) -> Paused:
+        said = stream.said()
+        if paused is None:
+            paused = Paused(said, seat)
+        paused.said, paused.stream = said, stream
+        self._seats.keep(paused, seat)
+        paused.closing = asyncio.get_running_loop().call_later(LINGER, paused.close_stream)
+        return paused
+
+    def _finish(self, request: Request, stream: Stream) -> Generation:
+        assert self._process is not None
+        fingerprint = f"xllamacpp-{self._process.version}"
+        answer = stream.generation(self.model, self.name, request.args.seed, fingerprint)
+        request.emit(Chunk(finish_reason=answer.finish_reason, usage=answer.usage))
+        return answer
+
+    async def _open_stream(self, request: Request, paused: Paused | None, seat: int) -> Stream:
+        """Ask the server for the answer, or for the rest of it."""
+        is_restored = paused is not None and await self._restore(paused, seat)
+        may_share = self._seats.note(seat, request.args.cache_salt, _heads(request.args))
+        said, num_resumes = Said(), 0
+        if paused is not None:
+            paused.num_resumes += 1
+            said, num_resumes = paused.said, paused.num_resumes
+        body = _body(request.args, said, num_resumes)
+        body |= {"id_slot": seat, "cache_prompt": is_restored or may_share}
+        data, process, timeout = msgspec.json.encode(body), await self._serving(), self._section.timeout
+        return Stream(
+            self.name, lambda on_data: process.post(CHAT, data, timeout, on_data), said, request.args.max_tokens
+        )
+
+    # ── slots and files ──
+
+    async def _save(self, paused: Paused, seat: int) -> None:
+        """Put the KV of `paused`, which is in slot `seat`, in a file. Where that fails it is read again as text."""
+        if (stream := paused.close_stream()) is not None:
+            await stream.is_over()
+        file = self._folder / f"{next(self._names)}.kv"
+        told = await self._move(seat, "save", file)
+        if told is not None:
+            self._seats.put(paused, file, int(told.get("n_written") or 0))
+        paused.saving = None
+
+    async def _restore(self, paused: Paused, seat: int) -> bool:
+        """Whether slot `seat` has the KV of `paused` now."""
+        if paused.file is None:
+            self._seats.num_reread += paused.saving is None
+            return False
+        told = await self._move(seat, "restore", paused.file)
+        self._seats.unfile(paused)
+        self._seats.num_restored += told is not None
+        self._seats.num_reread += told is None
+        return told is not None
+
+    async def _move(self, seat: int, action: str, file: Path) -> dict[str, Any] | None:
+        """What the server says of moving a slot's KV; None when it could not."""
+        body = msgspec.json.encode({"filename": file.name})
+        try:
+            process = await self._serving()
+            response = await process.post(f"/slots/{seat}?action={action}", body, self._section.timeout)
+            told = msgspec.json.decode(response.body, type=dict[str, Any])
+        except (OSError, AiosError, msgspec.MsgspecError) as error:
+            log.warning("core '%s' could not %s a slot: %s", self.name, action, error)
+            return None
+        if response.status != 200:
+            log.warning("core '%s' could not %s a slot: %s", self.name, action, told.get("error"))
+            return None
+        return told
+
+    # ── the process ──
+
+    def _fit(self, info: GgufInfo) -> None:
+        """How long the window is and how many slots there are, within `kv_bytes`. Raises ModelError."""
+        section, trained = self._section, info.context_length
+        if section.context_length and trained and section.context_length > trained:
+            raise ModelError(f"context_length = {section.context_length}, and {self._path} was made for {trained}")
+        context = section.context_length or trained or OWN_WINDOW
+        if info.kv_bytes:
+            tokens = section.kv_bytes // info.kv_bytes
+            if not section.context_length:
+                context = min(context, max(tokens // section.slots, 16))
+            if tokens < context:
+                raise ModelError(
+                    f"kv_bytes = {section.kv_bytes}, and one sequence of {context} tokens takes "
+                    f"{context * info.kv_bytes}; give it at least that, or a shorter context_length"
+                )
+            self.slots = min(section.slots, tokens // context)
+        needed, free = info.size + context * self.slots * (info.kv_bytes or 0), free_bytes()
+        if free is not None and needed > free:
+            raise ModelError(f"{self._path} takes {bytes_said(needed)} with its KV, and {bytes_said(free)} are free")
+        self.context_length = context
+
+    async def _start(self) -> None:
+        threads = max(1, (os.cpu_count() or 2) - 1)
+        order = {"path": str(self._path.resolve()), "slots": self.slots, "context": self.context_length}
+        order |= {"folder": f"{self._folder}{os.sep}", "threads": threads}
+        self._process = Process(self.name, order)
+        try:
+            await self._process.start()
+        except BaseException:
+            await self._process.stop()
+            raise
+        self._is_up.set()
+
+    async def _serving(self) -> Process:
+        """The process, as soon as it serves. Raises ModuleFault when it never will."""
+        await self._is_up.wait()
+        if self._broken is not None:
+            raise ModuleFault(f"core '{self.name}' is down: {self._broken}", code="core_down")
+        assert self._process is not None
+        return self._process
+
+    async def _keep_up(self) -> None:
+        """Start the server again when it has died, though not for ever."""
+        crashes: deque[float] = deque()
+        while True:
+            assert self._process is not None
+            await self._process.ended()
+            self._is_up.clear()
+            self._seats.lose()
+            now, why = time.monotonic(), self._process.how()
+            crashes.append(now)
+            while crashes[0] < now - CRASH_WINDOW:
+                crashes.popleft()
+            if len(crashes) > MAX_CRASHES:
+                self._broken = f"{why}, {len(crashes)} times in {CRASH_WINDOW:g} s; it is not started again"
+                log.error("core '%s' is down: %s", self.name, self._broken)
+                self._is_up.set()
+                return
+            log.warning("core '%s': %s; it is started again", self.name, why)
+            await self._process.stop()
+            await asyncio.sleep(FIRST_PAUSE * 2 ** (len(crashes) - 1))
+            with contextlib.suppress(ModuleFault):  # it counts as one more crash
+                await self._start()
+                self._counts["restarts"] += 1
+
+    async def _told(self, error: AiosError | OSError) -> AiosError:
+        """What went wrong, for the agent. The server is ours, so its faults are this module's."""
+        if isinstance(error, UpstreamFault):
+            return ModuleFault(error.message, code=error.code, retry_after=error.retry_after)
+        if isinstance(error, AiosError):
+            return error
+        if isinstance(error, TimeoutError):
+            limit = f"{self._section.timeout:g} s ([[core]] timeout)"
+            return TimedOut(f"core '{self.name}' said nothing for {limit}", code="core_timeout")
+        assert self._process is not None
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._process.ended(), 1.0)
+        why = f"core '{self.name}': {self._process.how()} while this ran; it is started again, so ask again"
+        return ModuleFault(why, code="core_crashed", retry_after=1)
+
+    def _clear_folder(self) -> None:
+        """What lies there belongs to answers of a kernel that is gone."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _heads(args: LLMGenerate) -> Sequence[int]:
+    """Something for the tools and each message, equal when they are."""
+    return [hash(msgspec.json.encode(part)) for part in (args.tools, *args.messages)]
+
+
+def _can_be_held(args: LLMGenerate) -> bool:
+    """Whether the server can go on from the text of a partial answer: a grammar of the agent's own would begin anew."""
+    if args.extra and "grammar" in args.extra:
+        return False
+    last = args.messages[-1]
+    return last.role != "assistant" or (isinstance(last.content, str) and not last.tool_calls)
+
+
+def _body(args: LLMGenerate, said: Said, num_resumes: int) -> dict[str, Any]:
+    """The request for an answer, or for what follows on `said`."""
+    fields = {name: value for name, value in msgspec.structs.asdict(args).items() if value is not None}
+    fields = {**(fields.pop("extra", None) or {}), **fields}
+    for name in (*FOREIGN, "cache_salt", "beam_width", "length_penalty", "model", "min_tokens"):
+        fields.pop(name, None)
+    fields |= {"stream": True, "stream_options": {"include_usage": True}}
+    # How many tokens there were comes with each piece; while the prompt is read there is news too, without which the
+    # server would not notice that nobody listens any more.
+    fields |= {"timings_per_token": True, "return_progress": True}
+    # Draws of a resumed answer that repeated those of its beginning would make it repeat itself.
+    fields["seed"] = ((args.seed or 0) + num_resumes) % SEEDS
+    if num_resumes:
+        fields["messages"] = _continued(args.messages, said)
+        fields |= {"add_generation_prompt": False}
+        fields["continue_final_message"] = "content" if said.text or not said.reasoning else "reasoning_content"
+        if args.max_tokens is not None:
+            fields["max_tokens"] = max(1, args.max_tokens - said.tokens)
+    return fields
+
+
+def _continued(messages: list[Message], said: Said) -> list[Message]:
+    """The conversation with the partial answer as its last message."""
+    last = messages[-1]
+    if last.role == "assistant":
+        return [*messages[:-1], msgspec.structs.replace(last, content=f"{last.content}{said.text}")]
+    return [*messages, Message(role="assistant", content=said.text, reasoning_content=said.reasoning or None)]

@@ -1,0 +1,193 @@
+"""One streamed answer of a llama.cpp server that can be held after any token, and what was said of it until then.
+
+Held, it stays open for a moment: what comes is kept and heard when the answer goes on, so that a slice that nobody
+needs to make room for costs nothing. Knows no slot, no file and no process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from aios.abi.messages import Chunk, Generation, TokenLogprob, Usage
+
+from .base import Emit
+from .connection import OnData, Response
+from .openai_wire import Answer, Events, error_of
+
+Post = Callable[[OnData], Awaitable[Response]]
+
+
+@dataclass(slots=True)
+class Said:
+    """An answer under way, as text: of all slices so far. `prompt` and `cached` are tokens of the first slice."""
+
+    text: str = ""
+    reasoning: str = ""
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    tokens: int = 0
+    prompt: int = 0
+    cached: int = 0
+
+
+class _Timings(msgspec.Struct):
+    cache_n: int = 0
+    prompt_n: int = 0
+    predicted_n: int = 0
+
+
+class _Timed(msgspec.Struct):
+    timings: _Timings | None = None
+
+
+_timed = msgspec.json.Decoder(_Timed).decode
+
+
+class Stream:
+    """Begins at once, held. `go_on` lets it speak, `turn` waits until it is held again or over.
+
+    It goes on from `before`, and the whole answer has `most` tokens at most.
+    """
+
+    def __init__(self, core: str, post: Post, before: Said, most: int | None) -> None:
+        self._core = core
+        self._before = before
+        self._most = most
+        self._events = Events(core, self._hear)
+        self._waiting: deque[bytes] = deque()
+        self._last = b""
+        self._is_held = True
+        self._emit: Emit = lambda chunk: None
+        self._quantum: int | None = None
+        self._spoken = 0
+        """Tokens of this slice."""
+        self._bell = asyncio.Event()
+        self._task = asyncio.ensure_future(self._run(post))
+        self._task.add_done_callback(self._end)
+
+    @property
+    def answer(self) -> Answer:
+        return self._events.answer
+
+    def _end(self, task: asyncio.Task[Response]) -> None:
+        if not task.cancelled():
+            task.exception()  # looked at: who cuts a stream does not ask how it went
+        self._bell.set()
+
+    async def _run(self, post: Post) -> Response:
+        return await post(self._take)
+
+    # ── slices ──
+
+    def go_on(self, emit: Emit, quantum: int | None) -> None:
+        """Say what is left, to `emit`, until `quantum` tokens were said. Raises UpstreamFault for garbage."""
+        self._emit, self._quantum, self._spoken = emit, quantum, 0
+        self._is_held = False
+        self._bell.clear()
+        self._drain()
+        if self._task.done():
+            self._bell.set()
+
+    async def turn(self) -> int | None:
+        """The tokens of this slice when it is held; None when the answer is complete. Raises what went wrong."""
+        while not self._is_held:
+            await self._bell.wait()
+            self._bell.clear()
+            if self._task.done() and not self._is_held:
+                self._finish(self._task.result())
+                return None
+        return self._spoken
+
+    def cut(self) -> None:
+        """The server is to stop. What it said while this was held is forgotten: it will say it again."""
+        self._task.cancel()
+        self._waiting.clear()
+
+    async def is_over(self) -> None:
+        """After `cut`: nothing is sent or awaited any more."""
+        await asyncio.wait([self._task])
+
+    def said(self) -> Said:
+        """All that was said until now, in this stream and before."""
+        before, answer, timings = self._before, self.answer, self._timings()
+        first = not before.prompt and timings is not None
+        return Said(
+            before.text + "".join(answer.texts),
+            before.reasoning + "".join(answer.reasoning),
+            before.logprobs + answer.logprobs,
+            self._num_tokens(),
+            timings.cache_n + timings.prompt_n if first and timings is not None else before.prompt,
+            timings.cache_n if first and timings is not None else before.cached,
+        )
+
+    def generation(self, model: str, core: str, seed: int | None, fingerprint: str) -> Generation:
+        """The whole answer, when it is complete."""
+        before, last = self._before, self.answer.generation(model, core, seed)
+        text = before.text + "".join(self.answer.texts)
+        message = msgspec.structs.replace(
+            last.message,
+            content=text or last.message.content,
+            reasoning_content=(before.reasoning + "".join(self.answer.reasoning)) or None,
+        )
+        usage = last.usage
+        if before.prompt:
+            usage = Usage.of(before.prompt, before.tokens + usage.completion_tokens, before.cached)
+        logprobs = before.logprobs + (last.logprobs or [])
+        return Generation(message, last.finish_reason, usage, model, core, seed, logprobs or None, fingerprint)
+
+    def _num_tokens(self) -> int:
+        """Of the answer so far. Pieces of text are not always one token each, so the server's own count is better."""
+        timings = self._timings()
+        return self._before.tokens + (timings.predicted_n if timings is not None else self.answer.num_tokens)
+
+    def _timings(self) -> _Timings | None:
+        """What the last piece that was heard says of tokens."""
+        line = self._last[: self._last.rfind(b"\n\n")].rpartition(b"data: ")[2]
+        try:
+            return _timed(line).timings
+        except msgspec.MsgspecError:
+            return None
+
+    # ── from the connection ──
+
+    def _take(self, data: bytes) -> bool:
+        self._waiting.append(data)
+        self._drain()
+        return False  # the end is the end of the response, so that the connection can be used again
+
+    def _drain(self) -> None:
+        """Hear what came, one event at a time where the slice is to end at a token."""
+        while self._waiting and not self._is_held:
+            data = self._waiting.popleft()
+            end = len(data) if self._quantum is None else data.find(b"\n\n") + 2
+            if 1 < end < len(data):
+                self._waiting.appendleft(data[end:])
+                data = data[:end]
+            self._last = data
+            self._events.feed(data)
+            self._look()
+
+    def _look(self) -> None:
+        """Whether the slice ends here."""
+        if self._quantum is None or self._spoken < self._quantum:
+            return
+        # A call of a tool is not text that could be gone on from: it is said to its end.
+        is_text = self.answer.finish is None and not self.answer.calls
+        if is_text and (self._most is None or self._num_tokens() < self._most):
+            self._is_held = True
+            self._bell.set()
+
+    def _hear(self, chunk: Chunk) -> None:
+        """Without the server's own events: an answer in several streams has one name, which is not theirs."""
+        if chunk.text or chunk.tool_calls or chunk.logprobs or chunk.tokens:
+            self._spoken += chunk.tokens
+            self._emit(Chunk(chunk.text, chunk.tool_calls, chunk.logprobs, tokens=chunk.tokens))
+
+    def _finish(self, response: Response) -> None:
+        if response.status != 200:
+            raise error_of(self._core, "its key", response.status, response.body, response.headers)
+        self._events.finish()

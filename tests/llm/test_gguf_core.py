@@ -1,0 +1,449 @@
+"""A model in a GGUF file, run by a real llama.cpp server in a process of its own: what is said, held, resumed, lost."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aios.abi.calls import LLMGenerate
+from aios.abi.errors import BadRequest, ContextLengthExceeded, ModuleFault
+from aios.abi.messages import Chunk, FunctionSpec, Generation, Message, ToolSpec
+from aios.kernel import Config, CoreSection, Kernel, Scheduler
+from aios.kernel.llm import gguf
+from aios.kernel.llm.base import Request
+from aios.kernel.llm.gguf import GgufCore
+from aios.kernel.syscall import Suspended
+from aios.testing.kernel import principal
+
+pytest.importorskip("xllamacpp")
+from tiny_gguf import TEXT_OF_A_CALL, write_gguf
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    return "asyncio", {"use_uvloop": True}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_gguf(tmp_path_factory.mktemp("gguf") / "tiny.gguf")
+
+
+@asynccontextmanager
+async def opened(model: Path, home: Path, **section: Any) -> AsyncIterator[GgufCore]:
+    given = {"slots": 2, "context_length": 512, **section}
+    core = GgufCore(CoreSection(name="g", kind="gguf", path=str(model), **given), home)
+    await core.open()
+    try:
+        yield core
+    finally:
+        await core.close()
+
+
+def args(text: str = "hi there", **more: Any) -> LLMGenerate:
+    given = {"temperature": 0.0, "max_tokens": 60, "seed": 1, **more}
+    return LLMGenerate(messages=[Message(role="user", content=text)], **given)
+
+
+async def whole(core: GgufCore, given: LLMGenerate, heard: list[Chunk] | None = None) -> Generation:
+    done = await core.run(Request("c", given, (heard if heard is not None else []).append, None, True), None)
+    assert isinstance(done, Generation)
+    return done
+
+
+async def begin(core: GgufCore, given: LLMGenerate, quantum: int, heard: list[Chunk] | None = None) -> Suspended:
+    held = await core.run(Request("c", given, (heard if heard is not None else []).append, None, True), quantum)
+    assert isinstance(held, Suspended)
+    return held
+
+
+async def rest(core: GgufCore, given: LLMGenerate, snapshot: Any, heard: list[Chunk] | None = None) -> Generation:
+    request = Request("c", given, (heard if heard is not None else []).append, snapshot, True)
+    done = await core.run(request, None)
+    assert isinstance(done, Generation)
+    return done
+
+
+def slots(core: GgufCore) -> list[dict[str, Any]]:
+    """What the server says of its slots."""
+    process = core._process
+    assert process is not None
+    connection = http.client.HTTPConnection(process._address.removeprefix("http://"), timeout=10)
+    connection.request("GET", "/slots", headers={"authorization": f"Bearer {process._key}"})
+    said: list[dict[str, Any]] = json.loads(connection.getresponse().read())
+    connection.close()
+    return said
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not is_so():  # noqa: ASYNC110 - what is waited for is in another process
+            await asyncio.sleep(0.001)
+
+
+def said(heard: list[Chunk]) -> str:
+    return "".join(chunk.text for chunk in heard)
+
+
+# ── chat ──
+
+
+async def test_an_answer_is_streamed_and_adds_up(model: Path, tmp_path: Path) -> None:
+    async with opened(model, tmp_path) as core:
+        heard: list[Chunk] = []
+        done = await whole(core, args(max_tokens=20), heard)
+        assert said(heard) == done.message.content
+        assert len(said(heard)) == 20
+        assert (done.finish_reason, done.usage.completion_tokens) == ("length", 20)
+        assert heard[-1].finish_reason == "length"
+        assert heard[-1].usage == done.usage
+        assert sum(chunk.tokens for chunk in heard) == 20
+        assert not any(chunk.raw for chunk in heard)
+        assert core.context_length == 512
+
+
+async def test_tools_are_called_in_the_servers_own_form(model: Path, tmp_path: Path) -> None:
+    city = {"type": "object", "properties": {"city": {"enum": ["Rome", "Oslo"]}}, "required": ["city"]}
+    spec = ToolSpec(FunctionSpec("weather", parameters={**city, "additionalProperties": False}))
+    async with opened(model, tmp_path) as core:
+        given = args(tools=[spec], tool_choice="required", logit_bias=TEXT_OF_A_CALL, max_tokens=120)
+        heard: list[Chunk] = []
+        held = await core.run(Request("c", given, heard.append, None, True), 1)
+        while isinstance(held, Suspended):
+            held = await core.run(Request("c", given, heard.append, held.snapshot, True), 1)
+        call = (held.message.tool_calls or [])[0]
+        assert call.function.name == "weather"
+        assert json.loads(call.function.arguments)["city"] in ("Rome", "Oslo")
+        assert held.finish_reason == "tool_calls"
+
+
+SCHEMA = {
+    "type": "json_schema",
+    "json_schema": {
+        "name": "x",
+        "schema": {
+            "type": "object",
+            "properties": {
+                "city": {"enum": ["Rome", "Oslo"]},
+                "n": {"type": "integer", "minimum": 100, "maximum": 999},
+            },
+            "required": ["city", "n"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+async def test_an_answer_held_to_a_schema_goes_on_within_it(model: Path, tmp_path: Path) -> None:
+    async with opened(model, tmp_path, slots=1) as core:
+        given = args(response_format=SCHEMA)
+        solo = await whole(core, given)
+        assert json.loads(solo.message.text())["city"] in ("Rome", "Oslo")
+        for quantum in (1, 5, 9):
+            held = await begin(core, given, quantum)
+            await whole(core, args("somebody else"))
+            done = await rest(core, given, held.snapshot)
+            assert done.message.content == solo.message.content
+
+
+# ── held and resumed ──
+
+
+@pytest.mark.parametrize("quantum", [1, 7, 59])
+async def test_a_greedy_answer_interrupted_by_others_is_the_uninterrupted_one(
+    quantum: int, model: Path, tmp_path: Path
+) -> None:
+    async with opened(model, tmp_path, slots=1) as core:
+        solo = await whole(core, args())
+        heard: list[Chunk] = []
+        held = await begin(core, args(), quantum, heard)
+        await whole(core, args("somebody else"))  # needs the only slot
+        assert core.statistics()["saved"] == 1
+        done = await rest(core, args(), held.snapshot, heard)
+        assert core.statistics()["restored"] == 1
+        assert done.message.content == solo.message.content == said(heard)
+        assert done.usage.completion_tokens == 60 == sum(chunk.tokens for chunk in heard)
+        assert done.usage.prompt_tokens == solo.usage.prompt_tokens
+        assert core.statistics()["files"] == 0
+
+
+async def test_an_answer_as_long_as_it_may_be_is_not_held_before_its_end(model: Path, tmp_path: Path) -> None:
+    async with opened(model, tmp_path, slots=1) as core:
+        solo = await whole(core, args())
+        done = await core.run(Request("c", args(), [].append, None, True), 60)
+        assert isinstance(done, Generation)
+        assert done.message.content == solo.message.content
+
+
+async def test_an_answer_whose_slot_nobody_needs_goes_on_in_its_stream(model: Path, tmp_path: Path) -> None:
+    async with opened(model, tmp_path, slots=1) as core:
+        solo = await whole(core, args())
+        task, held = slots(core)[0]["id_task"], await begin(core, args(), 5)
+        done: Any = held
+        while isinstance(done, Suspended):
+            done = await core.run(Request("c", args(), [].append, done.snapshot, True), 5)
+        assert done.message.content == solo.message.content
+        assert core.statistics()["saved"] == 0
+        assert slots(core)[0]["id_task"] > task
+
+
+async def test_an_answer_whose_stream_was_closed_goes_on_in_its_slot(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gguf, "LINGER", 0.0)
+    async with opened(model, tmp_path, slots=1) as core:
+        solo = await whole(core, args())
+        held = await begin(core, args(), 5)
+        await until(lambda: held.snapshot.stream is None and not slots(core)[0]["is_processing"])
+        done = await rest(core, args(), held.snapshot)
+        assert done.message.content == solo.message.content
+        assert core.statistics()["saved"] == core.statistics()["restored"] == 0
+
+
+async def test_what_is_not_kept_is_read_again_and_goes_on(model: Path, tmp_path: Path) -> None:
+    async with opened(model, tmp_path, slots=1, kv_bytes=1 << 20) as core:
+        core._seats._budget = 1000
+        solo = await whole(core, args())
+        held = await begin(core, args(), 9)
+        await whole(core, args("somebody else"))
+        assert core.statistics()["file_bytes"] == 0
+        done = await rest(core, args(), held.snapshot)
+        assert done.message.content == solo.message.content
+        assert core.statistics()["read_again"] == 1
+
+
+async def test_a_sampled_answer_goes_on_to_its_length(model: Path, tmp_path: Path) -> None:
+    async with opened(model, tmp_path, slots=1) as core:
+        heard: list[Chunk] = []
+        given = args(temperature=1.0)
+        held = await begin(core, given, 10, heard)
+        await whole(core, args("somebody else"))
+        done = await rest(core, given, held.snapshot, heard)
+        assert done.message.content == said(heard)
+        assert done.usage.completion_tokens == 60
+
+
+async def test_many_answers_share_few_slots_and_all_are_their_solo_runs(model: Path, tmp_path: Path) -> None:
+    async with opened(model, tmp_path, slots=2) as core:
+        prompts = [f"agent {n}" for n in range(6)]
+        solos = [(await whole(core, args(prompt))).message.content for prompt in prompts]
+        waiting: list[tuple[int, Any]] = [(n, None) for n in range(6)]
+        got: dict[int, str | None] = {}
+        room = asyncio.Semaphore(2)
+
+        async def turn(n: int, snapshot: Any) -> None:
+            async with room:
+                done = await core.run(Request(str(n), args(prompts[n]), [].append, snapshot, True), 7)
+            if isinstance(done, Suspended):
+                waiting.append((n, done.snapshot))
+            else:
+                got[n] = done.message.text()
+
+        while waiting:
+            turns, waiting = waiting, []
+            await asyncio.gather(*(turn(n, snapshot) for n, snapshot in turns))
+        assert [got[n] for n in range(6)] == solos
+        assert core.statistics()["files"] == core.statistics()["kept"] == 0
+
+
+# ── aborted, dropped ──
+
+
+async def test_an_aborted_call_frees_the_servers_slot(model: Path, tmp_path: Path) -> None:
+    async with opened(model, tmp_path) as core:
+        heard: list[Chunk] = []
+        task = asyncio.create_task(whole(core, args(max_tokens=480), heard))
+        await until(lambda: len(heard) > 3)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        began = asyncio.get_running_loop().time()
+        await until(lambda: not any(slot["is_processing"] for slot in slots(core)))
+        took = asyncio.get_running_loop().time() - began
+        assert took < 5  # about 1 ms on an idle machine; the bound is for a loaded one
+        assert len(said(heard)) < 480
+
+
+async def test_a_cancelled_calls_file_is_removed(model: Path, tmp_path: Path) -> None:
+    async with opened(model, tmp_path, slots=1) as core:
+        held = await begin(core, args(), 9)
+        await whole(core, args("somebody else"))
+        folder = tmp_path / "slots" / "g"
+        assert len(list(folder.iterdir())) == 1
+        assert folder.stat().st_mode & 0o777 == 0o700
+        core.drop(held.snapshot)
+        assert list(folder.iterdir()) == []
+        with pytest.raises(ModuleFault, match="dropped"):
+            await rest(core, args(), held.snapshot)
+    assert not folder.exists()
+
+
+async def test_a_dropped_answers_slot_is_free_at_once(model: Path, tmp_path: Path) -> None:
+    async with opened(model, tmp_path, slots=1) as core:
+        held = await begin(core, args(max_tokens=480), 9)
+        core.drop(held.snapshot)
+        await until(lambda: not slots(core)[0]["is_processing"])
+        assert core.statistics()["kept"] == 0
+        await whole(core, args())
+        assert core.statistics()["saved"] == 0
+
+
+# ── the process ──
+
+
+def pid_of(core: GgufCore) -> int:
+    assert core._process is not None
+    assert core._process._child is not None
+    return core._process._child.pid
+
+
+async def test_a_killed_process_is_one_honest_error_and_the_core_comes_back(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gguf, "FIRST_PAUSE", 0.001)
+    async with opened(model, tmp_path) as core:
+        solo = await whole(core, args())
+        held = await begin(core, args(), 9)
+        heard: list[Chunk] = []
+        task = asyncio.create_task(whole(core, args(max_tokens=480), heard))
+        await until(lambda: len(heard) > 3)
+        os.kill(pid_of(core), signal.SIGKILL)
+        with pytest.raises(ModuleFault, match=r"core 'g'.*SIGKILL") as caught:
+            await task
+        assert caught.value.code == "core_crashed"
+        assert (await whole(core, args())).message.content == solo.message.content
+        assert core.statistics()["restarts"] == 1
+        assert (await rest(core, args(), held.snapshot)).message.content == solo.message.content
+
+
+async def test_a_process_that_dies_again_and_again_is_given_up(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gguf, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(gguf, "MAX_CRASHES", 2)
+    async with opened(model, tmp_path) as core:
+        for n in range(3):
+            await until(lambda n=n: core.statistics()["restarts"] == n)  # type: ignore[misc]
+            os.kill(pid_of(core), signal.SIGKILL)
+        await until(lambda: core._broken is not None)
+        with pytest.raises(ModuleFault, match="not started again") as caught:
+            await whole(core, args())
+        assert caught.value.code == "core_down"
+
+
+async def test_the_process_ends_with_its_kernel(model: Path, tmp_path: Path) -> None:
+    async with opened(model, tmp_path) as core:
+        pid = pid_of(core)
+        assert core._process is not None
+        assert core._process._link is not None
+        core._keeper.cancel()  # type: ignore[union-attr]
+        core._process._link.transport.abort()  # as when the kernel is killed: its end of the socket closes
+        await core._process.ended()
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+# ── bad input ──
+
+
+async def test_a_prompt_longer_than_the_window_is_refused(model: Path, tmp_path: Path) -> None:
+    async with opened(model, tmp_path) as core:
+        with pytest.raises(ContextLengthExceeded):
+            await whole(core, args("x" * 600))
+        assert (await whole(core, args())).message.content
+
+
+async def test_what_the_server_cannot_do_is_refused_before_it_is_asked(model: Path, tmp_path: Path) -> None:
+    core = GgufCore(CoreSection(name="g", kind="gguf", path=str(model)), tmp_path)
+    with pytest.raises(BadRequest, match="beam"):
+        core.check(args(beam_width=3))
+    with pytest.raises(BadRequest, match="min_tokens"):
+        core.check(args(min_tokens=3))
+
+
+def corrupt(path: Path) -> list[tuple[bytes, str]]:
+    data = path.read_bytes()
+    return [
+        (b"hello, world", "no GGUF file"),
+        (b"", "no GGUF file"),
+        (data[:4] + b"\x09\0\0\0" + data[8:], "version 9"),
+        (data[:300], "truncated"),
+        (data[:200_000], "incomplete"),
+        (data.replace(b"llama", b"lamma"), "lamma"),
+        (data[:16] + b"\xff" * 8 + data[24:], "corrupt"),
+        (data[:24] + b"\xff" * 8 + data[32:], "corrupt"),
+    ]
+
+
+@pytest.mark.parametrize("case", range(8))
+async def test_a_file_that_is_not_sound_is_one_clear_error(case: int, model: Path, tmp_path: Path) -> None:
+    data, said = corrupt(model)[case]
+    path = tmp_path / "bad.gguf"
+    path.write_bytes(data)
+    with pytest.raises(ModuleFault, match=said) as caught:
+        async with opened(path, tmp_path):
+            pass
+    assert caught.value.message.startswith("core 'g' cannot be loaded: ")
+
+
+async def test_a_missing_file_and_a_missing_xllamacpp_are_told(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ModuleFault, match="No such file"):
+        async with opened(tmp_path / "none.gguf", tmp_path):
+            pass
+    monkeypatch.setattr(gguf.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModuleFault, match=r"pip install aios-kernel\[gguf\]"):
+        async with opened(model, tmp_path):
+            pass
+
+
+async def test_the_window_and_the_slots_fit_the_memory_given(model: Path, tmp_path: Path) -> None:
+    async with opened(model, tmp_path, slots=4, context_length=None) as core:
+        assert (core.context_length, core.slots) == (2048, 4)
+    async with opened(model, tmp_path, slots=4, context_length=None, kv_bytes=1 << 20) as core:
+        assert (core.context_length, core.slots) == (1024, 4)  # 256 bytes a token
+    async with opened(model, tmp_path, slots=4, context_length=2048, kv_bytes=1 << 20) as core:
+        assert (core.context_length, core.slots) == (2048, 2)
+    with pytest.raises(ModuleFault, match="made for 2048"):
+        async with opened(model, tmp_path, context_length=4096):
+            pass
+
+
+# ── under the kernel ──
+
+
+async def test_agents_take_turns_on_one_slot_and_each_gets_its_solo_answer(model: Path, tmp_path: Path) -> None:
+    section = CoreSection(name="g", kind="gguf", path=str(model), slots=1, context_length=512)
+    kernel = await Kernel.boot(Config(core=[section], scheduler=Scheduler(quantum=7)), tmp_path)
+    try:
+        prompts = [f"agent {n}" for n in range(3)]
+        agents = [principal(kernel, f"a{n}") for n in range(3)]
+        solos = [await kernel.call(agents[0], "llm_generate", args(prompt)) for prompt in prompts]
+        calls = [kernel.submit(agents[n], "llm_generate", args(prompts[n])) for n in range(3)]
+        dones = [await kernel.wait(call) for call in calls]
+        assert [done.message.content for done in dones] == [solo.message.content for solo in solos]
+        assert all(call.num_switches > 3 for call in calls)
+        assert kernel.statistics()["cores"]["g"]["restored"] > 9
+
+        long = kernel.submit(agents[0], "llm_generate", args(max_tokens=480))
+        other = kernel.submit(agents[1], "llm_generate", args(max_tokens=480))
+        await until(lambda: long.num_switches + other.num_switches > 2)
+        kernel.cancel(long)
+        kernel.cancel(other)
+        await asyncio.wait([long.future, other.future])  # type: ignore[list-item]
+        assert list((tmp_path / "slots" / "g").iterdir()) == []
+        kernel.check_integrity()
+    finally:
+        await kernel.stop(0.0)
