@@ -30,7 +30,7 @@ class Used(Struct):
     total_tokens: int
 
 
-class Answer(Struct):
+class EmbeddingList(Struct):
     object: str
     data: list[Item]
     model: str
@@ -54,5 +54,5 @@ async def embeddings(exchange: Exchange) -> None:
     found: Embeddings = await exchange.outcome(call)
     items = [Item("embedding", each.index, each.embedding) for each in found.data]
     used = Used(found.usage.prompt_tokens, found.usage.total_tokens)
-    answer = encode(Answer("list", items, found.model, used))
+    answer = encode(EmbeddingList("list", items, found.model, used))
     await exchange.reply(200, answer, JSON, [(b"x-aios-call-id", call.id.encode())])

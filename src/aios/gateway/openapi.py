@@ -11,6 +11,7 @@ from msgspec import Struct
 from aios import __version__
 from aios.abi.calls import CALLS, CallSpec, Processes, ProcessInfo
 
+from .embeddings import EmbeddingList, EmbedRequest
 from .exchange import JSON, Exchange
 from .native import MintedKey, NewKey, SignalBody
 from .openai import ChatRequest, Completion
@@ -180,6 +181,12 @@ def _openai_paths() -> dict[str, Any]:
         "requestBody": _body(_ref("ChatRequest")),
         "responses": _responses(_ref("Completion"), tuple(REASONS), error="OpenAIError", is_streamed=True),
     }
+    embed = chat | {
+        "operationId": "createEmbedding",
+        "summary": "Turn texts into vectors, as OpenAI's clients do.",
+        "requestBody": _body(_ref("EmbedRequest")),
+        "responses": _responses(_ref("EmbeddingList"), tuple(REASONS), error="OpenAIError"),
+    }
     return {
         "/v1/models": {
             "get": _get("listModels", "Models that answer.", _ref("Models"), tag="openai", error="OpenAIError")
@@ -188,6 +195,7 @@ def _openai_paths() -> dict[str, Any]:
             "get": _get("getModel", "One model.", _ref("Model"), model, tag="openai", error="OpenAIError")
         },
         "/v1/chat/completions": {"post": chat},
+        "/v1/embeddings": {"post": embed},
     }
 
 
@@ -229,7 +237,20 @@ def _kernel_paths() -> dict[str, Any]:
 def _schemas() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Schemas of each call's arguments and result, and of all named types."""
     rows = list(CALLS.values())
-    fixed = [Error, OpenAIError, Models, Model, Status, ChatRequest, Completion, SignalBody, NewKey, MintedKey]
+    fixed = [
+        Error,
+        OpenAIError,
+        Models,
+        Model,
+        Status,
+        ChatRequest,
+        Completion,
+        EmbedRequest,
+        EmbeddingList,
+        SignalBody,
+        NewKey,
+        MintedKey,
+    ]
     kinds = [row.args for row in rows] + [row.result for row in rows] + fixed + [Processes, ProcessInfo]
     refs, components = msgspec.json.schema_components(kinds, ref_template=REF)
     args = dict(zip(CALLS, refs, strict=False))

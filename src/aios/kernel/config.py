@@ -110,6 +110,8 @@ class CoreSection(Section, frozen=True):
     the file `api_key_file` in the home.
     `max_tokens` bounds an answer of an `anthropic` core where the request names no bound (else 32,000). Parameters
     named in `ignore` are left out there, where a request that has them would be refused.
+    `embeddings` says whether the server behind an `openai` core has a model that embeds: with true it is for that, also
+    for names that nobody knows; with false it is not asked. `embed_batch` texts are posted at once (else 256).
     `context_length` makes a local model's window smaller. `kv_bytes` bounds what running sequences of a `nano` or
     `local` core hold; suspended ones may take as much again. `prefix_bytes` bounds what is kept of prompts, so that
     others that begin alike need not compute it; 0 keeps nothing.
@@ -126,6 +128,8 @@ class CoreSection(Section, frozen=True):
     api_key_file: str | None = None
     max_tokens: Annotated[int, Meta(ge=1)] | None = None
     ignore: list[str] | None = None
+    embeddings: bool | None = None
+    embed_batch: Annotated[int, Meta(ge=1)] | None = None
     context_length: Annotated[int, Meta(ge=16)] | None = None
     kv_bytes: Annotated[int, Meta(ge=1 << 20)] = 512 << 20
     prefix_bytes: Annotated[int, Meta(ge=0)] = 64 << 20
@@ -162,12 +166,13 @@ class Config(Section, frozen=True):
     tool: list[ToolSection] = field(default_factory=list)
 
 
+REMOTE_KEYS = ("base_url", "api_key_env", "api_key_file", "max_tokens", "ignore", "embeddings", "embed_batch")
 FOREIGN_KEYS = {
-    "nano": ("path", "base_url", "model", "api_key_env", "api_key_file", "max_tokens", "ignore", "context_length"),
-    "local": ("base_url", "api_key_env", "api_key_file", "max_tokens", "ignore"),
-    "gguf": ("base_url", "api_key_env", "api_key_file", "max_tokens", "ignore"),
+    "nano": ("path", "model", "context_length", *REMOTE_KEYS),
+    "local": REMOTE_KEYS,
+    "gguf": REMOTE_KEYS,
     "openai": ("path", "max_tokens", "ignore"),
-    "anthropic": ("path",),
+    "anthropic": ("path", "embeddings", "embed_batch"),
 }
 """Keys of other kinds of core: one that would be ignored is a mistake worth telling."""
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from aios.abi.calls import LLMEmbed, LLMGenerate, nearest
+from aios.abi.calls import LLMEmbed, nearest
 from aios.abi.errors import BadRequest, NotFound, UpstreamFault
-from aios.abi.messages import Embedding
+from aios.abi.messages import Embedding, Embeddings
 
 from .base import Core
 
@@ -23,17 +23,21 @@ MAX_SIZE = 8 << 20
 """Characters, or tokens, of all texts of a call."""
 
 
+NOBODY = '; add a [[core]] of kind "embed", or one of kind "openai" whose server has a model for that'
+
+
 @runtime_checkable
 class Embeds(Protocol):
     """A core that turns texts into vectors. `embeds`: True where that is what it is for, None where only its server
     knows, False where it does not after all."""
 
-    embeds: bool | None
+    @property
+    def embeds(self) -> bool | None: ...
 
     def check_embed(self, args: LLMEmbed) -> None:
         """Raise BadRequest for what this core can never do. Cheap: called before queueing."""
 
-    async def embed(self, args: LLMEmbed) -> Any:
+    async def embed(self, args: LLMEmbed) -> Embeddings:
         """The Embeddings of `args.input`. Cancelling it stops the work. Raises as `Core.run` does."""
 
 
@@ -41,8 +45,34 @@ def embedder(core: Core) -> Embeds | None:
     return core if isinstance(core, Embeds) and core.embeds is not False else None
 
 
-def check_input(args: LLMEmbed) -> None:
-    """Raise BadRequest for an input that no core could embed."""
+def among(cores: Mapping[str, Core], args: LLMEmbed, cores_for: Callable[[str | None], list[Core]]) -> list[Core]:
+    """Of all `cores` those that are to embed this, never none. Raises NotFound.
+
+    A name that the router knows by its default only, and none at all, go to the cores that are for embedding, if any.
+    """
+    embedding = [core for core in cores.values() if (found := embedder(core)) is not None and found.embeds]
+    if not args.model and embedding:
+        return embedding
+    named = cores_for(args.model)
+    is_known = any(args.model in (core.name, core.model) for core in cores.values())
+    if embedding and not is_known:
+        return embedding
+    if able := [core for core in named if embedder(core) is not None]:
+        return able
+    names = [core.name for core in embedding]
+    hint = nearest(str(args.model)[:100], names) or (f"; {', '.join(names)} can" if names else NOBODY)
+    raise NotFound(f"core '{named[0].name}' cannot embed{hint}", code="model_not_found", param="model")
+
+
+def check(args: LLMEmbed, cores: Iterable[Core]) -> None:
+    """Raise BadRequest for an input that no core could embed, or that one of `cores` cannot."""
+    _check_input(args)
+    for core in cores:
+        if (found := embedder(core)) is not None:
+            found.check_embed(args)
+
+
+def _check_input(args: LLMEmbed) -> None:
     texts = texts_of(args)
     if len(texts) > MAX_ITEMS:
         raise _bad(f"input has {len(texts)} texts; ask for at most {MAX_ITEMS} at once")
@@ -69,26 +99,6 @@ def texts_of(args: LLMEmbed) -> list[str] | list[list[int]]:
     if all(isinstance(each, list) for each in given):
         return [each for each in given if isinstance(each, list)]
     raise _bad("input mixes texts and tokens; give a list of texts, or one of lists of tokens")
-
-
-def check(core: Core, args: LLMEmbed, others: Iterable[Core]) -> None:
-    """Raise what keeps `core` from embedding this, naming who of the `others` does."""
-    found = embedder(core)
-    if found is not None:
-        found.check_embed(args)
-        return
-    able = [each.name for each in others if (e := embedder(each)) is not None and e.embeds]
-    hint = nearest(str(args.model)[:100], able) or (f"; {', '.join(able)} can" if able else NOBODY)
-    raise NotFound(f"core '{core.name}' gives no embeddings{hint}", code="model_not_found", param="model")
-
-
-NOBODY = '; add a [[core]] of kind "embed", or of kind "openai" whose server has an embedding model'
-
-
-def refuse_generate(core: str, args: LLMGenerate) -> None:
-    raise BadRequest(
-        f"core '{core}' gives embeddings only, and cannot answer messages", code="model_not_found", param="model"
-    )
 
 
 def in_form(args: LLMEmbed, vectors: Sequence[list[float] | str], core: str) -> list[Embedding]:

@@ -1,4 +1,7 @@
-"""What `llm_generate` means: which core may run a call, and how a slice of it is run. Knows no policy and no wire."""
+"""What `llm_generate` and `llm_embed` mean: which core may run a call, and how a slice of it is run.
+
+Knows no policy and no wire.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,12 @@ from typing import Any
 
 import msgspec
 
+from aios.abi.calls import LLMEmbed, LLMGenerate
 from aios.abi.errors import KernelFault
-from aios.abi.messages import Generation
+from aios.abi.messages import Embeddings, Generation
 
 from ..syscall import Suspended, Syscall
+from . import embed
 from .base import Core, CoreInfo, NotBegun, Request
 from .measure import Measure, check_length, measure_of
 from .prices import Prices
@@ -36,10 +41,19 @@ class LLMManager:
         """US dollars by core, where its prices are known."""
 
     def check(self, call: Syscall) -> None:
+        if isinstance(call.args, LLMEmbed):
+            embed.check(call.args, self._serving(call.args))
+            return
         for core in self._router.cores_for(call.args.model):
             core.check(call.args)
             if call.args.window in (None, "error"):
                 check_length(core, call.args)
+
+    def _serving(self, args: LLMGenerate | LLMEmbed) -> list[Core]:
+        """Cores that answer to the name in `args` and can do what is asked, never none. Raises NotFound."""
+        if isinstance(args, LLMEmbed):
+            return embed.among(self._cores, args, self._router.cores_for)
+        return self._router.cores_for(args.model)
 
     def measure(self, model: str | None) -> Measure | None:
         """The smallest window among the cores that answer to `model`, as far as they know theirs."""
@@ -60,7 +74,7 @@ class LLMManager:
             return call.core == slot and core.can_take(call.snapshot, active)
         if call.refused_until and call.refused_until.get(slot, 0.0) > self._now():
             return False
-        return core in self._router.cores_for(call.args.model) and core.can_take(None, active)
+        return core in self._serving(call.args) and core.can_take(None, active)
 
     def take(self, call: Syscall, slot: str) -> None:
         self._active[slot] += 1
@@ -69,7 +83,9 @@ class LLMManager:
     def release(self, call: Syscall, slot: str) -> None:
         self._active[slot] -= 1
 
-    async def run(self, call: Syscall, slot: str, quantum: int | None) -> Generation | Suspended:
+    async def run(self, call: Syscall, slot: str, quantum: int | None) -> Generation | Embeddings | Suspended:
+        if isinstance(call.args, LLMEmbed):
+            return await self._embed(call, slot)
         streamed = bool(call.listeners) or call.chunks is not None
         request = Request(call.id, call.args, call.emit, call.snapshot, streamed)
         try:
@@ -82,6 +98,16 @@ class LLMManager:
                 outcome = msgspec.structs.replace(outcome, context=call.context, cost=call.cost)
         return outcome
 
+    async def _embed(self, call: Syscall, slot: str) -> Embeddings | Suspended:
+        core = embed.embedder(self._cores[slot])
+        assert core is not None, "only such a core fits"
+        try:
+            outcome = await core.embed(call.args)
+        except NotBegun as refusal:
+            return self._try_again(call, slot, refusal)
+        self._account(call, outcome)
+        return outcome if call.cost is None else msgspec.structs.replace(outcome, cost=call.cost)
+
     def _try_again(self, call: Syscall, slot: str, refusal: NotBegun) -> Suspended:
         """Back to the queue, for another core or for this one later. Raises what went wrong when it was tried often."""
         call.num_tries += not refusal.is_busy
@@ -90,13 +116,13 @@ class LLMManager:
         call.refused_until[slot] = self._now() + refusal.after
         return Suspended(None, 0, refusal.after)
 
-    def _account(self, call: Syscall, generation: Generation) -> None:
+    def _account(self, call: Syscall, done: Generation | Embeddings) -> None:
         call.snapshot = None
-        call.tokens_in = generation.usage.prompt_tokens
-        call.tokens_out = generation.usage.completion_tokens
-        call.cost = self.prices.cost(call.args, generation)
+        call.tokens_in = done.usage.prompt_tokens
+        call.tokens_out = done.usage.completion_tokens
+        call.cost = self.prices.cost(call.args, done)
         if call.cost is not None:
-            self._spent[generation.core] = self._spent.get(generation.core, 0.0) + call.cost
+            self._spent[done.core] = self._spent.get(done.core, 0.0) + call.cost
 
     def drop(self, call: Syscall) -> None:
         if call.snapshot is not None and call.core is not None:

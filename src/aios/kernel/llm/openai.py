@@ -13,11 +13,12 @@ from typing import Any
 
 import msgspec
 
-from aios.abi.calls import LLMGenerate
-from aios.abi.messages import Generation
+from aios.abi.calls import LLMEmbed, LLMGenerate
+from aios.abi.messages import Embeddings, Generation
 
 from ..config import CoreSection
 from .base import Request
+from .openai_embed import embed
 from .openai_wire import Answer, Events, error_of, parse_whole
 from .upstream import Upstream
 
@@ -41,6 +42,7 @@ class OpenAICore:
         self.model = section.model or section.name
         self.slots = section.slots
         self.context_length = section.context_length
+        self._section = section
         self._asks_for = section.model
         self._upstream = Upstream(section, _headers, now=now, rng=rng)
 
@@ -72,6 +74,16 @@ class OpenAICore:
             answer = await self._ask(request, events)
         return answer.generation(self.model, self.name, request.args.seed)
 
+    @property
+    def embeds(self) -> bool | None:
+        return self._section.embeddings
+
+    def check_embed(self, args: LLMEmbed) -> None:
+        """The server behind knows what it can do."""
+
+    async def embed(self, args: LLMEmbed) -> Embeddings:
+        return await embed(self._upstream, args, self._model_for(args.model), self._section.embed_batch)
+
     # ── one request ──
 
     async def _ask(self, request: Request, events: Events | None) -> Answer:
@@ -86,15 +98,17 @@ class OpenAICore:
             request.emit(answer.as_chunk())
         return answer
 
+    def _model_for(self, asked: str | None) -> str:
+        return self._asks_for or (asked if asked != self.name else None) or self.model
+
     def _body(self, request: Request) -> bytes:
         args = request.args
-        asked = args.model if args.model not in (None, self.name) else self.model
         fields = {name: value for name, value in msgspec.structs.asdict(args).items() if value is not None}
         fields.pop("window", None)  # the kernel has seen to it
         if extra := fields.pop("extra", None):
             fields = {**extra, **fields}
             fields.pop("stream", None)
-        fields["model"] = self._asks_for or asked
+        fields["model"] = self._model_for(args.model)
         if request.is_streamed:
             fields["stream"] = True
             fields["stream_options"] = {"include_usage": True}
