@@ -176,4 +176,6 @@ def test_each_error_has_its_exit_code(error: AiosError, code: int) -> None:
 
 def test_the_shown_configuration_is_toml() -> None:
     settings = {"server": {"port": 1, "host": 'é"x'}, "core": [{"name": "a", "model": None}], "tool": []}
+    told = to_toml({"router": {"aliases": {"gpt-4o": "a b", "x": "y"}}, "model": [{"cores": {"a": 3.0}}]})
+    assert tomllib.loads(told) == {"router": {"aliases": {"gpt-4o": "a b", "x": "y"}}, "model": [{"cores": {"a": 3.0}}]}
     assert tomllib.loads(to_toml(settings)) == {"server": {"port": 1, "host": 'é"x'}, "core": [{"name": "a"}]}

@@ -50,6 +50,16 @@ CORE_AT = '[[core]]\nname = "x"\nkind = "openai"\nbase_url = "{}"'
         (CORE_AT.format("http://[::1/v1"), "core 'x' needs base_url"),
         (CORE_AT.format("http:///v1"), "core 'x' needs base_url"),
         (CORE_AT.format("http://h/v 1"), "no blanks"),
+        ('[[model]]\nname = "fast"\ncores = ["nanu"]', "model 'fast' names no core: 'nanu'; did you mean 'nano'?"),
+        ('[[model]]\nname = "fast"\ncores = {nano = 0}', "model[0].cores[...]: expected a number > 0"),
+        ('[[model]]\nname = "fast"\ncores = []', "model 'fast' names no cores"),
+        ('[[model]]\nname = "nano"\ncores = ["nano"]', "a [[model]] and a [[core]] are both called 'nano'"),
+        ('[[model]]\nname = "m"\ncores = ["nano"]\nfallback = ["x"]', "model 'm' names no core: 'x'"),
+        (
+            '[router]\naliases = {"gpt-4o" = "nanu"}',
+            "the alias 'gpt-4o' names no core and no model: 'nanu'; did you mean",
+        ),
+        ('[router]\naliases = {nano = "nano"}', "the alias 'nano' is the name of a core"),
         (
             '[[core]]\nname = "x"\nkind = "nano"\n[[core]]\nname = "x"\nkind = "nano"',
             "two cores are called 'x'",
@@ -61,6 +71,17 @@ def test_a_mistake_is_named_with_its_place_and_the_nearest_known_key(text: str, 
         parse(text, "my.toml")
     assert says in caught.value.message
     assert "my.toml" in caught.value.message
+
+
+def test_a_default_and_an_alias_may_name_a_core_a_model_of_cores_or_a_model_of_several() -> None:
+    text = (
+        '[[core]]\nname = "a"\nkind = "openai"\nbase_url = "http://h/v1"\nmodel = "m"\n'
+        '[[core]]\nname = "b"\nkind = "local"\npath = "models/tiny"\n'
+        '[[model]]\nname = "fast"\ncores = {a = 3, b = 1}\nfallback = ["b"]\n'
+        '[router]\ndefault = "gpt"\naliases = {gpt = "fast", old = "m", small = "tiny", a1 = "a"}\n'
+    )
+    config = parse(text)
+    assert (config.model[0].cores, config.router.default) == ({"a": 3, "b": 1}, "gpt")
 
 
 def test_a_missing_file_that_was_named_is_an_error_and_an_unnamed_one_is_not(tmp_path: Path) -> None:

@@ -348,7 +348,7 @@ async def test_a_call_that_can_never_run_is_refused_before_it_is_queued(
     config = msgspec.structs.replace(Config(), router=msgspec.structs.replace(Config().router))
     cores = {"one": ScriptedCore(name="one"), "two": ScriptedCore(name="two", model="m2")}
     async with booted(cores=cores, config=config) as kernel:
-        kernel.llm._router._default = None
+        kernel.llm.router.default = None
         with pytest.raises(error, match=says):
             kernel.submit(principal(kernel), name, args)
         assert kernel.statistics()["open_calls"] == 0

@@ -84,7 +84,7 @@ async def test_tool_calls_come_back_also_from_servers_that_bend_the_format() -> 
 
 async def test_a_connection_is_used_again_and_a_stale_one_is_replaced() -> None:
     async with upstream(whole(chat({"content": "a"})), [b""], whole(chat({"content": "b"}))) as at:
-        core = OpenAICore(CoreSection(name="gpu", kind="openai", base_url=at.url))
+        core = OpenAICore(CoreSection(name="gpu", kind="openai", base_url=at.url, probe=False))
         await core.open()
         for expected in ("a", "b"):
             done = await core.run(Request("c", args(), lambda chunk: None), None)
@@ -364,6 +364,7 @@ async def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatc
 async def test_a_key_is_read_from_a_file_of_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIOS_HOME", str(tmp_path))
     (tmp_path / "gpu.key").write_text("sk-1\n")
+    (tmp_path / "gpu.key").chmod(0o600)
     async with upstream(whole(chat({"content": "yes"}))) as at:
         await ask(at, api_key_file="gpu.key")
     assert "authorization: bearer sk-1" in at.heads[0].lower()
@@ -386,6 +387,7 @@ async def test_a_file_that_holds_no_key_is_told_when_the_core_opens(
     monkeypatch.setenv("AIOS_HOME", str(home))
     if text is not None:
         (home / name).write_text(text)
+        (home / name).chmod(0o600)
     core = OpenAICore(
         CoreSection(name="gpu", kind="openai", base_url="http://127.0.0.1:1/v1", api_key_file=name), now=lambda: 0.0
     )

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import pytest
-from upstream import DONE, HEAD, LAST, Step, chat, event, framed, whole
+from upstream import DONE, HEAD, LAST, NOT_THERE, Step, chat, event, framed, whole
 
 from aios.abi.calls import LLMGenerate
 from aios.abi.errors import AiosError
@@ -39,6 +39,9 @@ class Flaky:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+                if head.startswith("get "):
+                    writer.write(NOT_THERE)
+                    continue
                 length = next(int(line[15:]) for line in head.split("\r\n") if line.startswith("content-length:"))
                 body = await reader.readexactly(length)
                 self.num_asked += 1

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+NOT_THERE = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"
 Step = bytes | asyncio.Event
 """Bytes to send, or an event to wait for before going on."""
 
@@ -30,6 +31,9 @@ class Upstream:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                if head.startswith("GET "):
+                    writer.write(NOT_THERE)
+                    continue
                 length = next(int(x[15:]) for x in head.lower().split("\r\n") if x.startswith("content-length:"))
                 self.heads.append(head)
                 self.seen.append(json.loads(await reader.readexactly(length)))
@@ -102,3 +106,181 @@ def event(delta: dict[str, Any] | None, finish: str | None = None, **more: Any) 
 
 USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
 DONE = b"data: [DONE]\n\n"
+
+
+# ── servers with a model behind them, of the kinds that people have ──
+
+STORY = tuple(
+    "Once upon a time there was a kernel that had many agents and few models so each of them had to wait for its turn"
+    .replace(" ", "| ").split("|")
+)  # fmt: skip
+"""What every model here says: a word is a token."""
+
+
+def continues_when_told(body: dict[str, Any]) -> bool:
+    return bool(body.get("continue_final_message")) and body.get("add_generation_prompt") is False
+
+
+@dataclass(frozen=True)
+class Kind:
+    """`owner` is what the server says of its models, `continues` whether it goes on with a trailing assistant turn."""
+
+    owner: str
+    continues: Callable[[dict[str, Any]], bool]
+    has_tokens: bool = False
+    props: dict[str, Any] | None = None
+
+
+KINDS = {
+    "openai": Kind("system", lambda body: False),
+    "vllm": Kind("vllm", continues_when_told, has_tokens=True),
+    "sglang": Kind("sglang", lambda body: bool(body.get("continue_final_message"))),
+    "llama": Kind(
+        "llamacpp",
+        lambda body: True,
+        props={"total_slots": 2, "default_generation_settings": {"n_ctx": 4096}},
+    ),
+    "ollama": Kind("library", lambda body: False),
+}
+
+
+@dataclass
+class Server:
+    """A server of one kind with one model, which tells STORY. `pause` is seconds between two tokens.
+
+    `dies_after` cuts the first stream after so many tokens; `refuses` answers that many requests with 429 first.
+    """
+
+    kind: str
+    pause: float = 0.001
+    story: Sequence[str] = STORY
+    dies_after: int | None = None
+    refuses: int = 0
+    calls_tool_at: int | None = None
+    refuses_to_continue: bool = False
+    url: str = ""
+    seen: list[dict[str, Any]] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+    active: int = 0
+    most_active: int = 0
+    num_left: int = 0
+    num_finished: int = 0
+    left: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                path = head.split(" ")[1]
+                if head.startswith("GET "):
+                    writer.write(self._page(path))
+                    continue
+                length = next(int(x[15:]) for x in head.lower().split("\r\n") if x.startswith("content-length:"))
+                body = json.loads(await reader.readexactly(length))
+                self.seen.append(body)
+                self.paths.append(path)
+                await self._answer(reader, writer, path, body)
+        writer.close()
+
+    def _page(self, path: str) -> bytes:
+        kind = KINDS[self.kind]
+        entry = {"id": "tale", "object": "model", "owned_by": kind.owner}
+        if self.kind in ("vllm", "sglang"):
+            entry |= {"max_model_len": 2048}
+        pages: dict[str, Any] = {"/v1/models": {"object": "list", "data": [entry]}, "/props": kind.props}
+        page = pages.get(path)
+        return NOT_THERE if page is None else b"".join(s for s in whole(page) if isinstance(s, bytes))
+
+    async def _answer(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str, body: dict[str, Any]
+    ) -> None:
+        if self.refuses:
+            self.refuses -= 1
+            writer.writelines(s for s in whole({"error": {"message": "busy"}}, "429 Busy") if isinstance(s, bytes))
+            return
+        if self.refuses_to_continue and body["messages"][-1]["role"] == "assistant":
+            error = {"error": {"message": "no prefill here"}}
+            writer.writelines(s for s in whole(error, "400 Bad Request") if isinstance(s, bytes))
+            return
+        self.active += 1
+        self.most_active = max(self.most_active, self.active)
+        leaving = asyncio.ensure_future(reader.read(1))
+        try:
+            await self._tell(leaving, writer, path, body)
+            self.num_finished += 1
+        except ConnectionError:
+            self.num_left += leaving.done()
+            raise
+        finally:
+            self.active -= 1
+            self.left.set()
+            leaving.cancel()
+            await asyncio.wait({leaving})
+
+    async def _tell(
+        self, leaving: asyncio.Future[bytes], writer: asyncio.StreamWriter, path: str, body: dict[str, Any]
+    ) -> None:
+        begin, size = self._begin(path, body)
+        told, text, number = 0, "", len(self.seen)
+        most = body.get("max_tokens") or len(self.story)
+        stops = [body["stop"]] if isinstance(body.get("stop"), str) else body.get("stop") or []
+        if not body.get("stream"):
+            writer.writelines(s for s in whole(chat({"content": "".join(self.story)})) if isinstance(s, bytes))
+            return
+        writer.write(HEAD)
+        finish = "stop"
+        if path.endswith("/chat/completions"):
+            writer.write(framed(self._event(number, {"role": "assistant", "content": ""})))
+        for token in self.story[begin:]:
+            if told == most:
+                finish = "length"
+                break
+            text += token
+            if any(stop in text for stop in stops):
+                break
+            if self.calls_tool_at == begin + told:
+                call = {"index": 0, "id": "t", "type": "function", "function": {"name": "f", "arguments": token}}
+                writer.write(framed(self._event(number, {"tool_calls": [call]})))
+            else:
+                writer.write(framed(self._piece(number, path, token, body, begin + told, size)))
+            told += 1
+            if told == self.dies_after:
+                self.dies_after = None
+                await writer.drain()
+                raise ConnectionError
+            await asyncio.wait({leaving}, timeout=self.pause)
+            if leaving.done():
+                raise ConnectionError
+        usage = {"prompt_tokens": size + begin, "completion_tokens": told, "total_tokens": size + begin + told}
+        writer.write(framed(self._event(number, {}, finish)) + framed(self._event(number, None, usage=usage)))
+        writer.write(framed(DONE) + LAST)
+
+    def _begin(self, path: str, body: dict[str, Any]) -> tuple[int, int]:
+        """Which token of the story comes next, and how many the prompt has."""
+        size = sum(len(str(m["content"]).split()) for m in body["messages"] if m["role"] != "assistant")
+        last = body["messages"][-1]
+        if last["role"] != "assistant" or not KINDS[self.kind].continues(body):
+            return 0, size
+        said = last["content"]
+        for n in range(len(self.story) + 1):
+            if "".join(self.story[:n]) == said:
+                return n, size
+        raise AssertionError(f"not what this server said: {said!r}")
+
+    def _piece(self, number: int, path: str, token: str, body: dict[str, Any], place: int, size: int) -> bytes:
+        return self._event(number, {"content": token})
+
+    def _event(self, number: int, delta: dict[str, Any] | None, finish: str | None = None, **more: Any) -> bytes:
+        choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": finish}]
+        head = {"id": f"chat-{number}", "object": "chat.completion.chunk", "created": 1000 + number, "model": "tale"}
+        return b"data: " + json.dumps(head | {"choices": choices, **more}).encode() + b"\n\n"
+
+
+@contextlib.asynccontextmanager
+async def serving(model: Server) -> AsyncIterator[Server]:
+    server = await asyncio.start_server(model.handle, "127.0.0.1", 0)
+    model.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    try:
+        yield model
+    finally:
+        server.close()

@@ -47,11 +47,18 @@ def to_toml(settings: dict[str, Any]) -> str:
         parts = value if isinstance(value, list) else [value]
         head = f"[[{name}]]" if isinstance(value, list) else f"[{name}]"
         for part in parts:
-            # JSON's strings, numbers, lists and booleans are TOML's as well.
-            lines = [f"{key} = {json.dumps(each)}" for key, each in part.items() if each is not None]
+            lines = [f"{key} = {value_to_toml(each)}" for key, each in part.items() if each is not None]
             if lines:
                 blocks.append("\n".join([head, *lines]))
     return "\n\n".join(blocks)
+
+
+def value_to_toml(value: Any) -> str:
+    """One value on one line. JSON's strings, numbers, lists and booleans are TOML's as well; objects are not."""
+    if not isinstance(value, dict):
+        return json.dumps(value)
+    pairs = [f"{json.dumps(key)} = {value_to_toml(each)}" for key, each in value.items() if each is not None]
+    return f"{{ {', '.join(pairs)} }}" if pairs else "{}"
 
 
 commands = {"show": show}

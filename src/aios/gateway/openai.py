@@ -158,6 +158,14 @@ async def _streamed(exchange: Exchange, args: LLMGenerate, wants_usage: bool) ->
     await stream_call(exchange, "llm_generate", args, encoder)
 
 
+class _Head(Struct):
+    """Of an upstream's event: whatever it put there."""
+
+    id: Any = None
+    created: Any = None
+    model: Any = None
+
+
 class ChatStream:
     """Chunks of an answer as `chat.completion.chunk` events.
 
@@ -172,6 +180,8 @@ class ChatStream:
         self._has_begun = False
         self._is_finished = False
         self._has_usage = False
+        self._first = b""
+        """Of what passed through: what is written here behind it is of the same answer, and says so."""
         self._passed: Generation | None = None
         """On record: an upstream's stream that went out as it came, to be told again under its own name."""
 
@@ -199,6 +209,7 @@ class ChatStream:
         return self._begin(None if chunk.tool_calls else "") + self._event(delta, None, logprobs=logprobs)
 
     def _passed_through(self, chunk: Chunk) -> bytes:
+        self._first = self._first or chunk.raw
         self._has_begun = True
         if chunk.finish_reason is not None:
             self._is_finished = True
@@ -251,6 +262,14 @@ class ChatStream:
             return self._kernel.llm.core(core).model
         return recorded.model if isinstance(recorded, Generation) else ""
 
+    def _take_name(self) -> None:
+        """What the server whose events passed through calls the answer: another core may have gone on with it."""
+        head = msgspec.json.decode(self._first.partition(b"\n\n")[0].removeprefix(b"data: "), type=_Head)
+        self._first = b""
+        self._id = head.id if isinstance(head.id, str) and head.id else self._id
+        self._created = int(head.created) if isinstance(head.created, int | float) else self._created
+        self._model = head.model if isinstance(head.model, str) and head.model else self._model_name()
+
     def _event(
         self,
         delta: dict[str, Any],
@@ -266,6 +285,8 @@ class ChatStream:
     def _encode(
         self, choices: list[dict[str, Any]], usage: Usage | msgspec.Raw | None, ours: dict[str, Any] | None
     ) -> bytes:
+        if self._first:
+            self._take_name()
         body: dict[str, Any] = {
             "id": self._id,
             "object": "chat.completion.chunk",
@@ -296,8 +317,7 @@ def _whole_delta(piece: ToolCallDelta) -> ToolCallDelta:
 def _models(exchange: Exchange) -> dict[str, dict[str, Any]]:
     """Each name that a request may put into `model`, cores' own names first."""
     created = int(exchange.kernel.clock.wall())
-    cores = exchange.kernel.llm.info()
-    names = dict.fromkeys([core.name for core in cores] + [core.model for core in cores])
+    names = exchange.kernel.llm.router.names()
     return {name: {"id": name, "object": "model", "created": created, "owned_by": "aios"} for name in names}
 
 

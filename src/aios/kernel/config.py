@@ -5,10 +5,11 @@ Knows nothing about what the settings do; each room takes its own section.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -20,6 +21,7 @@ from aios.abi.errors import BadRequest
 from aios.abi.home import home_path
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+Weight = Annotated[float, Meta(gt=0, le=1000)]
 CoreName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
@@ -62,19 +64,39 @@ class JournalSection(Section, frozen=True):
 
 
 class RouterSection(Section, frozen=True):
-    """`default` names the core that gets requests for models nobody knows; without it they are an error.
+    """`default` is where requests for models nobody knows go; without it they are an error. A request that names no
+    model at all goes to the default, or to the only core there is.
 
-    A request that names no model at all goes to the default, or to the only core there is.
+    `aliases` are other names: `aliases = {"gpt-4o" = "qwen"}`. A default and an alias name a core, the model of
+    cores, or a [[model]].
     """
 
     default: str | None = None
+    aliases: dict[str, str] = field(default_factory=dict)
+
+
+class ModelSection(Section, frozen=True):
+    """One name for several cores: `cores = ["a", "b"]` shares calls as their slots are, `cores = {a = 3, b = 1}` gives
+    `a` three of four. `fallback` cores are asked in their order when all of these are down, drained, or refuse a call.
+    Cores of the same `model` need no such section: that name stands for all of them.
+    """
+
+    name: CoreName
+    cores: list[str] | dict[str, Weight]
+    fallback: list[str] = field(default_factory=list)
 
 
 class ContextSection(Section, frozen=True):
-    """`window` is what becomes of messages that do not fit a model's window, where neither the call nor its process
-    says so: an error, or their oldest turns are dropped or summarised. `summarise_with` is the model that summarises;
-    without it the one that was asked does."""
+    """Where suspended generations of own cores are kept when others need their core's memory: up to `ram_bytes` in host
+    memory, then up to `disk_bytes` under `swap` in the home; past both their text is kept and the rest computed again.
 
+    `window` is what becomes of messages that do not fit a model's window, where neither the call nor its process says
+    so: an error, or their oldest turns are dropped or summarised. `summarise_with` is the model that summarises;
+    without it the one that was asked does.
+    """
+
+    ram_bytes: Annotated[int, Meta(ge=0, le=1 << 50)] = 512 << 20
+    disk_bytes: Annotated[int, Meta(ge=0, le=1 << 50)] = 2 << 30
     window: Literal["error", "drop", "summarise"] = "error"
     summarise_with: str | None = None
 
@@ -106,14 +128,22 @@ class CoreSection(Section, frozen=True):
     `gguf` one in the file `path`, run by llama.cpp; `openai` is any server that speaks OpenAI's API at `base_url`;
     `anthropic` is Anthropic's API, or what speaks it at `base_url`.
 
-    `timeout` is seconds between two tokens. The key is read from the environment variable `api_key_env`, or from
-    the file `api_key_file` in the home.
+    `timeout` is seconds between two tokens, `first_timeout` those to the first one (without it, as much). The key is
+    read from the environment variable `api_key_env`, or from the file `api_key_file` in the home, which nobody
+    but its owner may read; it is read again when it changes.
     `max_tokens` bounds an answer of an `anthropic` core where the request names no bound (else 32,000). Parameters
     named in `ignore` are left out there, where a request that has them would be refused.
-    `embeddings` says whether the server behind an `openai` core has a model that embeds: with true it is for that, also
-    for names that nobody knows; with false it is not asked. `embed_batch` texts are posted at once (else 256).
+
+    `server` says what speaks at `base_url`, and with it what that can do; without it the server is asked. What stands
+    here goes before what is known of its kind: `resume` (how an answer is gone on with after an interrupt: "none",
+    "prefill_text", or "tokens"), `priority` (whether requests carry one, and which goes first; a server that is not set
+    up for it refuses them), `tools`, `json_schema` and `embeddings` (false: such requests are refused here; with
+    `embeddings = true` those for models that nobody knows come here). `embed_batch` texts are posted at once (256).
+    With `probe = false` the server is never asked what it can do.
+
     `context_length` makes a local model's window smaller. `kv_bytes` bounds what running sequences of a `nano` or
-    `local` core hold; suspended ones may take as much again. `prefix_bytes` bounds what is kept of prompts, so that
+    `local` core hold; suspended ones leave it when others need it, whole (`snapshot` "logits", as [context] says) or as
+    their text alone, to be computed again ("text"). `prefix_bytes` bounds what is kept of prompts, so that
     others that begin alike need not compute it; 0 keeps nothing.
     """
 
@@ -124,15 +154,23 @@ class CoreSection(Section, frozen=True):
     base_url: str | None = None
     model: str | None = None
     timeout: Seconds = 120.0
+    first_timeout: Seconds | None = None
     api_key_env: str | None = None
     api_key_file: str | None = None
+    server: Literal["openai", "vllm", "sglang", "llama", "ollama", "lmstudio", "openrouter"] | None = None
+    resume: Literal["none", "prefill_text", "tokens"] | None = None
+    priority: Literal["low_first", "high_first"] | None = None
+    tools: bool | None = None
+    json_schema: bool | None = None
+    embeddings: bool | None = None
+    probe: bool = True
     max_tokens: Annotated[int, Meta(ge=1)] | None = None
     ignore: list[str] | None = None
-    embeddings: bool | None = None
     embed_batch: Annotated[int, Meta(ge=1)] | None = None
     context_length: Annotated[int, Meta(ge=16)] | None = None
     kv_bytes: Annotated[int, Meta(ge=1 << 20)] = 512 << 20
     prefix_bytes: Annotated[int, Meta(ge=0)] = 64 << 20
+    snapshot: Literal["logits", "text"] | None = None
     price: Price | None = None
 
     @property
@@ -163,16 +201,30 @@ class Config(Section, frozen=True):
     context: ContextSection = ContextSection()
     price: list[PriceSection] = field(default_factory=list)
     core: list[CoreSection] = field(default_factory=list)
+    model: list[ModelSection] = field(default_factory=list)
     tool: list[ToolSection] = field(default_factory=list)
 
 
-REMOTE_KEYS = ("base_url", "api_key_env", "api_key_file", "max_tokens", "ignore", "embeddings", "embed_batch")
+REMOTE_KEYS = (
+    *("base_url", "api_key_env", "api_key_file", "first_timeout", "server", "resume", "priority"),
+    *("tools", "json_schema", "embeddings", "embed_batch"),
+)
 FOREIGN_KEYS = {
-    "nano": ("path", "model", "context_length", *REMOTE_KEYS),
-    "local": REMOTE_KEYS,
-    "gguf": REMOTE_KEYS,
-    "openai": ("path", "max_tokens", "ignore"),
-    "anthropic": ("path", "embeddings", "embed_batch"),
+    "nano": ("path", "model", "context_length", "max_tokens", "ignore", *REMOTE_KEYS),
+    "local": ("max_tokens", "ignore", *REMOTE_KEYS),
+    "gguf": ("max_tokens", "ignore", "snapshot", *REMOTE_KEYS),
+    "openai": ("path", "max_tokens", "ignore", "snapshot"),
+    "anthropic": (
+        "path",
+        "snapshot",
+        "server",
+        "resume",
+        "priority",
+        "tools",
+        "json_schema",
+        "embeddings",
+        "embed_batch",
+    ),
 }
 """Keys of other kinds of core: one that would be ignored is a mistake worth telling."""
 
@@ -210,9 +262,17 @@ def parse(text: str, where: str = "aios.toml") -> Config:
         raise ConfigError(f"{where}: {_explain(error)}") from None
     if not config.core:
         default = config.router.default or DEFAULT_CORES[0].name
-        config = msgspec.structs.replace(config, core=DEFAULT_CORES, router=RouterSection(default=default))
+        router = msgspec.structs.replace(config.router, default=default)
+        config = msgspec.structs.replace(config, core=DEFAULT_CORES, router=router)
     _check(config, where)
     return config
+
+
+KEYS_GO = (
+    "a key does not belong in the configuration: put it into an environment variable and write "
+    'api_key_env = "ITS_NAME", or into a file of the home that only you can read (chmod 600) and write '
+    'api_key_file = "its.name"'
+)
 
 
 def check_url(core: CoreSection) -> None:
@@ -229,6 +289,8 @@ def check_url(core: CoreSection) -> None:
         why = str(error)
     if not url.isascii() or any(c.isspace() or not c.isprintable() for c in url):
         why = "it may hold no blanks and only ASCII"
+    elif not why and parts.username is not None:
+        raise ConfigError(f"core '{core.name}' has a name or password in its base_url; {KEYS_GO}")
     if why:
         raise ConfigError(f"core '{core.name}' needs base_url = \"http://…/v1\", and {url!r:.200} is none: {why}")
 
@@ -239,13 +301,18 @@ TYPES = {
 }  # fmt: skip
 
 
-def _explain(error: msgspec.ValidationError) -> str:
+def _explain(error: msgspec.ValidationError, kind: type[Section] = Config) -> str:
     """msgspec's message as one about keys: where first, then what, with the words that may stand there."""
     what, place = str(error).split(" - at `", 1)[0], place_of(error) or ""
     if "unknown field `" in what:
         word = what.split("unknown field `", 1)[1].split("`", 1)[0]
-        return f"unknown key '{word}'{_meant(word, place)}" + (f" (at {place})" if place else "")
-    if words := choices_at(Config, place):
+        if word in ("api_key", "key", "token", "password", "secret") and (
+            kind is CoreSection or place.startswith("core")
+        ):
+            return f"{place or 'the core'} has '{word}'; {KEYS_GO}"
+        near = nearest(word, kind.__struct_encode_fields__) if kind is not Config else _meant(word, place)
+        return f"unknown key '{word}'{near}" + (f" (at {place})" if place else "")
+    if words := choices_at(kind, place):
         allowed = " or ".join(f'"{word}"' for word in words)
         given = what.partition("Invalid enum value ")[2]
         hint = nearest(given.strip("'").lower(), words)
@@ -280,25 +347,72 @@ def _sections() -> Iterator[tuple[str, set[str]]]:
             yield header, set(kind.__struct_encode_fields__)
 
 
+def read_core(raw: Any, where: str) -> CoreSection:
+    """`raw` (decoded JSON or TOML) as a [[core]] section. Raises ConfigError that names `where` and the key."""
+    try:
+        section = msgspec.convert(raw, CoreSection)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{where}: {_explain(error, CoreSection)}") from None
+    _check_core(section, where)
+    return section
+
+
+def model_of(core: CoreSection) -> str:
+    """The name of its model, as it is known before it is loaded."""
+    return core.model or (Path(core.path).expanduser().name if core.path else "") or core.name
+
+
 def _check(config: Config, where: str) -> None:
     names = [core.name for core in config.core]
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"{where}: two cores are called '{name}'; each [[core]] needs a name of its own")
-    default = config.router.default
-    if default is not None and default not in names:
-        raise ConfigError(f"{where}: [router] default names no core: '{default}'{nearest(default, names)}")
     for core in config.core:
-        for key in FOREIGN_KEYS[core.kind]:
-            if getattr(core, key) is not None:
-                raise ConfigError(f"{where}: core '{core.name}' is of kind {core.kind}, which takes no {key}")
-        if core.kind in MODEL_PATHS and not core.path:
-            what = MODEL_PATHS[core.kind]
-            raise ConfigError(f"{where}: core '{core.name}' is of kind {core.kind}, and needs path, {what}")
-        if core.api_key_env is not None and core.api_key_file is not None:
-            raise ConfigError(f"{where}: core '{core.name}' names api_key_env and api_key_file; one of them is enough")
-        if core.kind in ("openai", "anthropic"):
-            try:
-                check_url(core)
-            except ConfigError as error:
-                raise ConfigError(f"{where}: {error}") from None
+        _check_core(core, where)
+    _check_names(config, names, where)
+
+
+def _check_names(config: Config, names: list[str], where: str) -> None:
+    """Each name that leads to cores leads to some, and to one place only."""
+    models = [model.name for model in config.model]
+    for model in config.model:
+        if models.count(model.name) > 1 or model.name in names:
+            what = "two [[model]]s are" if models.count(model.name) > 1 else "a [[model]] and a [[core]] are both"
+            raise ConfigError(f"{where}: {what} called '{model.name}'; each needs a name of its own")
+        if not model.cores:
+            raise ConfigError(f"{where}: model '{model.name}' names no cores; list some under cores")
+        for each in (*model.cores, *model.fallback):
+            if each not in names:
+                raise ConfigError(f"{where}: model '{model.name}' names no core: '{each}'{nearest(each, names)}")
+    targets = [*names, *models, *map(model_of, config.core)]
+    for alias, target in config.router.aliases.items():
+        if alias in names or alias in models:
+            raise ConfigError(f"{where}: the alias '{alias}' is the name of a core or model already")
+        if target not in targets:
+            raise ConfigError(
+                f"{where}: the alias '{alias}' names no core and no model: '{target}'{nearest(target, targets)}"
+            )
+    default = config.router.default
+    targets += config.router.aliases
+    if default is not None and default not in targets:
+        raise ConfigError(
+            f"{where}: [router] default names no core and no model: '{default}'{nearest(default, targets)}"
+        )
+
+
+def _check_core(core: CoreSection, where: str) -> None:
+    for key in FOREIGN_KEYS[core.kind]:
+        if getattr(core, key) is not None:
+            raise ConfigError(f"{where}: core '{core.name}' is of kind {core.kind}, which takes no {key}")
+    if core.kind in MODEL_PATHS and not core.path:
+        what = MODEL_PATHS[core.kind]
+        raise ConfigError(f"{where}: core '{core.name}' is of kind {core.kind}, and needs path, {what}")
+    if core.api_key_env is not None and core.api_key_file is not None:
+        raise ConfigError(f"{where}: core '{core.name}' names api_key_env and api_key_file; one of them is enough")
+    if core.api_key_env is not None and not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", core.api_key_env):
+        raise ConfigError(f"{where}: core '{core.name}': api_key_env is no name of a variable; {KEYS_GO}")
+    if core.kind in ("openai", "anthropic"):
+        try:
+            check_url(core)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from None

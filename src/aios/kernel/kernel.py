@@ -30,20 +30,20 @@ from aios.abi.messages import Chunk, Generation
 from .access import AccessManager
 from .clock import Clock, SystemClock, Timer
 from .config import Config, CoreSection
-from .context import Windows
+from .context import ContextManager, Windows
 from .control import Control
 from .database import Database
 from .idempotency import Repeats
 from .journal import Journal, OpenRecord
-from .llm import Core, LLMManager, Prices, Router
+from .llm import Core, LLMManager, Plug, Prices, Roster, Router, Seat, SwapsOut
 from .llm.cores import make_core
 from .memory import MemoryManager
 from .process import Principal, Process, ProcessState, ProcessTable
 from .scheduler import POLICIES, Pool, Queue, Runner
-from .storage import StorageManager
+from .storage import StorageManager, Swap
 from .syscall import TERMINAL, State, Syscall, move
 from .tool import ToolManager
-from .trace import Trace
+from .trace import Row, Trace
 
 OnChunk = Callable[[Chunk], None]
 
@@ -102,6 +102,7 @@ class Kernel:
         try:
             await kernel._boot_rooms(cores)
             kernel._recover()
+            kernel.cores.serve()
             await kernel.journal.settled()
         except BaseException:
             await kernel._close_rooms()
@@ -118,7 +119,9 @@ class Kernel:
     storage: StorageManager
     tools: ToolManager
     llm: LLMManager
+    cores: Plug
     control: Control
+    contexts: ContextManager
     prices: Prices
     windows: Windows
     _house: Timer
@@ -138,13 +141,10 @@ class Kernel:
         self.tools = ToolManager(self.storage, self.memory, config.tool, clock=clock, folders=[self.home])
         await self.tools.open()
         self._closers.push_async_callback(self.tools.close)
+        self.contexts = self._open_contexts()
+        self._closers.push_async_callback(self.contexts.close)
         self.prices = Prices(config.price)
-        given = [self._make_core(s) for s in config.core] if cores is None else list(cores.values())
-        opened = {core.name: core for core in given}
-        for core in opened.values():
-            await core.open()
-            self._closers.push_async_callback(core.close)
-        self.llm = LLMManager(opened, Router(opened, self._default_core(opened)), self.clock.now, self.prices)
+        await self._open_cores(cores)
         self._make_queue("llm", self.llm)
         self.windows = Windows(self.llm, self._ask, config.context.summarise_with)
         self._make_queue("memory", Pool("memory", self.memory))
@@ -155,11 +155,34 @@ class Kernel:
 
     def _make_core(self, section: CoreSection) -> Core:
         self.prices.know(section)
-        return make_core(section, self.home)
+        return self._prepared(make_core(section, self.home))
 
-    def _default_core(self, cores: Mapping[str, Core]) -> str | None:
-        default = self.config.router.default
-        return default if default in cores else None
+    def _prepared(self, core: Core) -> Core:
+        if isinstance(core, SwapsOut):
+            core.contexts = self.contexts
+        return core
+
+    def _open_contexts(self) -> ContextManager:
+        settings = self.config.context
+        swap = Swap(self.home / "swap" / "context", settings.disk_bytes)
+        swap.open()
+        contexts = ContextManager(swap, ram_bytes=settings.ram_bytes)
+        contexts.open()
+        return contexts
+
+    async def _open_cores(self, given: Mapping[str, Core] | None) -> None:
+        """One that cannot be opened is shown as failed, with the reason, and spares the others."""
+        roster, settings = Roster(), self.config.router
+        roster.listen(self._core_moved)
+        router = Router(roster, settings.default, models=self.config.model, aliases=settings.aliases)
+        self.llm = LLMManager(roster, router, self.clock.now, self.prices)
+        self.cores = Plug(self.llm, self._make_core, _Generations(self))
+        self._closers.push_async_callback(self.cores.close)
+        for each in self.config.core if given is None else map(self._prepared, given.values()):
+            await self.cores.boot(each)
+
+    def _core_moved(self, seat: Seat) -> None:
+        self.trace.add(Row(self.clock.now(), "", 0, "core", seat.state.value, seat.name, seat.why))
 
     def _make_queue(self, name: str, runner: Runner) -> None:
         settings = self.config.scheduler
@@ -202,11 +225,13 @@ class Kernel:
         key: str | None = None,
         on_chunk: OnChunk | None = None,
         timeout: float | None = None,
+        session: str | None = None,
     ) -> Syscall:
         """Check, acknowledge and queue a call; its `future` gives the result struct or raises an AiosError.
 
         A refusal raises at once. With `key` a repeated submit joins the first call or gets its recorded answer
-        (`on_chunk` then hears what was said so far before this returns); another body is a Conflict.
+        (`on_chunk` then hears what was said so far before this returns); another body is a Conflict. Calls of one
+        `session` go to the same core where there is a choice.
         """
         if self._is_stopping:
             raise Stopping("the kernel is stopping; try again when it is back", retry_after=5)
@@ -220,7 +245,7 @@ class Kernel:
                 return earlier
             body = earlier
         call = self._make(spec, args, process, principal, key)
-        call.body = body
+        call.body, call.session = body, session
         if on_chunk is not None:
             call.listeners.append(on_chunk)
         self._start(call, timeout)
@@ -449,6 +474,7 @@ class Kernel:
                 self.journal.settle(record, State.FAILED, why)
             else:
                 self._take_up(record, spec, record.args)
+        self.contexts.sweep(self._open.keys())
 
     def _take_up(self, record: OpenRecord, spec: CallSpec, args: Args) -> None:
         known = self.journal.process(record.pid)
@@ -458,6 +484,8 @@ class Kernel:
         if spec.is_streamed:
             call.chunks = []
         self._register(call, None)
+        if (stored := self.contexts.find(call.id)) is not None and not self.llm.adopt(call, stored):
+            self.contexts.drop_stored(call.id)
         self._enqueue(call)
 
     def _revive(self, known: Process | None, principal: Principal) -> Process:
@@ -509,6 +537,7 @@ class Kernel:
                 for name, queue in self.queues.items()
             },
             "cores": self.llm.statistics(),
+            "context": self.contexts.statistics(),
             "tools": {"problems": self.tools.problems},
             "journal": self.journal.statistics(),
         }
@@ -519,6 +548,7 @@ class Kernel:
             queue.check_integrity()
         if not self._open:
             self.llm.check_integrity()
+            self.contexts.check_integrity()
 
     # ── shut down ──
 
@@ -538,10 +568,13 @@ class Kernel:
             await asyncio.wait_for(self._idle.wait(), limit)
         if self._open:
             self._idle.clear()
-        for call in list(self._open.values()):
-            self._abort(call, self._cut_short(call))
+        fates = [(call, self._cut_short(call)) for call in self._open.values()]
+        self.contexts.keep([call.id for call, fate in fates if isinstance(fate, Stopping)])
+        for call, fate in fates:
+            self._abort(call, fate)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), LAST_SECONDS)
+        await self.contexts.flush(LAST_SECONDS)
         self._purging.cancel()  # what it has not forgotten yet goes at the next boot
         await asyncio.wait([self._purging], timeout=LAST_SECONDS)
         await self._close_rooms()
@@ -586,6 +619,23 @@ def _after_begun(error: AiosError) -> AiosError:
 def _is_journalled(call: Syscall) -> bool:
     """Whether a crash would leave anything of the call to tell: not of a mere look, nor of the process table."""
     return call.spec.module != "kernel" and (call.key is not None or call.spec.effect is not Effect.READ)
+
+
+class _Generations:
+    """The calls that ask for a core, as those see them who plug cores in and out."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self.abort = kernel._abort
+
+    def open(self) -> list[Syscall]:
+        return [call for call in self._kernel._open.values() if call.spec.module == "llm"]
+
+    def restart(self, call: Syscall) -> None:
+        self._kernel.queues["llm"].restart(call)
+
+    def pump(self) -> None:
+        self._kernel.queues["llm"].pump()
 
 
 class _Marked:

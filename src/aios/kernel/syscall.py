@@ -50,13 +50,14 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 class Suspended:
     """A module's word that a call's quantum is used up and it is not done. `snapshot` is what resumes it.
 
-    Without one the call has not begun: its slot could not take it after all, and something may have changed `after` so
-    many seconds.
+    `is_refusal`: the slot could not take the call after all, or broke off in the middle, and something may have changed
+    `after` so many seconds. Without a snapshot the call has not begun.
     """
 
     snapshot: Any
     tokens: int
     after: float = 0.0
+    is_refusal: bool = False
 
 
 class IllegalMove(KernelFault):
@@ -83,8 +84,11 @@ class Syscall:
         "id",
         "is_begun",
         "is_detached",
+        "is_heard",
+        "is_restarting",
         "key",
         "listeners",
+        "noted",
         "num_slices",
         "num_switches",
         "num_tries",
@@ -94,11 +98,13 @@ class Syscall:
         "refused_until",
         "result",
         "run_s",
+        "session",
         "since",
         "snapshot",
         "spec",
         "state",
         "task",
+        "ties",
         "timer",
         "tokens_charged",
         "tokens_in",
@@ -136,11 +142,17 @@ class Syscall:
         self.cost: float | None = None
         """US dollars, where the price is known."""
         self.core: str | None = None
+        self.session: str | None = None
+        """What the caller says its calls belong together by: a hint for the choice of a core."""
+        self.ties: Any = None
+        """What ties it to a core that served the like; the llm module's own."""
         self.num_tries = 0
         """Times that a core failed to begin it."""
         self.refused_until: dict[str, float] = {}
         """Cores that would not begin it, and until when they need not be asked again."""
         self.why: str | None = None
+        self.noted: str | None = None
+        """What the next row of the trace is to say, if it has nothing else to say."""
         self.snapshot: Any = None
         self.context: ContextReport | None = None
         """What was left out of its messages so that they fit."""
@@ -156,6 +168,10 @@ class Syscall:
         self.listeners: list[Callable[[Chunk], None]] = []
         self.is_begun = False
         """Its side effect has started, and is on record as started (calls with a key only)."""
+        self.is_heard = False
+        """Somebody has heard a piece of its answer: that can be gone on with, but not begun anew."""
+        self.is_restarting = False
+        """Its task is being cancelled for it to begin anew."""
         self.is_detached = key is not None
         """A detached call outlives the connection that made it."""
 
@@ -165,7 +181,19 @@ class Syscall:
         if self.chunks is not None:
             self.chunks.append(chunk)
         for listener in self.listeners:
+            self.is_heard = True
             listener(chunk)
+
+    def note(self, why: str) -> None:
+        """Have the trace tell how the call went on. Called by modules."""
+        self.noted = why
+
+    def unsay(self) -> None:
+        """It begins anew: what was said of its answer was said to nobody."""
+        self.snapshot = None
+        self.tokens_out = self.tokens_charged = 0
+        if self.chunks is not None:
+            self.chunks.clear()
 
     def unlisten(self, listener: Callable[[Chunk], None]) -> None:
         """`listener` wants to hear no more."""
@@ -179,6 +207,8 @@ class Syscall:
 def move(call: Syscall, state: State, now: float, trace: Trace, why: str | None = None) -> None:
     """The only way a call changes state. Adds one row to the trace; raises IllegalMove off the table."""
     old = call.state
+    if why is None:
+        why, call.noted = call.noted, None
     if state not in TRANSITIONS[old]:
         story = " → ".join(row.state for row in trace.story(call.id))
         raise IllegalMove(

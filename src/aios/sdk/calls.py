@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, TypeVar
 
 from aios.abi import calls
-from aios.abi.messages import Chunk, Generation, Message, ToolSpec
+from aios.abi.messages import Chunk, Embeddings, Generation, Message, ToolSpec
 
 from .stream import AsyncStream, Stream
 

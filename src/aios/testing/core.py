@@ -27,7 +27,7 @@ from aios.abi.messages import (
     ToolCallDelta,
     Usage,
 )
-from aios.kernel.llm.base import Request
+from aios.kernel.llm.base import Request, Said
 from aios.kernel.syscall import Suspended
 
 Reply = str | Message | AiosError
@@ -105,8 +105,13 @@ class ScriptedCore:
     def can_take(self, snapshot: Any, active: int = 0) -> bool:
         return True
 
+    def can_continue(self, args: LLMGenerate, said: Said) -> bool:
+        return self.resume != "none"
+
     async def run(self, request: Request, quantum: int | None) -> Generation | Suspended:
         progress = request.snapshot or self._begin(request.args)
+        if request.said is not None:
+            _skip(progress, request.said)
         limit = quantum if quantum is not None and self.resume != "none" else len(progress.pieces)
         self.inside.add(request.id)
         await self._tell()
@@ -169,6 +174,18 @@ class ScriptedCore:
 
     def statistics(self) -> dict[str, Any]:
         return {"seen": len(self.seen), "inside": len(self.inside), "dropped": self.num_dropped}
+
+
+def _skip(progress: Progress, said: Said) -> None:
+    """Go on behind what was said, which a piece may begin with; whatever the script says of the part before."""
+    left = len(said.text)
+    for place, piece in enumerate(progress.pieces):
+        if left < len(piece.text):
+            progress.pieces[place] = msgspec.structs.replace(piece, text=piece.text[left:])
+            progress.done = place
+            return
+        left -= len(piece.text)
+    progress.done = len(progress.pieces)
 
 
 def count(args: LLMGenerate) -> int:

@@ -17,11 +17,15 @@ Fate = Literal["calm", "stopped", "killed"]
 FATES: tuple[Fate, ...] = ("calm", "stopped", "calm", "killed")
 """What becomes of a round's kernel: nothing; it is stopped with calls open and boots again; it is a process of its own
 that is killed with calls open, started, stopped, and started again."""
+Tier = Literal["ram", "disk", "text", "mixed"]
+TIERS: tuple[Tier, ...] = ("ram", "disk", "text", "mixed")
+"""Where the suspended go when others need the pool: all into host memory, all to disk, none but as text, or a little of
+each."""
 SLOTS = (1, 1, 2, 2, 3, 4, 6, 8, 12, 16)
 """Few more often: then more of those who ask have to wait, and interrupt each other."""
 CONTEXT = 640
-LONGEST_PROMPT = 340
-"""Characters, which may be a token each."""
+LONGEST_PROMPT, BESIDE_TOOLS = 340, 150
+"""Characters, which may be a token each; templates say much of tools."""
 
 BEGINNINGS = (
     "You are the agent of a traveller. You know flights, trains and the weather, and you answer in one sentence. ",
@@ -64,6 +68,7 @@ class Round:
     slots: int
     quantum: int
     has_cache: bool
+    tier: Tier
     asks: tuple[Ask, ...]
     noise: tuple[Ask, ...]
     """Asked for as well, and given up half-way."""
@@ -87,6 +92,7 @@ def _round(number: int, size: int, seed: int) -> Round:
         slots=dice.choice(SLOTS),
         quantum=dice.choice((dice.randint(1, 8), dice.randint(1, 64))),
         has_cache=dice.random() < 0.5,
+        tier=dice.choice(TIERS),
         asks=tuple(_ask(dice, WAYS[n % len(WAYS)]) for n in range(size)),
         noise=tuple(_ask(dice, dice.choice(WAYS)) for _ in range(dice.randint(0, 3))),
         cuts=tuple(sorted(dice.randrange(size) for _ in range(num_cuts))),
@@ -101,7 +107,7 @@ def _ask(dice: random.Random, way: str) -> Ask:
     if dice.random() < 0.2:
         told["stop"] = [" the", "e"]
     chosen = {"greedy": _greedy, "sampled": _sampled, "beam": _beam, "grammar": _grammar}[way](dice)
-    prompt = [Message("user", _prompt(dice))]
+    prompt = [Message("user", _prompt(dice)[: BESIDE_TOOLS if "tools" in chosen else LONGEST_PROMPT])]
     args = LLMGenerate(messages=prompt, seed=dice.getrandbits(40), **limits, **told, **chosen)
     return Ask(way, args, dice.choice((0.0, 0.0, dice.random() * 0.05)))
 
@@ -109,7 +115,7 @@ def _ask(dice: random.Random, way: str) -> Ask:
 def _prompt(dice: random.Random) -> str:
     beginning = dice.choice(BEGINNINGS) if dice.random() < 0.6 else ""
     words = " ".join(dice.choices(WORDS, k=dice.choice((dice.randint(1, 8), dice.randint(1, 60)))))
-    return (beginning + words)[:LONGEST_PROMPT]
+    return beginning + words
 
 
 def _greedy(dice: random.Random) -> dict[str, Any]:

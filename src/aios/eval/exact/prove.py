@@ -18,7 +18,7 @@ from aios.abi.errors import AiosError, CutShort, Stopping
 from aios.abi.messages import Generation, Usage
 from aios.testing.models import write_model
 
-from .draw import CONTEXT, MODELS, WAYS, Ask, Round, rounds
+from .draw import CONTEXT, MODELS, WAYS, Ask, Round, Tier, rounds
 from .world import InProcess, NoKernel, Served, World
 
 SIZE = 20
@@ -100,6 +100,15 @@ def _compare(each: Round, solo: list[str], amid: list[str], found: Found) -> Non
             found.different.append(Difference(each.number, each.model, each.fate, ask.way, alone, other))
 
 
+BYTES: dict[Tier, tuple[int, int]] = {
+    "ram": (1 << 30, 1 << 30),
+    "disk": (0, 1 << 30),
+    "text": (0, 0),
+    "mixed": (500_000, 1_000_000),
+}
+"""Of host memory, and of disk, for what leaves the pool."""
+
+
 class _Models:
     """Writes each model's folder when it is first needed, and the configuration of a kernel that has it."""
 
@@ -107,9 +116,11 @@ class _Models:
         self._folder = folder
         self._backend = backend
 
-    def config(self, model: str, *, policy: str, slots: int, quantum: int, has_cache: bool) -> str:
+    def config(self, model: str, *, policy: str, slots: int, quantum: int, has_cache: bool, tier: Tier = "ram") -> str:
         needed = slots * (NANO_KV if model == "nano" else SLOT_KV)
+        ram, disk = BYTES[tier]
         lines = [
+            f"[context]\nram_bytes = {ram}\ndisk_bytes = {disk}",
             f'[scheduler]\npolicy = "{policy}"\nquantum = {quantum}',
             '[router]\ndefault = "one"',
             f'[[core]]\nname = "one"\nslots = {slots}\nkv_bytes = {max(LEAST_KV, needed)}',
@@ -148,7 +159,9 @@ class _Alone:
 
 async def _play(each: Round, home: Path, models: _Models) -> tuple[list[str], Counter[str]]:
     """The round's answers, and what happened."""
-    config = models.config(each.model, policy="rr", slots=each.slots, quantum=each.quantum, has_cache=each.has_cache)
+    config = models.config(
+        each.model, policy="rr", slots=each.slots, quantum=each.quantum, has_cache=each.has_cache, tier=each.tier
+    )
     async with _world(each, _made(home), config) as world:
         play = _Play(world, each)
         answers = await play.answers()
@@ -185,7 +198,9 @@ class _Play:
             noise = [group.create_task(self._give_up(n, ask)) for n, ask in enumerate(self._round.noise)]
             for index, cut in enumerate(self._round.cuts):
                 await self._until(cut)
-                await self._end(is_killed=self._round.fate == "killed" and index == 0)
+                is_killed = self._round.fate == "killed" and index == 0
+                self._world.covered["kills" if is_killed else "stops"] += 1
+                await self._end(is_killed=is_killed)
                 await self._start()
             await self._until(len(self._round.asks))
             for task in noise:

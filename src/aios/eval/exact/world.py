@@ -53,7 +53,8 @@ class InProcess:
 
     async def end(self, *, is_killed: bool = False) -> None:
         kernel = self._alive()
-        self.covered["switches"] += kernel.trace.totals["llm_generate", "suspended"]
+        for row in kernel.trace.rows:
+            self.covered["resumed after a restart"] += row.why == "resumed from disk"
         for core in kernel.llm.statistics().values():
             count(core, self.covered)
         await kernel.stop(0.0)
@@ -118,7 +119,6 @@ class Served:
         else:
             self._child.terminate()
         await asyncio.to_thread(self._child.wait, STOP_SECONDS)
-        self.covered["kills" if is_killed else "stops"] += 1
 
     async def _look(self) -> None:
         assert self._admin is not None
@@ -146,7 +146,14 @@ class Served:
             await client.close()
 
 
-COUNTED = {"prefix_hit_tokens": "prefix tokens reused"}
+COUNTED = {
+    "switches": "switches",
+    "restores_pool": "resumed in the pool",
+    "restores_ram": "from host memory",
+    "restores_disk": "from disk",
+    "restores_text": "from text",
+    "prefix_hit_tokens": "prefix tokens reused",
+}
 """Figures of a core that show that something was put to the test."""
 
 

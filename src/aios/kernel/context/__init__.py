@@ -1,5 +1,7 @@
-"""The context manager: what a generation under way is, and what of a conversation fits a model's window."""
+"""The context manager: stopped generations, and what of a conversation fits a model's window."""
 
+from .base import Held, Snapshot, SnapshotError, Stored
+from .manager import ContextManager
 from .window_fit import Windows
 
-__all__ = ["Windows"]
+__all__ = ["ContextManager", "Held", "Snapshot", "SnapshotError", "Stored", "Windows"]

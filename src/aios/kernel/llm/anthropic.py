@@ -20,7 +20,7 @@ from aios.abi.messages import Generation, Message
 from ..config import CoreSection
 from .anthropic_request import Block, body_of, input_of, refuse
 from .anthropic_wire import Answer, Events, error_of
-from .base import Request
+from .base import Request, Said
 from .upstream import Upstream
 
 VERSION = "2023-06-01"
@@ -70,6 +70,9 @@ class AnthropicCore:
 
     def can_take(self, snapshot: Any, active: int = 0) -> bool:
         return active < self._upstream.pace.room
+
+    def can_continue(self, args: LLMGenerate, said: Said) -> bool:
+        return False
 
     def drop(self, snapshot: Any) -> None:
         """There are no snapshots here."""

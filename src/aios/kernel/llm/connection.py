@@ -61,27 +61,54 @@ class Pool:
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         netloc = parts.netloc.rpartition("@")[2]
         self.origin = f"{parts.scheme}://{netloc}"
-        target = parts._replace(scheme="", netloc="", fragment="").geturl()
-        lines = [f"POST {target} HTTP/1.1", f"host: {netloc}"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        self._head = "\r\n".join(lines).encode("latin-1") + b"\r\ncontent-length: "
+        self._target = parts._replace(scheme="", netloc="", fragment="").geturl()
+        self._host_line = f"host: {netloc}"
+        self.set_headers(headers)
         self._idle: list[Connection] = []
         self._is_closed = False
 
-    async def post(self, body: bytes, timeout: float, on_data: OnData | None) -> Response:
+    def set_headers(self, headers: dict[str, str]) -> None:
+        """What goes with each request from now on."""
+        lines = [self._host_line, *(f"{name}: {value}" for name, value in headers.items())]
+        self._headers = "\r\n".join(lines).encode("latin-1")
+        self._head = self._head_of(self._target)
+
+    def _head_of(self, target: str) -> bytes:
+        return b"POST %s HTTP/1.1\r\n%s\r\ncontent-length: " % (target.encode(), self._headers)
+
+    async def post(
+        self,
+        body: bytes,
+        timeout: float,
+        on_data: OnData | None,
+        *,
+        first: float | None = None,
+        target: str | None = None,
+    ) -> Response:
         """Post `body`. An event stream goes to `on_data`, if there is one. Cancelling closes the connection.
 
-        Raises TimeoutError after `timeout` seconds of silence, Unreachable, and Broken.
+        `target` is another path of the same server than the url's. Raises TimeoutError after `timeout` seconds of
+        silence, or `first` seconds before an event stream has said anything; Unreachable, and Broken.
         """
-        data = b"%s%d\r\n\r\n%s" % (self._head, len(body), body)
+        head = self._head if target is None else self._head_of(target)
+        data = b"%s%d\r\n\r\n%s" % (head, len(body), body)
+        return await self._send(data, timeout, on_data, first)
+
+    async def get(self, target: str, timeout: float) -> Response:
+        """Get the path `target`. Raises as `post` does."""
+        return await self._send(b"GET %s HTTP/1.1\r\n%s\r\n\r\n" % (target.encode(), self._headers), timeout)
+
+    async def _send(
+        self, data: bytes, timeout: float, on_data: OnData | None = None, first: float | None = None
+    ) -> Response:
         connection = self._take()
         if connection is not None:
             try:
-                return await connection.ask(data, timeout, on_data)
+                return await connection.ask(data, timeout, on_data, first)
             except Broken as error:
                 if not error.is_stale:
                     raise
-        return await (await self._connect()).ask(data, timeout, on_data)
+        return await (await self._connect()).ask(data, timeout, on_data, first)
 
     def _take(self) -> Connection | None:
         oldest = asyncio.get_running_loop().time() - IDLE_SECONDS
@@ -147,17 +174,18 @@ class Connection(asyncio.Protocol):
         self._on_data: OnData | None = None
         self._error: AiosError | None = None
         self._has_head = self._has_body = self._is_complete = False
-        self._heard = 0.0
+        self._heard = self._spoke = 0.0
 
-    async def ask(self, data: bytes, timeout: float, on_data: OnData | None) -> Response:
+    async def ask(self, data: bytes, timeout: float, on_data: OnData | None, first: float | None = None) -> Response:
         if self._is_closing:
             raise Broken("its server closed the connection", is_stale=self._was_used)
         self._reset()
         self._on_data = on_data
         self._timeout = timeout
+        self._limit = timeout if first is None else first
         self._sent = self._loop.time()
         self._waiter = self._loop.create_future()
-        self._timer = self._loop.call_later(timeout, self._check)
+        self._timer = self._loop.call_later(self._limit, self._check)
         self._transport.write(data)
         try:
             return await self._waiter
@@ -191,11 +219,18 @@ class Connection(asyncio.Protocol):
 
     def _check(self) -> None:
         """Whether the server has been silent for too long. Set once, and again only when it fires too early."""
-        silent = self._loop.time() - max(self._sent, self._heard)
-        if silent < self._timeout:
-            self._timer = self._loop.call_later(self._timeout - silent, self._check)
+        silent = self._loop.time() - max(self._sent, self._spoke)
+        if silent < self._limit:
+            self._timer = self._loop.call_later(self._limit - silent, self._check)
         else:
             self._fail(TimeoutError())
+
+    def _begin_to_hear(self) -> None:
+        """The first piece is here: from now on it is the time between two that counts."""
+        self._limit = self._timeout
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(self._limit, self._check)
 
     def _fail(self, error: Exception) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -218,6 +253,8 @@ class Connection(asyncio.Protocol):
             self.close()  # nothing was asked: what comes here would be taken for the answer to the next request
             return
         self._heard = self._loop.time()
+        if not self._response.is_streamed:
+            self._spoke = self._heard
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
@@ -285,6 +322,10 @@ class Connection(asyncio.Protocol):
         """Give the listener what came in one read, in one piece."""
         data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         self._parts.clear()
+        if not data.startswith(b":"):  # a comment only says that the server is there, and not that it gets on
+            self._spoke = self._heard
+            if self._limit != self._timeout:
+                self._begin_to_hear()
         if self._on_data is None or self._error is not None:
             return
         try:

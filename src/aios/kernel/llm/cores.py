@@ -18,7 +18,13 @@ def make_core(section: CoreSection, home: Path | None = None) -> Core:
     if section.kind == "nano":
         from .nano import NanoCore
 
-        return NanoCore(section.name, slots=section.slots, kv_bytes=section.kv_bytes, prefix_bytes=section.prefix_bytes)
+        return NanoCore(
+            section.name,
+            slots=section.slots,
+            kv_bytes=section.kv_bytes,
+            prefix_bytes=section.prefix_bytes,
+            snapshot=section.snapshot or "logits",
+        )
     if section.kind == "local":
         from .folder import FolderCore
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from aios.abi.calls import LLMEmbed, nearest
+from aios.abi.calls import LLMEmbed
 from aios.abi.errors import BadRequest, NotFound, UpstreamFault
 from aios.abi.messages import Embedding, Embeddings
 
@@ -45,34 +45,23 @@ def embedder(core: Core) -> Embeds | None:
     return core if isinstance(core, Embeds) and core.embeds is not False else None
 
 
-def among(cores: Mapping[str, Core], args: LLMEmbed, cores_for: Callable[[str | None], list[Core]]) -> list[Core]:
-    """Of all `cores` those that are to embed this, never none. Raises NotFound.
-
-    A name that the router knows by its default only, and none at all, go to the cores that are for embedding, if any.
-    """
-    embedding = [core for core in cores.values() if (found := embedder(core)) is not None and found.embeds]
-    if not args.model and embedding:
-        return embedding
-    named = cores_for(args.model)
-    is_known = any(args.model in (core.name, core.model) for core in cores.values())
-    if embedding and not is_known:
-        return embedding
-    if able := [core for core in named if embedder(core) is not None]:
-        return able
-    names = [core.name for core in embedding]
-    hint = nearest(str(args.model)[:100], names) or (f"; {', '.join(names)} can" if names else NOBODY)
-    raise NotFound(f"core '{named[0].name}' cannot embed{hint}", code="model_not_found", param="model")
+def is_for_embedding(core: Core) -> bool:
+    found = embedder(core)
+    return found is not None and bool(found.embeds)
 
 
-def check(args: LLMEmbed, cores: Iterable[Core]) -> None:
-    """Raise BadRequest for an input that no core could embed, or that one of `cores` cannot."""
-    _check_input(args)
-    for core in cores:
-        if (found := embedder(core)) is not None:
-            found.check_embed(args)
+def check_embed(core: Core, args: LLMEmbed, cores: Iterable[Core]) -> None:
+    """Raise what keeps `core` from embedding this; where it never can, with the one of `cores` that does."""
+    if (found := embedder(core)) is not None:
+        found.check_embed(args)
+        return
+    names = [each.name for each in cores if is_for_embedding(each)]
+    hint = f"; {' and '.join(names)} can" if names else NOBODY
+    raise NotFound(f"core '{core.name}' cannot embed{hint}", code="model_not_found", param="model")
 
 
-def _check_input(args: LLMEmbed) -> None:
+def check_input(args: LLMEmbed) -> None:
+    """Raise BadRequest for an input that no core could embed."""
     texts = texts_of(args)
     if len(texts) > MAX_ITEMS:
         raise _bad(f"input has {len(texts)} texts; ask for at most {MAX_ITEMS} at once")

@@ -29,6 +29,7 @@ class FolderCore(OwnCore):
             kv_bytes=section.kv_bytes,
             prefix_bytes=section.prefix_bytes,
             is_quick=False,
+            snapshot=section.snapshot or "logits",
         )
 
 

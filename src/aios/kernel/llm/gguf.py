@@ -27,6 +27,7 @@ from aios.abi.messages import Chunk, Generation, Message
 
 from ..config import CoreSection
 from ..syscall import Suspended
+from . import base
 from .base import Request
 from .gguf_file import GgufInfo, read_info
 from .gguf_process import Process
@@ -115,6 +116,9 @@ class GgufCore:
 
     def can_take(self, snapshot: Any, active: int = 0) -> bool:
         return True
+
+    def can_continue(self, args: LLMGenerate, said: base.Said) -> bool:
+        return False
 
     def drop(self, snapshot: Any) -> None:
         self._seats.drop(snapshot)

@@ -5,20 +5,23 @@ Knows no policy and no wire.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+import math
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import msgspec
 
 from aios.abi.calls import LLMEmbed, LLMGenerate
-from aios.abi.errors import KernelFault
+from aios.abi.errors import AiosError, KernelFault
 from aios.abi.messages import Embeddings, Generation
 
 from ..syscall import Suspended, Syscall
-from . import embed
-from .base import Core, CoreInfo, NotBegun, Request
+from .affinity import Ties, beginnings
+from .base import Core, CoreInfo, NotBegun, Request, Said, Stored
+from .embed import check_embed, check_input, embedder, is_for_embedding
 from .measure import Measure, check_length, measure_of
 from .prices import Prices
+from .roster import AT_WORK, CoreState, Roster, Seat
 from .router import Router
 
 MAX_TRIES = 4
@@ -27,134 +30,232 @@ for room is what the queue is for, and the call's own deadline ends it."""
 
 
 class LLMManager:
-    """Hands slots of cores to calls. The queue's runner for "llm"; one slot name is one core."""
+    """Hands slots of cores to calls. The queue's runner for "llm"; one slot name is one core.
 
-    def __init__(
-        self, cores: Mapping[str, Core], router: Router, now: Callable[[], float], prices: Prices | None = None
-    ) -> None:
-        self._cores = cores
-        self._router = router
-        self._now = now
-        self._active = dict.fromkeys(cores, 0)
+    `on_left` hears of each call that gives up its slot or its snapshot.
+    """
+
+    def __init__(self, roster: Roster, router: Router, now: Callable[[], float], prices: Prices | None = None) -> None:
+        self.roster = roster
+        self.router = router
         self.prices = prices or Prices()
-        self._spent: dict[str, float] = {}
-        """US dollars by core, where its prices are known."""
+        self.on_left: Callable[[], None] = lambda: None
+        self._now = now
 
     def check(self, call: Syscall) -> None:
+        """Raise what keeps every core of this name from taking the call, now or ever. Cores that cannot take it though
+        others can are not asked."""
+        refusals: list[AiosError] = []
         if isinstance(call.args, LLMEmbed):
-            embed.check(call.args, self._serving(call.args))
-            return
-        for core in self._router.cores_for(call.args.model):
-            core.check(call.args)
-            if call.args.window in (None, "error"):
-                check_length(core, call.args)
+            check_input(call.args)
+            call.args = self._for_embedding(call.args)
+        serving = self.router.serving(call.args.model)
+        for seat in serving:
+            try:
+                self._check(seat.core, call.args)
+            except AiosError as error:
+                refusals.append(error)
+                call.refused_until[seat.name] = math.inf
+        if len(refusals) == len(serving):
+            raise refusals[0]
 
-    def _serving(self, args: LLMGenerate | LLMEmbed) -> list[Core]:
-        """Cores that answer to the name in `args` and can do what is asked, never none. Raises NotFound."""
+    def _check(self, core: Core, args: LLMGenerate | LLMEmbed) -> None:
         if isinstance(args, LLMEmbed):
-            return embed.among(self._cores, args, self._router.cores_for)
-        return self._router.cores_for(args.model)
+            check_embed(core, args, [seat.core for seat in self.roster])
+            return
+        core.check(args)
+        if args.window in (None, "error"):
+            check_length(core, args)
+
+    def _for_embedding(self, args: LLMEmbed) -> LLMEmbed:
+        """With the name of a core that is for embedding, if there is one, where none was named or none that we know:
+        the router's default is for answering."""
+        if args.model and args.model in self.router.names():
+            return args
+        found = next((seat.name for seat in self.roster if is_for_embedding(seat.core)), None)
+        if found is None or (args.model and self.router.default is None):
+            return args
+        return msgspec.structs.replace(args, model=found)
 
     def measure(self, model: str | None) -> Measure | None:
         """The smallest window among the cores that answer to `model`, as far as they know theirs."""
-        found = [measure_of(core) for core in self._router.cores_for(model)]
+        found = [measure_of(seat.core) for seat in self.router.serving(model)]
         return min((each for each in found if each is not None), key=lambda each: each.context, default=None)
 
     def free(self) -> Iterable[str]:
         """Cores with a free slot, the least loaded first."""
-        room = [c for c in self._cores.values() if self._active[c.name] < c.slots]
-        return [c.name for c in sorted(room, key=lambda c: self._active[c.name] / c.slots)]
+        room = [seat for seat in self.roster if seat.state in AT_WORK and seat.has_room]
+        return [seat.name for seat in sorted(room, key=lambda seat: seat.active / seat.core.slots)]
 
     def fits(self, call: Syscall, slot: str) -> bool:
-        core = self._cores[slot]
-        active = self._active[slot]
-        if active >= core.slots:
+        seat = self.roster.get(slot)
+        if seat is None or not seat.has_room:
             return False
-        if call.snapshot is not None:
-            return call.core == slot and core.can_take(call.snapshot, active)
-        if call.refused_until and call.refused_until.get(slot, 0.0) > self._now():
+        if call.snapshot is not None and not isinstance(call.snapshot, Said):
+            return call.core == slot and seat.state in AT_WORK and seat.core.can_take(call.snapshot, seat.active)
+        route = self.router.route(call.args.model)
+        if route is None or slot not in route.by_name or not self._can_take(call, seat):
             return False
-        return core in self._serving(call.args) and core.can_take(None, active)
+        if len(route.by_name) == 1:
+            return True
+        chosen = self.router.choose(
+            route, _ties(call), lambda each: self._can_take(call, each), lambda each: self._declines(call, each)
+        )
+        return chosen is seat
+
+    def _can_take(self, call: Syscall, seat: Seat) -> bool:
+        """Whether `seat` can begin the call now, or go on with half an answer. That may end where it was begun, also
+        when that is drained."""
+        is_its_own = call.snapshot is not None and call.core == seat.name
+        return (
+            (seat.state is CoreState.READY or (is_its_own and seat.state is CoreState.DRAINING))
+            and seat.has_room
+            and not self._declines(call, seat)
+            and seat.core.can_take(None, seat.active)
+        )
+
+    def _declines(self, call: Syscall, seat: Seat) -> bool:
+        """Whether it refused this very call and need not be asked now, or cannot go on with what was said of it."""
+        if call.refused_until and call.refused_until.get(seat.name, 0.0) > self._now():
+            return True
+        said = call.snapshot
+        return said is not None and not seat.core.can_continue(call.args, said) and self.can_continue(call, said)
+
+    def can_continue(self, call: Syscall, said: Said) -> bool:
+        """Whether any core of its name can go on with what was said of `call`. If none can any more, whichever gets
+        it says so."""
+        route = self.router.route(call.args.model)
+        at_work = [seat for seat in route.seats if seat.state in AT_WORK] if route is not None else []
+        return any(seat.core.can_continue(call.args, said) for seat in at_work)
 
     def take(self, call: Syscall, slot: str) -> None:
-        self._active[slot] += 1
+        seat = self.roster.find(slot)
+        seat.active += 1
         call.core = slot
+        if call.snapshot is None and (route := self.router.route(call.args.model)) is not None:
+            self.router.begins(route, _ties(call), slot)
 
     def release(self, call: Syscall, slot: str) -> None:
-        self._active[slot] -= 1
+        self.roster.find(slot).active -= 1
+        self.on_left()
 
     async def run(self, call: Syscall, slot: str, quantum: int | None) -> Generation | Embeddings | Suspended:
+        seat = self.roster.find(slot)
         if isinstance(call.args, LLMEmbed):
-            return await self._embed(call, slot)
+            return await self._embed(call, seat)
         streamed = bool(call.listeners) or call.chunks is not None
-        request = Request(call.id, call.args, call.emit, call.snapshot, streamed)
+        said, snapshot = (call.snapshot, None) if isinstance(call.snapshot, Said) else (None, call.snapshot)
+        request = Request(
+            call.id,
+            call.args,
+            call.emit,
+            snapshot,
+            streamed,
+            said,
+            call.process.nice,
+            num_switches=call.num_switches,
+            note=call.note,
+        )
         try:
-            outcome = await self._cores[slot].run(request, quantum)
+            outcome = await seat.core.run(request, quantum)
         except NotBegun as refusal:
-            return self._try_again(call, slot, refusal)
+            return self._try_again(call, seat, refusal)
+        seat.is_down = False
         if isinstance(outcome, Generation):
             self._account(call, outcome)
+            seat.ended(call.tokens_in, call.tokens_out - call.tokens_charged, self._now(), call.cost)
             if call.context is not None or call.cost is not None:
                 outcome = msgspec.structs.replace(outcome, context=call.context, cost=call.cost)
+        else:
+            seat.spoke(outcome.tokens, self._now())
+            call.num_tries = 0
         return outcome
 
-    async def _embed(self, call: Syscall, slot: str) -> Embeddings | Suspended:
-        core = embed.embedder(self._cores[slot])
-        assert core is not None, "only such a core fits"
+    async def _embed(self, call: Syscall, seat: Seat) -> Embeddings | Suspended:
+        core = embedder(seat.core)
+        assert core is not None, "others have refused the call"
         try:
             outcome = await core.embed(call.args)
         except NotBegun as refusal:
-            return self._try_again(call, slot, refusal)
+            return self._try_again(call, seat, refusal)
+        seat.is_down = False
         self._account(call, outcome)
+        seat.ended(call.tokens_in, 0, self._now(), call.cost)
         return outcome if call.cost is None else msgspec.structs.replace(outcome, cost=call.cost)
 
-    def _try_again(self, call: Syscall, slot: str, refusal: NotBegun) -> Suspended:
-        """Back to the queue, for another core or for this one later. Raises what went wrong when it was tried often."""
+    def _try_again(self, call: Syscall, seat: Seat, refusal: NotBegun) -> Suspended:
+        """Back to the queue, for another core or for this one later. Raises what went wrong when it was tried often,
+        or when what was said cannot be gone on with anywhere."""
+        seat.is_down = not refusal.is_busy
+        seat.num_refusals += 1
         call.num_tries += not refusal.is_busy
-        if call.num_tries >= MAX_TRIES:
+        said = refusal.said
+        if call.num_tries >= MAX_TRIES or (said is not None and not self.can_continue(call, said)):
             raise refusal.error
-        call.refused_until[slot] = self._now() + refusal.after
-        return Suspended(None, 0, refusal.after)
+        call.refused_until[seat.name] = self._now() + refusal.after
+        return Suspended(said, 0, refusal.after, is_refusal=True)
 
     def _account(self, call: Syscall, done: Generation | Embeddings) -> None:
         call.snapshot = None
         call.tokens_in = done.usage.prompt_tokens
         call.tokens_out = done.usage.completion_tokens
         call.cost = self.prices.cost(call.args, done)
-        if call.cost is not None:
-            self._spent[done.core] = self._spent.get(done.core, 0.0) + call.cost
 
     def drop(self, call: Syscall) -> None:
-        if call.snapshot is not None and call.core is not None:
-            self._cores[call.core].drop(call.snapshot)
-            call.snapshot = None
+        seat = self.roster.get(call.core)
+        if call.snapshot is not None and seat is not None and not isinstance(call.snapshot, Said):
+            seat.core.drop(call.snapshot)
+        call.snapshot = None
+        self.on_left()
+
+    def adopt(self, call: Syscall, stored: Stored) -> bool:
+        """Let `call` go on from what an earlier run of the kernel has left of it. False if its core is not here."""
+        seat, route = self.roster.get(stored.core), self.router.route(call.args.model)
+        if seat is None or route is None or seat.name not in route.by_name:
+            return False
+        if seat.state is not CoreState.READY or seat.core.resume != "kv_exact":
+            return False
+        call.snapshot, call.core = stored, stored.core
+        return True
 
     def info(self) -> list[CoreInfo]:
-        return [
-            CoreInfo(
-                c.name,
-                c.kind,
-                c.model,
-                c.slots,
-                self._active[c.name],
-                c.context_length,
-                c.resume,
-                c.statistics(),
-            )
-            for c in self._cores.values()
-        ]
+        return [self.info_of(seat) for seat in self.roster]
+
+    def info_of(self, seat: Seat) -> CoreInfo:
+        core = seat.core
+        about = (seat.name, core.kind, core.model, core.slots, seat.active, core.context_length, core.resume)
+        return CoreInfo(*about, core.statistics() | seat.statistics(self._now()), seat.state.value, seat.why)
 
     def names(self) -> Collection[str]:
-        return self._cores.keys()
+        return self.roster.names()
 
     def core(self, name: str) -> Core:
-        return self._cores[name]
+        return self.roster.find(name).core
 
     def check_integrity(self) -> None:
         """When idle, no slot is taken."""
-        if taken := {name: n for name, n in self._active.items() if n}:
+        if taken := {seat.name: seat.active for seat in self.roster if seat.active}:
             raise KernelFault(f"slots are taken while nothing runs: {taken}")
 
     def statistics(self) -> dict[str, Any]:
-        spent = {name: {"spent_dollars": dollars} for name, dollars in self._spent.items()}
-        return {name: core.statistics() | spent.get(name, {}) for name, core in self._cores.items()}
+        now = self._now()
+        return {
+            seat.name: {"slots": seat.core.slots, "slots_taken": seat.active, "is_ready": seat.state is CoreState.READY}
+            | seat.core.statistics()
+            | seat.statistics(now)
+            for seat in self.roster
+        }
+
+
+def _ties(call: Syscall) -> Ties:
+    """What ties `call` to a core. Worked out when first asked for: most kernels have one core for a name."""
+    ties: Ties | None = call.ties
+    if ties is None:
+        args, process = call.args, call.process
+        session = call.session or (args.extra or {}).get("prompt_cache_key")
+        ties = call.ties = Ties(
+            (process.owner, process.agent, str(session)) if session else None,
+            None if process.is_implicit else process.pid,
+            beginnings(args) if isinstance(args, LLMGenerate) else (),
+        )
+    return ties

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from .local.chat import ChatTemplate
 from .local.grammar import Vocabulary
@@ -28,6 +29,7 @@ class NanoCore(OwnCore):
         prefix_bytes: int = 64 << 20,
         folder: Path | None = None,
         model: str = "aios-nano",
+        snapshot: Literal["logits", "text"] = "logits",
     ) -> None:
         super().__init__(
             name,
@@ -37,6 +39,7 @@ class NanoCore(OwnCore):
             kv_bytes=kv_bytes,
             prefix_bytes=prefix_bytes,
             is_quick=True,
+            snapshot=snapshot,
         )
 
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
 from aios.abi.errors import AiosError, BadRequest, ContextLengthExceeded, TimedOut, TooLarge, UpstreamFault
 from aios.abi.messages import (
@@ -26,7 +26,7 @@ from aios.abi.messages import (
     Usage,
 )
 
-from .base import Emit
+from .base import Emit, Said
 from .sse import MAX_EVENT, payload_of
 
 _REASONS: dict[str, FinishReason] = {
@@ -56,9 +56,12 @@ _NO_USAGE = Raw(b"null")
 """What `usage` is when there is none: this very object."""
 
 
+_Count = Annotated[int, Meta(ge=0)]
+
+
 class _Usage(Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    prompt_tokens: _Count | None = None
+    completion_tokens: _Count | None = None
     prompt_tokens_details: _PromptDetails | None = None
 
     def told(self) -> Usage:
@@ -127,14 +130,22 @@ def _read(core: str, data: bytes) -> _Body:
                 body.usage = _NO_USAGE
             else:
                 _usage(body.usage)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        raise _garbage(core, "is not a chat completion") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise garbage(core, _why_none(data, error)) from None
     if body.error is not None:
         raise UpstreamFault(f"core '{core}': {_message(body.error) or 'its server failed'}")
     return body
 
 
-def _garbage(core: str, why: str) -> UpstreamFault:
+def _why_none(data: bytes, error: Exception) -> str:
+    if data.lstrip()[:1] == b"<":
+        return "is a page for people, not JSON; does [[core]] base_url lead to the API (it mostly ends in /v1)?"
+    if "_tokens" in str(error):
+        return "is not a chat completion: its usage is no count of tokens"
+    return "is not a chat completion"
+
+
+def garbage(core: str, why: str) -> UpstreamFault:
     return UpstreamFault(f"core '{core}' answered with what {why}", code="upstream_garbage")
 
 
@@ -181,6 +192,31 @@ class Answer:
             if call.function.name:
                 names.append(call.function.name)
             arguments.append(_arguments(call.function.arguments))
+
+    @classmethod
+    def behind(cls, said: Said) -> Answer:
+        """One that goes on from what was said."""
+        answer = cls()
+        answer.texts = [said.text]
+        answer.num_tokens = said.tokens
+        answer.logprobs = list(said.logprobs or ())
+        answer.id, answer.created = said.id, said.created
+        answer.model, answer.fingerprint = said.model, said.fingerprint
+        return answer
+
+    def said(self) -> Said | None:
+        """So far; None when it is more than text, which nobody could go on from."""
+        if self.calls or self.reasoning or self.refusals or self.parts is not None or self.finish is not None:
+            return None
+        return Said(
+            "".join(self.texts),
+            self.num_tokens,
+            self.logprobs or None,
+            id=self.id,
+            created=self.created,
+            model=self.model,
+            fingerprint=self.fingerprint,
+        )
 
     def note(self, body: _Body) -> None:
         """What stands beside the pieces."""
@@ -249,7 +285,7 @@ def parse_whole(core: str, data: bytes) -> Answer:
     """An answer that came in one piece."""
     body = _read(core, data)
     if not body.choices or body.choices[0].message is None:
-        raise _garbage(core, "holds no message")
+        raise garbage(core, "holds no message")
     choice = body.choices[0]
     answer = Answer()
     answer.note(body)
@@ -307,14 +343,16 @@ class Events:
             data = data.replace(b"\r\n", b"\n")
         *events, self._rest = data.split(b"\n\n")
         if len(self._rest) > MAX_EVENT:
-            raise _garbage(self._core, "has no end of event")
-        for event in events:
-            if event.startswith(_PLAIN) and b"\n" not in event:
-                self._take(event, event[6:])
-            elif payload := payload_of(event):
-                self._take(_PLAIN + payload, payload)
-        if self._raw:
-            self._flush()
+            raise garbage(self._core, "has no end of event")
+        try:
+            for event in events:
+                if event.startswith(_PLAIN) and b"\n" not in event:
+                    self._take(event, event[6:])
+                elif payload := payload_of(event):
+                    self._take(_PLAIN + payload, payload)
+        finally:  # what was well said before garbage is told all the same
+            if self._raw:
+                self._flush()
         return self.is_done
 
     def _one(self, data: bytes) -> bool:
@@ -428,8 +466,16 @@ class Events:
         """The stream has ended. Raises UpstreamFault when it ended before the answer did."""
         if not self.is_done and self.answer.finish is None:
             raise UpstreamFault(f"core '{self._core}': its server cut the stream short", code="upstream_cut")
+        if not self._is_named:
+            raise garbage(self._core, "holds no choice")
         self._release()
         return self.answer
+
+    def whole(self, data: bytes) -> Answer:
+        """The answer of a server that does not stream."""
+        answer = parse_whole(self._core, data)
+        self._emit(answer.as_chunk())
+        return answer
 
 
 def _delta(n: int, call: _ToolCall) -> ToolCallDelta:

@@ -13,23 +13,24 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from aios.abi.calls import LLMGenerate
 from aios.abi.errors import BadRequest, Full, ModuleFault
 from aios.abi.messages import Generation
 
 from ..syscall import Suspended
-from .base import NotBegun, Request
+from .base import Contexts, NotBegun, Request, Said
+from .in_pool import InPool
 from .local.answer import Teller
 from .local.decoder import Decoder
 from .local.engine import Engine
 from .local.grammar import GrammarError, Vocabulary
+from .local.held import Held
 from .local.request import Template, Translator
 from .local.sequence import Sequence, Spec
 from .local.shape import ModelError
-from .local.shelf import Shelf
-from .local.snapshot import to_bytes
+from .local.snapshot import SnapshotError, sequence_of, vocabulary_print
 
 SWITCH_INTERVAL = 0.0005
 """Seconds that one thread of Python may keep another waiting; Python's own 5 ms would stall every step."""
@@ -107,7 +108,8 @@ class OwnCore:
 
     `is_quick`: its template takes no time worth a thread. `kv_bytes` bounds the memory of the sequences that run, and
     there are never more slots than can each hold a sequence of full length in it. Suspended ones are moved out of it
-    when others need it, to as many bytes again; past those, new calls wait.
+    when others need it, as `contexts` knows to; past what that can keep, new calls wait. `snapshot` is the form in
+    which they are kept then.
     """
 
     kind: str
@@ -123,8 +125,11 @@ class OwnCore:
         kv_bytes: int,
         prefix_bytes: int,
         is_quick: bool,
+        snapshot: Literal["logits", "text"] = "logits",
     ) -> None:
         self.name = name
+        self.contexts: Contexts = InPool()
+        self.snapshot = snapshot
         self.model = model
         self.slots = slots
         self.context_length: int | None = None
@@ -134,14 +139,12 @@ class OwnCore:
         self._prefix_bytes = prefix_bytes
         self._engine: Engine | None = None
         self._translator: Translator | None = None
-        self._shelf: Shelf | None = None
+        self._vocabulary = ""
         self._inbox = _Inbox()
         self._jobs: dict[str, _Job] = {}
         self._thread: threading.Thread | None = None
         self._has_stopped = False
         """The thread has ended, or is about to: no job that comes now would be served."""
-        self._left = asyncio.Event()
-        """Set when a sequence leaves the pool, or may be moved out of it."""
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def open(self) -> None:
@@ -149,7 +152,6 @@ class OwnCore:
         self._loop = asyncio.get_running_loop()
         engine, self._translator = await asyncio.to_thread(self._load)
         self._engine = engine
-        self._shelf = Shelf(engine.pool, aside=self._kv_bytes)
         self.context_length = engine.context
         self.slots = min(self.slots, self._kv_bytes // engine.pool.shape.bytes(engine.context))
         self._inbox, self._has_stopped = _Inbox(), False
@@ -169,6 +171,7 @@ class OwnCore:
                 f"core '{self.name}' has kv_bytes = {self._kv_bytes}, and one sequence of {engine.context} tokens "
                 f"takes {least}; give it at least that, or a shorter window"
             )
+        self._vocabulary = vocabulary_print(model.vocabulary)
         return engine, Translator(model.template, model.vocabulary, engine.context)
 
     async def close(self) -> None:
@@ -178,6 +181,8 @@ class OwnCore:
             self._inbox.bell.notify()
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
+        if self._engine is not None:
+            self.contexts.forget_pool(self._engine.pool)
         self._engine = self._thread = None
 
     def check(self, args: LLMGenerate) -> None:
@@ -189,21 +194,23 @@ class OwnCore:
         return self._translator.count(args)
 
     def can_take(self, snapshot: Any, active: int = 0) -> bool:
-        if self._engine is None or self._shelf is None:
+        if self._engine is None:
             return False
         if snapshot is not None:
             return True
         # Nobody has counted this call's tokens yet, nor those of calls that have a slot and have not begun: any may
         # turn out to need the whole window.
         promised = max(0, active - len(self._jobs))
-        return self._shelf.room >= (promised + 1) * self._engine.pool.shape.bytes(self._engine.context)
+        pool = self._engine.pool
+        room = self.contexts.room(pool, is_text=self.snapshot == "text")
+        return room >= (promised + 1) * pool.shape.bytes(self._engine.context)
+
+    def can_continue(self, args: LLMGenerate, said: Said) -> bool:
+        return False
 
     async def run(self, request: Request, quantum: int | None) -> Generation | Suspended:
-        sequence: Sequence = request.snapshot or await self._begin(self._opened(), request)
-        engine, shelf = self._opened(), self._shelved()
-        await self._take_back(sequence)
-        if sequence.line.kv is None:
-            raise ModuleFault("this generation was dropped and cannot be resumed")
+        held = await self._held(self._opened(), request)
+        engine, sequence = self._opened(), held.sequence
         before = sequence.num_chosen
         teller = Teller(sequence, engine.grammars.vocabulary)
         job = _Job(sequence, left=quantum, is_streamed=request.is_streamed)
@@ -216,51 +223,33 @@ class OwnCore:
         finally:
             if not is_well:  # cancelled, or the request or its listener broke
                 await self._abort(job)
-                engine.release(sequence)
+                self._break_off(held)
             del self._jobs[sequence.id]
-            self._left.set()
+            self.contexts.freed(engine.pool)
         if sequence.finish is None:
-            shelf.put(sequence)
-            self._left.set()
-            return Suspended(sequence, sequence.num_chosen - before)
+            self.contexts.put(held)
+            return Suspended(held, sequence.num_chosen - before)
         answer = teller.whole(model=self.model, core=self.name, seed=request.args.seed, fingerprint=engine.fingerprint)
         request.emit(teller.last(*job.take(), answer))
         return answer
 
-    async def _take_back(self, sequence: Sequence) -> None:
-        """Give a suspended sequence its memory again. A search may hold more lines than its slot's share has room for:
-        then this waits for what runs to be interrupted or to end."""
-        while True:
-            self._opened()
-            try:
-                return self._shelved().take(sequence)
-            except MemoryError:
-                self._left.clear()
-                await self._left.wait()
+    def _break_off(self, held: Held) -> None:
+        sequence = held.sequence
+        if sequence.finish is None and sequence.error is None and not self._has_stopped:
+            self.contexts.part(held)
+        else:
+            held.forget()
 
     def drop(self, snapshot: Any) -> None:
-        if self._shelf is not None:
-            self._shelf.forget(snapshot)
-        Engine.release(snapshot)
-        self._left.set()
+        if isinstance(snapshot, Held):
+            self.contexts.drop(snapshot)
+        else:
+            self.contexts.drop_stored(snapshot.key)
 
     def statistics(self) -> dict[str, Any]:
         if self._engine is None:
             return {}
-        aside = {f"kv_{name}": number for name, number in self._shelved().statistics().items()}
-        return self._engine.statistics() | aside
-
-    # ── snapshots that outlive the process ──
-
-    def to_bytes(self, snapshot: Any) -> bytes:
-        """A suspended generation as bytes, for this model and this kind of machine only."""
-        return to_bytes(snapshot, self._opened().fingerprint)
-
-    def from_bytes(self, data: bytes) -> Any:
-        """The snapshot that `to_bytes` saved. Raises SnapshotError, or MemoryError when there is no room."""
-        sequence = self._opened().restored(data)
-        self._shelved().put(sequence)
-        return sequence
+        return self._engine.statistics() | self.contexts.statistics(self._engine.pool)
 
     # ── on the event loop ──
 
@@ -269,9 +258,41 @@ class OwnCore:
             raise ModuleFault(f"core '{self.name}' is not running; restart the kernel")
         return self._engine
 
-    def _shelved(self) -> Shelf:
-        assert self._shelf is not None
-        return self._shelf
+    async def _held(self, engine: Engine, request: Request) -> Held:
+        """The request's generation, with its memory: begun, or to go on."""
+        held = request.snapshot
+        if held is None:
+            return self._hold(engine, await self._begin(engine, request))
+        if not isinstance(held, Held):
+            return await self._thaw(engine, request)
+        is_switch = held.num_switches != request.num_switches
+        held.num_switches = request.num_switches
+        why = await self.contexts.take(held, is_switch=is_switch)
+        if held.sequence.line.kv is None:
+            raise ModuleFault("this generation was dropped and cannot be resumed")
+        if why is not None:
+            request.note(f"recomputed: {why}")
+        return held
+
+    def _hold(self, engine: Engine, sequence: Sequence) -> Held:
+        return Held(self.name, self.snapshot, engine.pool, sequence, engine.fingerprint, self._vocabulary)
+
+    async def _thaw(self, engine: Engine, request: Request) -> Held:
+        """The generation that an earlier run of the kernel has left, or, where that is of no use, one from its start:
+        with the same seed it says the same."""
+        try:
+            kept = await self.contexts.load(request.id, engine.pool, engine.fingerprint, self._vocabulary)
+            sequence = await asyncio.to_thread(sequence_of, request.id, kept.state, engine.grammars)
+            if sequence.spec.longest > engine.context or sequence.bytes_in(engine.pool) > engine.pool.budget:
+                raise SnapshotError("its generation is too long for this core now")
+        except ValueError as error:
+            self.contexts.drop_stored(request.id)
+            request.note(f"begun anew: {error}")
+            return self._hold(engine, await self._begin(engine, request))
+        held = self._hold(engine, sequence)
+        why = await self.contexts.admit(held, kept.arrays) or kept.why
+        request.note(f"recomputed: {why}" if why else "resumed from disk")
+        return held
 
     async def _begin(self, engine: Engine, request: Request) -> Sequence:
         assert self._translator is not None
@@ -284,7 +305,7 @@ class OwnCore:
                 sequence = await asyncio.to_thread(Sequence, request.id, spec, engine.grammars)
             if (needed := sequence.bytes_in(engine.pool)) > engine.pool.budget:
                 raise _too_wide(spec, needed, engine.pool.budget)
-            self._shelved().make_room(sequence)
+            await self.contexts.make_room(engine.pool, needed)
             return engine.admit(sequence)
         except MemoryError:
             full = Full(f"core '{self.name}' has no memory free for so many lines", code="no_kv_room", retry_after=1)
@@ -328,7 +349,6 @@ class OwnCore:
 
     def _fail_all(self) -> None:
         self._has_stopped = True
-        self._left.set()
         for job in self._jobs.values():
             job.fail(ModuleFault(f"the engine of core '{self.name}' stopped"))
 

@@ -5,20 +5,20 @@ Knows no wire: which bytes are asked and what they mean is the core's. Every kin
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from aios.abi.errors import AiosError, TimedOut, UpstreamFault
-from aios.abi.home import home_path
+from aios.abi.errors import AiosError, ModuleFault, TimedOut, UpstreamFault
 
 from ..config import ConfigError, CoreSection, check_url
 from .base import NotBegun
 from .connection import OnData, Pool, Response, Unreachable
 from .pace import Pace
+from .secret import Secret
 
 WHOLE_FACTOR = 5
 """An answer that comes whole says nothing until it is done: it is given so many times the time between two tokens."""
@@ -35,6 +35,14 @@ HEADERS = {
 
 KeyHeaders = Callable[[str | None], Mapping[str, str]]
 """The headers of a wire, which show the key if there is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A request under way: when it was sent, and how many were under way then, this one among them."""
+
+    began: float
+    active: int
 
 
 class Upstream:
@@ -54,18 +62,29 @@ class Upstream:
         check_url(section)
         self.name = section.name
         self.timeout = section.timeout
+        self.first_timeout = section.first_timeout
         self.pace = Pace(section.slots, now, rng)
         self._section = section
         self._headers_of = headers_of
+        self._secret = Secret(section)
+        self._key: str | None = None
+        """As the headers have it; None until opened."""
         self._headers: dict[str, str] = {}
         self._pools: dict[str, Pool] = {}
         self._now = now
         self._counts = {"requests": 0, "failed": 0, "active": 0}
 
     def open(self) -> None:
-        """Read the key. Nothing is asked of the server yet: it may start after this kernel, and be restarted."""
-        key = _key(self._section)
-        self._headers = HEADERS | dict(self._headers_of(key))
+        """Read the key. Raises ConfigError for a file that holds none."""
+        self._use_key(self._secret.text())
+
+    def _use_key(self, key: str) -> None:
+        if key == self._key:
+            return
+        self._key = key
+        self._headers = HEADERS | dict(self._headers_of(key or None))
+        for pool in self._pools.values():
+            pool.set_headers(self._headers)
 
     def close(self) -> None:
         for pool in self._pools.values():
@@ -73,87 +92,96 @@ class Upstream:
 
     @property
     def key_source(self) -> str:
-        if self._section.api_key_file is not None:
-            return self._section.api_key_file
-        env = self._section.api_key_env
-        return f"${env}" if env else "[[core]] api_key_env, which is not set"
+        return self._secret.source
 
     def statistics(self) -> dict[str, float | int]:
         return self._counts | self.pace.statistics()
 
     async def post(self, path: str, body: bytes, on_data: OnData | None = None) -> Response:
         """Post `body` to `path`. An answer that is streamed has `timeout` between two pieces, a whole one more."""
+        pool = self._pool(path)
+        if on_data is None:
+            return await pool.post(body, self.timeout * WHOLE_FACTOR, None)
+        return await pool.post(body, self.timeout, on_data, first=self.first_timeout)
+
+    async def get(self, path: str, timeout: float, *, is_beside: bool = False) -> Response:
+        """Get `path`, or, `is_beside`, that of the same server outside the API."""
+        url = urlsplit(self._url(path))
+        if is_beside:
+            url = url._replace(path=path, query="")
+        return await self._pool(path).get(url._replace(scheme="", netloc="", fragment="").geturl(), timeout)
+
+    def _pool(self, path: str) -> Pool:
+        try:
+            self._use_key(self._secret.text())
+        except ConfigError as error:  # the file was sound when the core was opened
+            raise ModuleFault(error.message, code="no_upstream_key") from None
         pool = self._pools.get(path)
         if pool is None:
-            assert self._headers, "opened before it is asked"
             pool = self._pools[path] = Pool(self._url(path), self._headers)
-        return await pool.post(body, self.timeout * (1 if on_data is not None else WHOLE_FACTOR), on_data)
+        return pool
 
     def _url(self, path: str) -> str:
         """A query in `base_url` stays behind the path, as some servers want it."""
         parts = urlsplit(self._section.url or "")
         return parts._replace(path=parts.path.rstrip("/") + path).geturl()
 
+    # ── one request, counted ──
+
     @contextmanager
     def attempt(self, *, is_streamed: bool, has_spoken: Callable[[], bool]) -> Iterator[None]:
-        """One request under way, counted. What goes wrong in it is judged here: raises NotBegun when trying again is
+        """One request under way. What goes wrong in it is judged here: raises NotBegun when trying again is
         worth it and `has_spoken` says that the agent heard nothing yet, else what the agent is told."""
-        counts = self._counts
-        counts["requests"] += 1
-        counts["active"] += 1
-        counts["failed"] += 1
-        began, active = self._now(), counts["active"]
+        attempt = self.begin()
+        is_well = False
         try:
             yield
+            is_well = True
         except (AiosError, OSError) as error:
-            raise self._verdict(self._told(error, is_streamed), began, active, has_spoken()) from None
+            verdict = self.judge(error, attempt, is_streamed=is_streamed)
+            raise (verdict.error if isinstance(verdict, NotBegun) and has_spoken() else verdict) from None
         finally:
-            counts["active"] -= 1
-        counts["failed"] -= 1
-        self.pace.went_well(active)
+            self.end(attempt, is_well=is_well)
+
+    def begin(self) -> Attempt:
+        """A request is about to be sent; `end` must follow."""
+        self._counts["requests"] += 1
+        self._counts["active"] += 1
+        return Attempt(self._now(), self._counts["active"])
+
+    def end(self, attempt: Attempt, *, is_well: bool) -> None:
+        self._counts["active"] -= 1
+        self._counts["failed"] += not is_well
+        if is_well:
+            self.pace.went_well(attempt.active)
+
+    def judge(self, error: AiosError | OSError, attempt: Attempt, *, is_streamed: bool) -> AiosError | NotBegun:
+        """What the fault says about the server, and whether the call is worth trying again: what the agent is told."""
+        told = self._told(error, is_streamed)
+        is_busy = told.code == "upstream_busy"
+        if is_busy:
+            after = self.pace.was_refused(attempt.began, attempt.active, told.retry_after)
+        elif told.code in PASSING:
+            after = self.pace.went_wrong(told.retry_after)
+        else:
+            return told
+        return NotBegun(told, after=after, is_busy=is_busy)
 
     def _told(self, error: AiosError | OSError, is_streamed: bool) -> AiosError:
         """What went wrong, for the agent."""
         if isinstance(error, AiosError):
+            error.message = self.scrubbed(error.message)
             return error
         if isinstance(error, TimeoutError):
             factor, what = (1, "") if is_streamed else (WHOLE_FACTOR, f"{WHOLE_FACTOR} times ")
             limit = f"{self.timeout * factor:g} s ({what}[[core]] timeout)"
+            if is_streamed and self.first_timeout is not None:
+                limit += f", or {self.first_timeout:g} s before its first token ([[core]] first_timeout)"
             return TimedOut(f"core '{self.name}' said nothing for {limit}", code="upstream_timeout")
         if isinstance(error, Unreachable):
             return UpstreamFault(f"core '{self.name}': {error}; is it running?", code="upstream_unreachable")
         return UpstreamFault(f"core '{self.name}': {error}", code="upstream_unreachable")
 
-    def _verdict(self, error: AiosError, began: float, active: int, has_spoken: bool) -> AiosError | NotBegun:
-        """What the fault says about the server, and whether the call may be tried again."""
-        is_busy = error.code == "upstream_busy"
-        if is_busy:
-            after = self.pace.was_refused(began, active, error.retry_after)
-        elif error.code in PASSING:
-            after = self.pace.went_wrong(error.retry_after)
-        else:
-            return error
-        return error if has_spoken else NotBegun(error, after=after, is_busy=is_busy)
-
-
-def _key(section: CoreSection) -> str | None:
-    """From the environment, or from a file in the home, where no agent's program can look. Raises ConfigError."""
-    if section.api_key_file is None:
-        return os.environ.get(section.api_key_env) if section.api_key_env else None
-    home = home_path().resolve()
-    path = (home / section.api_key_file).resolve()
-    if not path.is_relative_to(home):
-        raise _bad_key(section, f"is outside the home {home}, where programs of agents could read it")
-    try:
-        key = path.read_text(encoding="ascii").strip()
-    except OSError as error:
-        raise _bad_key(section, f"cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise _bad_key(section, "is not plain ASCII text") from None
-    if not key.isprintable() or not key:
-        raise _bad_key(section, "must hold one line, the key")
-    return key
-
-
-def _bad_key(section: CoreSection, why: str) -> ConfigError:
-    return ConfigError(f"core '{section.name}': api_key_file {section.api_key_file} {why}")
+    def scrubbed(self, message: str) -> str:
+        """`message` without the key, if the server repeats it."""
+        return self._secret.scrubbed(message)

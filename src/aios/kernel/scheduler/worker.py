@@ -130,6 +130,18 @@ class Queue:
         self._blocked.pop(call.id, None)
         self._fail(call, fate)
 
+    def restart(self, call: Syscall) -> None:
+        """Take `call` off its slot, wherever it is: it goes on waiting, as one that has not begun. Nobody may have
+        heard a piece of its answer."""
+        if call.id in self.running:
+            if call.task is not None and not call.is_restarting:
+                call.is_restarting = True
+                asyncio.get_running_loop().call_soon(call.task.cancel)
+            return
+        self.runner.drop(call)
+        call.unsay()
+        self.pump()
+
     def estimate(self, position: int) -> float:
         """Seconds until the call at `position` runs, by how long calls kept a slot lately; 0 when nothing is known."""
         return position * self._mean_stay_s / max(1, len(self.running))
@@ -166,7 +178,11 @@ class Queue:
         try:
             result = await self._slices(call, slot)
         except asyncio.CancelledError:
-            fate = call.fate or CutShort("the kernel broke this call off; try again")
+            fate = call.fate
+            if fate is None and call.is_restarting:
+                result = self._forgotten(call)
+            elif fate is None:
+                fate = CutShort("the kernel broke this call off; try again")
         except AiosError as error:
             fate = error
         except Exception as error:
@@ -176,6 +192,11 @@ class Queue:
         self._settle(call, result, fate)
         self.pump()
 
+    def _forgotten(self, call: Syscall) -> Suspended:
+        self.runner.drop(call)
+        call.unsay()
+        return Suspended(None, 0, is_refusal=True)
+
     async def _slices(self, call: Syscall, slot: Slot) -> Any:
         """Run quantum after quantum on `slot` until the call is done or must make room."""
         while True:
@@ -183,7 +204,7 @@ class Queue:
             if not isinstance(outcome, Suspended):
                 return outcome
             call.snapshot = outcome.snapshot
-            if outcome.snapshot is None:
+            if outcome.is_refusal:
                 return outcome
             self.policy.charge(call, outcome.tokens)
             call.tokens_charged += outcome.tokens
@@ -200,6 +221,7 @@ class Queue:
 
     def _leave(self, call: Syscall, slot: Slot) -> None:
         call.task = None
+        call.is_restarting = False
         del self.running[call.id]
         self.runner.release(call, slot)
 
@@ -223,10 +245,11 @@ class Queue:
         self._mean_stay_s += max(0.1, 1 / self._num_stays) * (stay - self._mean_stay_s)
 
     def _come_back(self, call: Syscall, result: Suspended) -> None:
-        """The call joins the queue again, interrupted, or not begun because its slot could not take it after all."""
-        if result.snapshot is not None:
+        """The call joins the queue again, interrupted, or because its slot could not take it after all."""
+        if not result.is_refusal:
             self._learn(call)
-        self._move(call, State.SUSPENDED, None if result.snapshot is not None else "not begun, to be tried again")
+        why = "not begun, to be tried again" if result.snapshot is None else "broken off, to be carried on"
+        self._move(call, State.SUSPENDED, why if result.is_refusal else None)
         if result.after:
             self._clock.call_later(result.after, self.pump)
         self.push(call)

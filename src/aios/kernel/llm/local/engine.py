@@ -15,7 +15,6 @@ from .kv import KVPool
 from .linear import F32
 from .prefix import PrefixCache
 from .sequence import Sequence, Spec
-from .snapshot import from_bytes
 
 PREFILL_WHILE_DECODING = 2
 """Chunks of prompts that may delay a step of those already speaking."""
@@ -37,7 +36,7 @@ class Engine:
         self.grammars = Grammars(vocabulary)
         self.pool = KVPool(decoder.shape.kv, kv_bytes)
         self.prefixes = PrefixCache(prefix_bytes, CHUNK)
-        self.num_steps = self.num_tokens = self.num_prefilled = 0
+        self.num_steps = self.num_tokens = self.num_prefilled = self.num_replayed = 0
         self._prefilling: dict[str, Sequence] = {}
         self._decoding: dict[str, Sequence] = {}
 
@@ -72,12 +71,6 @@ class Engine:
         sequence.open(self.pool)
         return sequence
 
-    def restored(self, data: bytes) -> Sequence:
-        """The sequence that `snapshot.to_bytes` saved, with its memory, not yet running. As `new`; SnapshotError."""
-        sequence = from_bytes(data, self.fingerprint, self.grammars)
-        sequence.move_back(self.pool)
-        return sequence
-
     def add(self, sequence: Sequence) -> None:
         """Let `sequence` run, from its beginning or from where it was removed."""
         (self._decoding if sequence.is_prefilled else self._prefilling)[sequence.id] = sequence
@@ -90,7 +83,6 @@ class Engine:
     def release(sequence: Sequence) -> None:
         """Free the KV of a sequence that is not in the engine and will not be resumed."""
         sequence.release()
-        sequence.aside = None
 
     def step(self) -> list[Sequence]:
         """One token for each sequence that speaks, and some prefill for those that are new.
@@ -115,6 +107,7 @@ class Engine:
             "steps": self.num_steps,
             "tokens": self.num_tokens,
             "prefilled_tokens": self.num_prefilled,
+            "replayed_tokens": self.num_replayed,
             "decoding": len(self._decoding),
             "prefilling": len(self._prefilling),
             **{f"kv_{name}": number for name, number in self.pool.statistics().items()},
@@ -125,10 +118,9 @@ class Engine:
         }
 
     def _decode(self, speaking: list[Sequence]) -> None:
-        lines = [branch for sequence in speaking for branch in sequence.branches]
         logits = self.decoder.decode(
-            [line.output[-1] for line in lines],
-            [line.kv for line in lines if line.kv is not None],
+            [sequence.next_input(branch) for sequence in speaking for branch in sequence.branches],
+            [branch.kv for sequence in speaking for branch in sequence.branches if branch.kv is not None],
             [sequence.computed for sequence in speaking for _ in sequence.branches],
         )
         at = 0
@@ -136,7 +128,10 @@ class Engine:
             sequence.computed += 1
             rows = logits[at : at + len(sequence.branches)]
             at += len(rows)
-            self._choose(sequence, rows)
+            if sequence.is_caught_up:
+                self._choose(sequence, rows)
+            else:
+                self.num_replayed += len(rows)
 
     def _prefill(self, chunks: int) -> list[Sequence]:
         """Compute up to `chunks` chunks of the sequences that came first; returns those that got their first token."""
@@ -153,7 +148,10 @@ class Engine:
                 chunks -= 1
             if sequence.computed < len(prompt):
                 break
-            self._choose(sequence, self.decoder.last_logits()[None])
+            if sequence.line.output:  # it was all computed once, and is again
+                sequence.share()
+            else:
+                self._choose(sequence, self.decoder.last_logits()[None])
             self._decoding[sequence.id] = self._prefilling.pop(sequence.id)
             begun.append(sequence)
         return begun
@@ -164,7 +162,8 @@ class Engine:
             for piece in self.prefixes.find(sequence.spec.group, sequence.spec.prompt):
                 kv.load(piece, sequence.computed)
                 sequence.computed += CHUNK
-            sequence.num_cached = sequence.computed
+            if not sequence.line.output:  # an answer tells how it was computed first
+                sequence.num_cached = sequence.computed
 
     def _keep(self, sequence: Sequence) -> None:
         """Keep the chunk that was just computed, if it is a whole one."""

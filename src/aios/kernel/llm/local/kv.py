@@ -37,6 +37,10 @@ class KVShape:
         """Bytes of the array that holds `tokens`."""
         return self.capacity(tokens) * self.layers * self.kv_heads * self.head_dim * 2 * 4
 
+    def exact_bytes(self, tokens: int) -> int:
+        """Bytes of the keys and values of `tokens` positions, as `KV.export` gives them."""
+        return self.bytes(1) // self.capacity(1) * tokens
+
     @staticmethod
     def _whole_steps(tokens: int) -> int:
         return -(-tokens // STEP) * STEP

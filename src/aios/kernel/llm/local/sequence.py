@@ -1,10 +1,16 @@
 """One generation: its lines of tokens, their memory and the sampler. Knows no batch, thread or request format.
 
-It may be taken out of the engine after any token and put back later, as it is or through bytes (`snapshot.py`): what
-it says is the same.
+It may be taken out of the engine after any token and put back later: with its keys and values as they are, with what
+`leave` gave of them, or without any, and then what it said is computed again, step by step as it was. What it says is
+the same.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence as Many
+from typing import Any
+
+from numpy.typing import NDArray
 
 from . import beams
 from .branch import Branch, Finish, Spec
@@ -13,6 +19,8 @@ from .kv import KV, KVPool
 from .linear import F32
 from .sampler import Logprob, Sampler
 from .text import TextStream
+
+Array = NDArray[Any]
 
 __all__ = ["Finish", "Sequence", "Spec"]
 
@@ -35,8 +43,6 @@ class Sequence:
         self.branches = [Branch(spec, grammars)]
         self.ended: list[Branch] = []
         """Lines of a beam search that are at their end, the best first."""
-        self.aside: list[F32] | None = None
-        """What the branches' KV held, while it is moved aside."""
         self.error: ValueError | None = None
         self._spare: list[KV] = []
         """Reserved for lines that a beam search may still open."""
@@ -73,7 +79,17 @@ class Sequence:
 
     @property
     def is_prefilled(self) -> bool:
-        return bool(self.line.output)
+        """Its first token is chosen, and its prompt is computed."""
+        return bool(self.line.output) and self.computed >= len(self.spec.prompt)
+
+    @property
+    def is_caught_up(self) -> bool:
+        """All that was said is computed: the next token is to be chosen."""
+        return self.computed == len(self.spec.prompt) + len(self.line.output)
+
+    def next_input(self, branch: Branch) -> int:
+        """The first token that is not computed: the last one, but for what is computed again."""
+        return branch.output[self.computed - len(self.spec.prompt)]
 
     @property
     def is_certain(self) -> bool:
@@ -145,28 +161,42 @@ class Sequence:
             branch.kv = pool.open(self.spec.longest, now=now)
         self._spare = [pool.open(self.spec.longest) for _ in range(self.spec.beam_width - len(self.branches))]
 
-    def saved(self) -> list[F32] | None:
-        """The keys and values of each branch, as arrays; None if it has none: it has not begun, or is over."""
-        kvs = [branch.kv for branch in self.branches if branch.kv is not None]
-        return [kv.export(self.computed) for kv in kvs] or self.aside
+    def size_in(self, pool: KVPool) -> int:
+        """Bytes of keys and values that `leave` gives."""
+        return pool.shape.exact_bytes(self.computed) * sum(branch.kv is not None for branch in self.branches)
 
-    def move_aside(self) -> bool:
-        """Take the keys and values out of their pool. False if it has none there."""
-        if self.aside is None:
-            self.aside = self.saved()
-            self.release()
-            return self.aside is not None
-        return False
+    def leave(self) -> list[Array]:
+        """Give its memory back. Returns copies of the keys and values that it held, a branch each."""
+        arrays = [branch.kv.export(self.computed) for branch in self.branches if branch.kv is not None]
+        self.release()
+        return arrays
 
-    def move_back(self, pool: KVPool) -> None:
-        """Undo `move_aside`. Raises MemoryError when `pool` is full."""
-        if self.aside is None:
-            return
-        self.open(pool)
-        for branch, data in zip(self.branches, self.aside, strict=True):
+    def enter(self, pool: KVPool, arrays: Many[Array] | None) -> None:
+        """Take memory again, with what `leave` gave, else with nothing computed. Raises MemoryError when `pool` is
+        full, ValueError when `arrays` are not this sequence's; all is as before then."""
+        if arrays is not None and not self._fit(pool, arrays):
+            raise ValueError("its keys and values are of another shape")
+        before = self.computed
+        self.computed = self.computed if arrays is not None else 0
+        try:
+            self.open(pool)
+        except MemoryError:
+            self.computed = before
+            raise
+        for branch, data in zip(self.branches, arrays or (), strict=False):
             if branch.kv is not None:
                 branch.kv.load(data)
-        self.aside = None
+
+    def _fit(self, pool: KVPool, arrays: Many[Array]) -> bool:
+        shape = pool.shape
+        wanted = (shape.layers, 2 * shape.kv_heads, self.computed, shape.head_dim)
+        return len(arrays) == len(self.branches) and all(array.shape == wanted for array in arrays)
+
+    def share(self) -> None:
+        """The first branch has computed the prompt for all."""
+        for branch in self.branches[1:]:
+            if branch.kv is not None and self.line.kv is not None:
+                branch.kv.copy(self.line.kv, self.computed)
 
     def release(self) -> None:
         """Give all KV back to its pool."""

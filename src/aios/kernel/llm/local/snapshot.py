@@ -1,101 +1,94 @@
-"""A sequence as bytes, and back: a plain header, raw arrays, a checksum. Knows no pool, engine or file.
+"""A sequence as plain data, and back: what was asked, said and decided. Knows no pool, engine, file or checksum.
 
-Good for an engine of the same fingerprint only: another one's numbers would not be continued exactly.
+The keys and values stay apart: with them it goes on at once, without them all is computed again.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import struct
-from dataclasses import asdict
-from typing import Any
 
-import numpy as np
+import msgspec
 
 from .branch import Branch, Spec
-from .grammar import Grammars
-from .linear import F32
-from .sampler import Logprob, Sampling
+from .grammar import Grammars, Vocabulary
+from .sampler import Logprob
 from .sequence import Sequence
-
-_MAGIC = b"AIOSSEQ2"
 
 
 class SnapshotError(ValueError):
-    """Bytes that are no snapshot, are damaged, or belong to another engine."""
+    """Data that is of no sequence, or of none that these tokens can mean."""
 
 
-def to_bytes(sequence: Sequence, fingerprint: str) -> bytes:
-    """All of an unfinished sequence. `fingerprint` is the engine's."""
-    arrays = sequence.saved()
-    if arrays is None:
-        raise SnapshotError("a sequence without KV has nothing to save: it has not begun, or it is over")
-    header = {
-        "fingerprint": fingerprint,
-        "id": sequence.id,
-        "spec": asdict(sequence.spec),
-        "computed": sequence.computed,
-        "num_cached": sequence.num_cached,
-        "num_chosen": sequence.num_chosen,
-        "sampler": sequence.sampler.state(),
-        "branches": [_branch(branch) for branch in sequence.branches],
-        "ended": [_branch(branch) for branch in sequence.ended],
-        "kv": arrays[0].shape,
-    }
-    text = json.dumps(header).encode()
-    body = b"".join([_MAGIC, struct.pack("<Q", len(text)), text, *(array.tobytes() for array in arrays)])
-    return body + hashlib.sha256(body).digest()
+class _Line(msgspec.Struct, frozen=True):
+    output: list[int]
+    score: float
+    logprobs: list[Logprob]
 
 
-def from_bytes(data: bytes, fingerprint: str, grammars: Grammars) -> Sequence:
-    """The sequence that `to_bytes` saved, moved aside: `move_back` gives it its memory. Raises SnapshotError."""
-    header, arrays = _unpack(data)
-    if header["fingerprint"] != fingerprint:
-        raise SnapshotError(
-            f"this snapshot was made by engine {header['fingerprint']}, and this is {fingerprint}: "
-            "its numbers would not be continued exactly; generate anew from the prompt"
-        )
-    sequence = Sequence(header["id"], _spec(header["spec"]), grammars)
-    sequence.branches = [_restored(saved, sequence.spec, grammars) for saved in header["branches"]]
-    sequence.ended = [_restored(saved, sequence.spec, grammars) for saved in header["ended"]]
-    sequence.computed, sequence.num_cached = header["computed"], header["num_cached"]
-    sequence.num_chosen = header["num_chosen"]
-    sequence.sampler.restore(header["sampler"], sequence.output)
-    sequence.aside = arrays
+class _State(msgspec.Struct, frozen=True):
+    spec: Spec
+    computed: int
+    num_cached: int
+    num_chosen: int
+    rng: dict[str, str]
+    """Decimal: JSON's numbers are too small for it."""
+    branches: list[_Line]
+    ended: list[_Line]
+
+
+def state_of(sequence: Sequence) -> bytes:
+    """All of an unfinished sequence but its keys and values."""
+    rng = {name: str(value) for name, value in sequence.sampler.state().get("rng", {}).items()}
+    branches, ended = map(_line, sequence.branches), map(_line, sequence.ended)
+    counts = sequence.computed, sequence.num_cached, sequence.num_chosen
+    return msgspec.json.encode(_State(sequence.spec, *counts, rng, list(branches), list(ended)))
+
+
+def sequence_of(id: str, state: bytes, grammars: Grammars) -> Sequence:
+    """The sequence that `state_of` told of, not in any pool. Nobody has heard any of its text.
+
+    Raises SnapshotError, GrammarError.
+    """
+    try:
+        saved = msgspec.json.decode(state, type=_State)
+        return _restored(id, saved, grammars)
+    except (msgspec.DecodeError, KeyError, IndexError, TypeError) as error:
+        raise SnapshotError(f"this is no state of a sequence: {error!r:.200}") from None
+
+
+def _restored(id: str, saved: _State, grammars: Grammars) -> Sequence:
+    spec, lines = saved.spec, [*saved.branches, *saved.ended]
+    said = {len(line.output) for line in saved.branches}
+    most = len(spec.prompt) + max(said, default=0)
+    if not saved.branches or len(said) > 1 or len(saved.branches) > spec.beam_width or saved.computed > most:
+        raise SnapshotError("this is no state of a sequence that could go on")
+    size = len(grammars.vocabulary.tokens)
+    if not all(0 <= token < size for tokens in (spec.prompt, *(line.output for line in lines)) for token in tokens):
+        raise SnapshotError("it holds tokens that this model does not have")
+    sequence = Sequence(id, spec, grammars)
+    sequence.branches = [_branch(line, spec, grammars) for line in saved.branches]
+    sequence.ended = [_branch(line, spec, grammars) for line in saved.ended]
+    sequence.computed, sequence.num_cached, sequence.num_chosen = saved.computed, saved.num_cached, saved.num_chosen
+    rng = {"rng": {name: int(value) for name, value in saved.rng.items()}}
+    sequence.sampler.restore(rng, sequence.output)
     return sequence
 
 
-def _branch(branch: Branch) -> dict[str, Any]:
-    fresh = "".join(branch.fresh)
-    return {"output": branch.output, "score": branch.score, "logprobs": branch.logprobs, "fresh": fresh}
+def _line(branch: Branch) -> _Line:
+    return _Line(branch.output, branch.score, branch.logprobs)
 
 
-def _restored(saved: dict[str, Any], spec: Spec, grammars: Grammars) -> Branch:
+def _branch(line: _Line, spec: Spec, grammars: Grammars) -> Branch:
     branch = Branch(spec, grammars)
-    for token in saved["output"]:
+    for token in line.output:
         branch.accept(token)
-    branch.fresh = [saved["fresh"]] if saved["fresh"] else []
-    branch.score = saved["score"]
-    branch.logprobs = [Logprob(token, logprob, tuple(map(tuple, top))) for token, logprob, top in saved["logprobs"]]
+    branch.score, branch.logprobs = line.score, line.logprobs
     return branch
 
 
-def _unpack(data: bytes) -> tuple[dict[str, Any], list[F32]]:
-    body, checksum = data[:-32], data[-32:]
-    if data[:8] != _MAGIC or len(data) < 48:
-        raise SnapshotError("these bytes are not a snapshot of a sequence")
-    if hashlib.sha256(body).digest() != checksum:
-        raise SnapshotError("the snapshot is damaged: its checksum does not match")
-    (length,) = struct.unpack_from("<Q", body, 8)
-    header = json.loads(body[16 : 16 + length])
-    keys = np.frombuffer(body, np.float32, offset=16 + length)
-    return header, list(keys.reshape(len(header["branches"]), *header["kv"]))
-
-
-def _spec(saved: dict[str, Any]) -> Spec:
-    sampling = saved.pop("sampling")
-    sampling["logit_bias"] = {int(token): bias for token, bias in sampling["logit_bias"].items()}
-    saved["prompt"] = tuple(saved["prompt"])
-    saved["stops"] = tuple(saved["stops"])
-    return Spec(**saved, sampling=Sampling(**sampling))
+def vocabulary_print(vocabulary: Vocabulary) -> str:
+    """Names what token numbers mean: text-based snapshots are of use where it is the same."""
+    digest = hashlib.sha256(repr((sorted(vocabulary.ends), vocabulary.call, sorted(vocabulary.special))).encode())
+    for token in vocabulary.tokens:
+        digest.update(len(token).to_bytes(4, "little") + token)
+    return digest.hexdigest()[:16]

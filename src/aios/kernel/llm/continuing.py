@@ -1,0 +1,164 @@
+"""Half an answer of a remote server: whether it can be gone on with, where it may be cut, how the rest is joined on.
+
+Plain decisions and parsing; knows no I/O and no core. Continuing as text means that the server reads what was said as
+the beginning of its own turn. So nothing may be cut that text cannot hold: a tool call, hidden reasoning, a grammar.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from aios.abi.calls import LLMGenerate
+from aios.abi.messages import Chunk, Usage
+
+from .base import Emit, Said
+from .openai_wire import Answer, Events, parse_whole
+
+FORMS = frozenset(
+    {"guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "grammar", "json_schema"}
+    | {"regex", "ebnf", "structural_tag", "functions", "function_call", "continue_final_message", "echo", "audio"}
+    | {"prompt_logprobs", "reasoning", "reasoning_effort", "thinking", "web_search_options"}
+)
+"""Parameters of servers that hold an answer to a form from its first token on, or that a second request would apply
+once more."""
+_PLAIN = b"data: "
+
+
+def may_continue(args: LLMGenerate) -> bool:
+    """Whether an answer to this can be cut and gone on with at all."""
+    return (
+        args.messages[-1].role != "assistant"
+        and args.tool_choice in (None, "auto", "none")
+        and (args.response_format is None or args.response_format.get("type") == "text")
+        and (args.beam_width or 1) == 1
+        and not (args.extra and FORMS & args.extra.keys())
+    )
+
+
+def stops_of(args: LLMGenerate) -> list[str]:
+    given = [args.stop] if isinstance(args.stop, str) else args.stop or ()
+    return [stop for stop in given if stop]
+
+
+def is_safe(answer: Answer, stops: Sequence[str], most: int | None) -> bool:
+    """Whether the answer can be cut here. Templates strip white space from the ends of a turn; half a stop string or
+    half a character would not be known again; and an answer of `most` tokens is about to end anyhow."""
+    if answer.calls or answer.reasoning or answer.refusals or answer.parts is not None or answer.finish is not None:
+        return False
+    if not answer.texts or (most is not None and answer.num_tokens >= most):
+        return False
+    last = answer.texts[-1][-1:]
+    if not last or last.isspace() or last == "\N{REPLACEMENT CHARACTER}":
+        return False
+    return not (stops and half_said("".join(answer.texts), stops))
+
+
+def half_said(text: str, stops: Sequence[str]) -> list[str]:
+    """What would complete stop strings whose beginning ends `text`."""
+    longest = max(map(len, stops), default=0)
+    tail = text[-(longest - 1) :] if longest > 1 else ""
+    return [
+        stop[len(tail) - start :]
+        for start in range(len(tail))
+        for stop in stops
+        if len(stop) > len(tail) - start and stop.startswith(tail[start:])
+    ]
+
+
+def rest_of(fields: dict[str, Any], said: Said) -> dict[str, Any]:
+    """The parameters of a request for what is left of an answer. A server that drew from the same seed again would
+    draw the same numbers for each piece."""
+    fields = dict(fields)
+    for name in ("max_tokens", "min_tokens"):
+        if name in fields:
+            fields[name] = max(int(name == "max_tokens"), fields[name] - said.tokens)
+    if fields.get("seed") is not None:
+        fields["seed"] = (fields["seed"] + said.tokens) % 2**63
+    return fields
+
+
+class Continued(Events):
+    """The rest of an answer, told as if it had never been broken off: one id, one role, one sum of usage."""
+
+    def __init__(self, core: str, emit: Emit, said: Said, stops: Sequence[str]) -> None:
+        super().__init__(core, emit if said.id is not None else _bare(emit))
+        self.answer = Answer.behind(said)
+        self._said = said
+        self._missing = half_said(said.text, stops)
+        self._kept = ""
+
+    def _one(self, data: bytes) -> bool:
+        return False
+
+    def _take(self, event: bytes, payload: bytes) -> None:
+        try:
+            whole = msgspec.json.decode(payload)
+            is_told = self._join(whole)
+        except (msgspec.DecodeError, AttributeError, TypeError, LookupError, UnicodeDecodeError, RecursionError):
+            super()._take(event, payload)  # which says what it is
+            return
+        if is_told:
+            payload = msgspec.json.encode(whole)
+            super()._take(_PLAIN + payload, payload)
+
+    def _join(self, whole: dict[str, Any]) -> bool:
+        """Make an event one of the answer that it goes on with. Says whether anything is left to tell."""
+        said = self._said
+        for name, value in (("id", said.id), ("created", said.created), ("model", said.model)):
+            if value is not None or name == "id":
+                whole[name] = value
+        if said.fingerprint is not None or "system_fingerprint" in whole:
+            whole["system_fingerprint"] = said.fingerprint
+        if usage := whole.get("usage"):
+            self._add_up(usage)
+        if not whole.get("choices"):
+            return True
+        choice = whole["choices"][0]
+        delta = choice["delta"] = choice.get("delta") or {}
+        delta.pop("role", None)
+        if self._missing:
+            self._watch(choice, delta)
+        is_end = choice.get("finish_reason") is not None or bool(usage)
+        return is_end or any(delta.values()) or bool(choice.get("logprobs"))
+
+    def _add_up(self, usage: dict[str, Any]) -> None:
+        """To this server all that was said is prompt; to the listener it is answer. The sum is the server's."""
+        moved = min(self._said.tokens, usage.get("prompt_tokens") or 0)
+        usage["prompt_tokens"] = (usage.get("prompt_tokens") or 0) - moved
+        usage["completion_tokens"] = (usage.get("completion_tokens") or 0) + moved
+        usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
+
+    def _watch(self, choice: dict[str, Any], delta: dict[str, Any]) -> None:
+        """Keep text back while it may complete a stop string that began before the seam."""
+        self._kept += delta.pop("content", None) or ""
+        if any(self._kept.startswith(missing) for missing in self._missing):
+            delta.clear()
+            choice["finish_reason"], self.is_done, self._missing = "stop", True, []
+        elif choice.get("finish_reason") is not None or not any(m.startswith(self._kept) for m in self._missing):
+            delta["content"], self._missing = self._kept, []
+
+    def whole(self, data: bytes) -> Answer:
+        """The rest in one piece, from a server that does not stream."""
+        rest = parse_whole(self._core, data)
+        self._emit(rest.as_chunk())
+        answer = self.answer
+        answer.texts += rest.texts
+        answer.logprobs += rest.logprobs
+        answer.calls, answer.finish = rest.calls, rest.finish
+        if (usage := rest.usage) is not None:
+            moved = min(self._said.tokens, usage.prompt_tokens)
+            cached = usage.prompt_tokens_details.cached_tokens
+            answer.usage = Usage.of(usage.prompt_tokens - moved, usage.completion_tokens + moved, cached)
+        return answer
+
+
+def _bare(emit: Emit) -> Emit:
+    """The first part did not go out as an upstream's events, so neither does this."""
+
+    def without_raw(chunk: Chunk) -> None:
+        emit(msgspec.structs.replace(chunk, raw=b""))
+
+    return without_raw

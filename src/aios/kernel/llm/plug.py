@@ -1,0 +1,288 @@
+"""Adding, draining and removing cores while the kernel runs. Knows no policy, no wire and no core's inside.
+
+A core that leaves takes no answer along: what runs on it ends there, or begins anew on another core of its name, or
+ends with an error that says why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from aios.abi.errors import AiosError, Conflict, CutShort, ModuleFault
+
+from ..config import CoreSection
+from ..syscall import State, Syscall
+from .base import Core, Said
+from .manager import LLMManager
+from .roster import AT_WORK, CoreState, Seat
+
+log = logging.getLogger("aios.cores")
+
+Make = Callable[[CoreSection], Core]
+
+
+class Calls(Protocol):
+    """The calls of this module that are not over, and what can be done with them."""
+
+    def open(self) -> Iterable[Syscall]: ...
+
+    def abort(self, call: Syscall, fate: AiosError) -> None: ...
+
+    def restart(self, call: Syscall) -> None:
+        """Take it off its slot; it waits as one that has not begun."""
+
+    def pump(self) -> None:
+        """A slot may have come free."""
+
+
+class Plug:
+    """The cores of one kernel, as they come and go."""
+
+    def __init__(self, manager: LLMManager, make: Make, calls: Calls) -> None:
+        self._manager = manager
+        self._roster = manager.roster
+        self._make = make
+        self._calls = calls
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        """A core's opening, or its leaving."""
+        self._is_serving = False
+        self._left = asyncio.Event()
+        manager.on_left = self._left.set
+        self._roster.listen(self._moved)
+
+    # ── boot and shut down ──
+
+    async def boot(self, what: CoreSection | Core) -> Seat:
+        """Open a core before the kernel takes calls. One that cannot be opened is FAILED, and spares the others."""
+        seat = self._seat(what)
+        if seat.state is CoreState.OPENING:
+            await self._open(seat)
+        return seat
+
+    async def close(self) -> None:
+        self._is_serving = False
+        for task in list(self._tasks.values()):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks.values())
+        for seat in reversed(list(self._roster)):
+            if seat.state in AT_WORK:
+                await seat.core.close()
+
+    # ── while it runs ──
+
+    def add(self, section: CoreSection) -> Seat:
+        """Begin to open the core that `section` asks for. Asking again for what is there changes nothing, but opens
+        anew what failed, and puts back to work what drains. Raises Conflict for another core of that name."""
+        seat = self._roster.get(section.name)
+        if seat is None:
+            seat = self._fresh(section)
+        elif seat.section != section and seat.state is not CoreState.FAILED:
+            raise Conflict(
+                f"there is a core '{section.name}' already, with other settings; "
+                f"'aios cores remove {section.name}' first, or choose another name",
+                code="core_exists",
+                param="name",
+            )
+        elif seat.state is CoreState.FAILED:
+            self._roster.move(seat, CoreState.CLOSED)
+            seat = self._fresh(section)
+        elif seat.state is CoreState.DRAINING:
+            self.undrain(section.name)
+        return seat
+
+    def _fresh(self, section: CoreSection) -> Seat:
+        seat = self._seat(section)
+        if seat.state is CoreState.OPENING:
+            self._begin(seat, self._open(seat))
+        return seat
+
+    def retry(self, name: str) -> Seat:
+        """As `add`, for a core that is here and failed."""
+        seat = self._roster.find(name)
+        return seat if seat.section is None else self.add(seat.section)
+
+    def drain(self, name: str) -> Seat:
+        """What runs there ends, nothing new begins; calls that wait for this core alone are told so."""
+        seat = self._roster.find(name)
+        if seat.state is CoreState.READY:
+            self._roster.move(seat, CoreState.DRAINING)
+        elif seat.state is not CoreState.DRAINING:
+            raise Conflict(f"core '{name}' is {seat.state.value}: there is nothing to drain", code="core_not_ready")
+        return seat
+
+    def undrain(self, name: str) -> Seat:
+        """Back to work."""
+        seat = self._roster.find(name)
+        if seat.state is CoreState.DRAINING:
+            if name in self._tasks and not self.left(seat):
+                raise Conflict(f"core '{name}' is being closed; add it again when it is gone", code="core_closing")
+            if (task := self._tasks.pop(name, None)) is not None:
+                task.cancel()
+            self._roster.move(seat, CoreState.READY)
+        elif seat.state is not CoreState.READY:
+            raise Conflict(f"core '{name}' is {seat.state.value}, not draining", code="core_not_ready")
+        return seat
+
+    def remove(self, name: str, *, now: bool = False) -> Seat:
+        """Drain, then close. With `now` what runs there goes to another core, or ends."""
+        seat = self._roster.find(name)
+        if seat.state is CoreState.OPENING:
+            self._tasks.pop(name).cancel()
+            self._roster.move(seat, CoreState.CLOSED)
+            return seat
+        if seat.state is CoreState.FAILED:
+            self._roster.move(seat, CoreState.CLOSED)
+            return seat
+        self.drain(name)
+        if name not in self._tasks:
+            self._begin(seat, self._leave(seat))
+        if now:
+            for call in self._begun(seat):
+                self._move_or_end(call, seat)
+        return seat
+
+    def left(self, seat: Seat) -> int:
+        """Calls that have begun there and are not over."""
+        return len(self._begun(seat))
+
+    def _begun(self, seat: Seat) -> list[Syscall]:
+        return [
+            call
+            for call in self._calls.open()
+            if call.core == seat.name and (call.state is State.RUNNING or call.snapshot is not None)
+        ]
+
+    # ── what goes on behind ──
+
+    def _seat(self, what: CoreSection | Core) -> Seat:
+        """A seat for it, FAILED at once when such a core cannot even be made."""
+        if not isinstance(what, CoreSection):
+            return self._roster.add(what)
+        try:
+            core = self._make(what)
+        except (AiosError, ImportError, OSError) as error:
+            seat = self._roster.add(_Unmade(what), what)
+            self._fail(seat, error)
+            return seat
+        return self._roster.add(core, what)
+
+    def _begin(self, seat: Seat, work: Any) -> None:
+        task = self._tasks[seat.name] = asyncio.get_running_loop().create_task(work)
+        task.add_done_callback(lambda done: self._done(seat.name, done))
+
+    def _done(self, name: str, task: asyncio.Task[None]) -> None:
+        if self._tasks.get(name) is task:
+            del self._tasks[name]
+        if not task.cancelled():
+            task.result()
+
+    async def _open(self, seat: Seat) -> None:
+        try:
+            await seat.core.open()
+        except (AiosError, ImportError, OSError, MemoryError) as error:
+            self._fail(seat, error)
+        except asyncio.CancelledError:
+            with contextlib.suppress(AiosError, OSError):
+                await seat.core.close()
+            raise
+        else:
+            self._roster.move(seat, CoreState.READY)
+
+    def _fail(self, seat: Seat, error: BaseException) -> None:
+        why = error.message if isinstance(error, AiosError) else str(error) or type(error).__name__
+        self._roster.move(seat, CoreState.FAILED, why)
+        log.warning("core '%s' could not be opened: %s", seat.name, why)
+
+    async def _leave(self, seat: Seat) -> None:
+        while self.left(seat) or seat.active:
+            self._left.clear()
+            await self._left.wait()
+            await asyncio.sleep(0)  # between two slices a call has no slot, for a moment
+        await seat.core.close()
+        self._roster.move(seat, CoreState.CLOSED)
+
+    def _moved(self, seat: Seat) -> None:
+        if self._is_serving:
+            asyncio.get_running_loop().call_soon(self.sweep)
+
+    def serve(self) -> None:
+        """Boot is over: calls that were taken up from an earlier kernel may have lost their core."""
+        self._is_serving = True
+        self.sweep()
+
+    def sweep(self) -> None:
+        """End the calls that no core can serve any more, and see what others can begin now."""
+        for call in list(self._calls.open()):
+            if call.state not in (State.QUEUED, State.BLOCKED, State.SUSPENDED):
+                continue
+            if call.snapshot is not None:
+                seat = self._roster.get(call.core)
+                if call.core is not None and (seat is None or seat.state not in AT_WORK):
+                    self._move_or_end(call, seat)
+            elif (why := self._hopeless(call)) is not None:
+                self._calls.abort(call, why)
+        self._calls.pump()
+
+    def _hopeless(self, call: Syscall) -> AiosError | None:
+        try:
+            self._manager.check(call)
+        except AiosError as error:
+            return error
+        return None
+
+    def _move_or_end(self, call: Syscall, seat: Seat | None) -> None:
+        """Let `call` go on on another core that can continue it, or begin anew on one if nobody has heard what it said
+        here."""
+        said = call.snapshot if isinstance(call.snapshot, Said) and call.state is not State.RUNNING else None
+        if (why := self._hopeless(call)) is None:
+            if said is not None and self._manager.can_continue(call, said):
+                call.core = None
+                return
+            if not call.is_heard:
+                self._calls.restart(call)
+                return
+        name = call.core if seat is None else seat.name
+        if why is None:
+            why = CutShort(f"core '{name}' was removed in the middle of this answer; ask again", retry_after=1)
+        self._calls.abort(call, why)
+
+
+class _Unmade:
+    """Stands for a core that could not be made: something to show, and nothing more."""
+
+    resume = "none"
+
+    def __init__(self, section: CoreSection) -> None:
+        self.name, self.slots = section.name, section.slots
+        self.kind: str = section.kind
+        self.context_length: int | None = None
+        self.model = section.model or section.name
+
+    async def open(self) -> None:
+        raise ModuleFault(f"core '{self.name}' could not be made")
+
+    async def close(self) -> None:
+        """There is nothing to close."""
+
+    def check(self, args: Any) -> None:
+        """It is never asked."""
+
+    def can_take(self, snapshot: Any, active: int = 0) -> bool:
+        return False
+
+    def can_continue(self, args: Any, said: Any) -> bool:
+        return False
+
+    async def run(self, request: Any, quantum: int | None) -> Any:
+        raise ModuleFault(f"core '{self.name}' could not be made")
+
+    def drop(self, snapshot: Any) -> None:
+        """It gave none."""
+
+    def statistics(self) -> dict[str, Any]:
+        return {}

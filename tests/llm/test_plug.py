@@ -1,0 +1,356 @@
+"""Cores that come and go while the kernel runs: what opens, what is drained, what ends and what moves on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aios.abi.calls import LLMGenerate
+from aios.abi.errors import AiosError, Conflict, CutShort, ModuleFault, NotFound, Stopping, UpstreamFault
+from aios.abi.messages import Generation, Message
+from aios.kernel import Config, Kernel, State
+from aios.kernel.config import CoreSection, ModelSection, RouterSection
+from aios.kernel.llm.base import NotBegun, Request
+from aios.kernel.llm.roster import CoreState
+from aios.testing import MockClock, ScriptedCore, booted, principal, settle, until
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def ask(model: str | None = None, **more: Any) -> LLMGenerate:
+    return LLMGenerate(messages=[Message(role="user", content="hello")], model=model, **more)
+
+
+class Door(ScriptedCore):
+    """Opens when told, or not at all. Counts how often it was opened and closed."""
+
+    def __init__(self, name: str, *, fault: AiosError | None = None, **more: Any) -> None:
+        super().__init__(name=name, **more)
+        self.may_open = asyncio.Event()
+        self.fault = fault
+        self.num_opened = self.num_closed = 0
+
+    async def open(self) -> None:
+        self.num_opened += 1
+        await self.may_open.wait()
+        if self.fault is not None:
+            raise self.fault
+
+    async def close(self) -> None:
+        self.num_closed += 1
+
+
+def section(name: str, slots: int = 8) -> CoreSection:
+    return CoreSection(name=name, kind="nano", slots=slots)
+
+
+class World:
+    """A kernel, and the cores that it is to make of sections."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self.to_make: dict[str, Any] = {}
+        kernel.cores._make = lambda section: self.to_make[section.name]
+
+    def put(self, core: Any) -> Any:
+        self.to_make[core.name] = core
+        return core
+
+    def state(self, name: str) -> str | None:
+        seat = self.kernel.llm.roster.get(name)
+        return seat.state.value if seat else None
+
+    def submit(self, model: str | None = None, agent: str = "ann", **more: Any) -> Any:
+        return self.kernel.submit(principal(self.kernel, agent), "llm_generate", ask(model), **more)
+
+
+@asynccontextmanager
+async def world(*cores: ScriptedCore, **more: Any) -> AsyncIterator[World]:
+    async with booted(cores=cores, **more) as kernel:
+        yield World(kernel)
+
+
+# ── coming ──
+
+
+async def test_a_core_that_is_added_opens_before_it_serves_and_then_takes_calls() -> None:
+    async with world(ScriptedCore(name="one")) as at:
+        core = at.put(Door("two", model="new"))
+        at.kernel.cores.add(section("two"))
+        await settle()
+        call = at.submit("new")
+        await until(lambda: call.state is State.QUEUED)
+        assert at.state("two") == "opening"
+        core.may_open.set()
+        assert (await at.kernel.wait(call)).core == "two"
+        assert at.state("two") == "ready"
+
+
+async def test_adding_the_same_core_again_changes_nothing_and_another_one_of_its_name_is_refused() -> None:
+    async with world(ScriptedCore(name="one")) as at:
+        core = at.put(Door("two"))
+        core.may_open.set()
+        seats = [at.kernel.cores.add(section("two")) for _ in range(3)]
+        await until(lambda: at.state("two") == "ready")
+        assert seats[0] is seats[1] is seats[2] is at.kernel.cores.add(section("two"))
+        assert core.num_opened == 1
+        with pytest.raises(Conflict, match="aios cores remove two"):
+            at.kernel.cores.add(section("two", slots=3))
+
+
+async def test_a_core_that_fails_to_open_is_shown_with_its_reason_and_opened_anew_when_asked() -> None:
+    async with world(ScriptedCore(name="one")) as at:
+        bad = at.put(Door("two", fault=ModuleFault("no such folder")))
+        bad.may_open.set()
+        at.kernel.cores.add(section("two"))
+        waiting = at.submit("two")
+        await until(lambda: at.state("two") == "failed")
+        with pytest.raises(ModuleFault, match="no such folder"):
+            await at.kernel.wait(waiting)
+        [info] = [each for each in at.kernel.llm.info() if each.name == "two"]
+        assert (info.state, info.why) == ("failed", "no such folder")
+        assert (await at.kernel.wait(at.submit("one"))).core == "one"
+        good = at.put(Door("two"))
+        good.may_open.set()
+        at.kernel.cores.retry("two")
+        await until(lambda: at.state("two") == "ready")
+
+
+async def test_a_kernel_boots_with_the_cores_that_open_and_shows_those_that_do_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = Config(
+        core=[
+            CoreSection(name="broken", kind="local", path=str(tmp_path / "nowhere")),
+            CoreSection(name="far", kind="openai", base_url="http://127.0.0.1:9/v1"),
+        ]
+    )
+    kernel = await Kernel.boot(config, tmp_path)
+    try:
+        states = {seat.name: seat.state.value for seat in kernel.llm.roster}
+        assert states == {"broken": "failed", "far": "ready"}
+        assert "core 'broken' could not be opened" in caplog.text
+        with pytest.raises(ModuleFault, match="there is no folder"):
+            kernel.submit(principal(kernel), "llm_generate", ask("broken"))
+    finally:
+        await kernel.stop(0)
+
+
+async def test_a_kernel_that_stops_while_a_core_opens_closes_that_too() -> None:
+    async with world(ScriptedCore(name="one")) as at:
+        core = at.put(Door("two"))
+        at.kernel.cores.add(section("two"))
+        await settle()
+    assert (core.num_opened, core.num_closed) == (1, 1)
+
+
+# ── leaving ──
+
+
+async def test_a_drained_core_ends_what_it_began_interrupted_or_not_and_gets_nothing_new() -> None:
+    core, other = ScriptedCore(name="one", model="m", slots=1, tokens=12), ScriptedCore(name="two", model="m", slots=1)
+    core.gate.clear()
+    async with world(core, other, quantum=2) as at:
+        first, second = at.submit("one", "ann"), at.submit("one", "bob")
+        await until(lambda: second.state is State.QUEUED)
+        core.gate.set()
+        await until(lambda: first.snapshot is not None and second.snapshot is not None)
+        core.gate.clear()
+        seat = at.kernel.cores.drain("one")
+        assert at.kernel.cores.left(seat) == 2
+        later = [at.submit("m", "cid") for _ in range(3)]
+        assert {(await at.kernel.wait(call)).core for call in later} == {"two"}
+        with pytest.raises(Stopping, match="core 'one' is being drained"):
+            at.submit("one")
+        core.gate.set()
+        assert {(await at.kernel.wait(call)).core for call in (first, second)} == {"one"}
+        assert (at.kernel.cores.left(seat), at.state("one"), core.num_dropped) == (0, "draining", 0)
+
+
+async def test_calls_that_wait_for_a_core_that_is_drained_end_at_once_and_say_why() -> None:
+    core = ScriptedCore(name="one", slots=1)
+    core.gate.clear()
+    async with world(core) as at:
+        running, waiting = at.submit("one"), at.submit("one")
+        await until(lambda: waiting.state is State.QUEUED)
+        at.kernel.cores.drain("one")
+        with pytest.raises(Stopping) as caught:
+            await at.kernel.wait(waiting)
+        assert (caught.value.code, caught.value.status) == ("core_drained", 503)
+        at.kernel.cores.undrain("one")
+        core.gate.set()
+        await at.kernel.wait(running)
+        assert (await at.kernel.wait(at.submit("one"))).core == "one"
+
+
+async def test_a_removed_core_is_closed_when_its_last_call_is_over_and_can_come_again() -> None:
+    async with world(ScriptedCore(name="one")) as at:
+        core = at.put(Door("two", tokens=8, slots=1))
+        core.may_open.set()
+        at.kernel.cores.add(section("two", 1))
+        await until(lambda: at.state("two") == "ready")
+        core.gate.clear()
+        call = at.submit("two")
+        await core.entered(1)
+        at.kernel.cores.remove("two")
+        at.kernel.cores.remove("two")
+        await settle()
+        assert (at.state("two"), core.num_closed) == ("draining", 0)
+        core.gate.set()
+        assert (await at.kernel.wait(call)).core == "two"
+        await until(lambda: at.state("two") is None)
+        assert core.num_closed == 1
+        with pytest.raises(NotFound):
+            at.kernel.cores.remove("two")
+        at.kernel.cores.add(section("two", 1))
+        await until(lambda: at.state("two") == "ready")
+
+
+async def test_calls_of_a_core_that_is_removed_now_begin_anew_on_another_core_of_their_model() -> None:
+    core, other = (
+        ScriptedCore(name="one", model="m", tokens=12, slots=1),
+        ScriptedCore(name="two", model="m", tokens=12),
+    )
+    core.gate.clear()
+    async with world(core, other, quantum=2) as at:
+        running = at.submit("m", "ann")
+        await core.entered(1)
+        keyed = at.submit("one", "bob", key="k")
+        await until(lambda: keyed.state is State.QUEUED)
+        core.gate.set()
+        await until(lambda: keyed.snapshot is not None and running.snapshot is not None)
+        core.gate.clear()
+        at.kernel.cores.remove("one", now=True)
+        answer = await at.kernel.wait(running)
+        assert (answer.core, answer.usage.completion_tokens, running.tokens_out) == ("two", 12, 12)
+        with pytest.raises(Stopping, match="core 'one' is being drained"):
+            await at.kernel.wait(keyed)
+        await until(lambda: at.state("one") is None)
+
+
+async def test_an_answer_that_somebody_heard_half_of_ends_honestly_when_its_core_is_removed_now() -> None:
+    core, other = ScriptedCore(name="one", model="m", tokens=12, slots=1), ScriptedCore(name="two", model="m")
+    core.gate.clear()
+    async with world(core, other, quantum=2) as at:
+        heard: list[str] = []
+        call = at.submit("m", on_chunk=lambda chunk: heard.append(chunk.text))
+        await core.entered(1)
+        core.gate.set()
+        await until(lambda: len(heard) > 2)
+        core.gate.clear()
+        at.kernel.cores.remove("one", now=True)
+        with pytest.raises(CutShort, match="removed in the middle of this answer"):
+            await at.kernel.wait(call)
+        await until(lambda: at.state("one") is None)
+        core.gate.set()
+
+
+async def test_a_core_that_is_removed_while_it_opens_is_closed() -> None:
+    async with world(ScriptedCore(name="one")) as at:
+        core = at.put(Door("two"))
+        at.kernel.cores.add(section("two"))
+        await settle()
+        at.kernel.cores.remove("two")
+        await settle()
+        assert (at.state("two"), core.num_closed) == (None, 1)
+
+
+async def test_a_keyed_call_whose_core_is_gone_at_the_next_start_ends_with_a_clear_error(tmp_path: Path) -> None:
+    core = ScriptedCore(name="gone")
+    core.gate.clear()
+    config = Config(router=RouterSection(default="one"))
+    async with booted(cores=[ScriptedCore(name="one"), core], home=tmp_path, config=config) as kernel:
+        _, key = kernel.access.mint(owner="o", agent="ann")
+        kernel.submit(kernel.authenticate(key), "llm_generate", ask("gone"), key="k")
+        await core.entered(1)
+    config = Config(router=RouterSection(default="nobody"))
+    async with booted(cores=[ScriptedCore(name="one")], home=tmp_path, config=config) as kernel:
+        with pytest.raises(NotFound, match="no model 'gone'"):
+            await kernel.call(kernel.authenticate(key), "llm_generate", ask("gone"), key="k")
+        assert not kernel.statistics()["open_calls"]
+
+
+async def test_each_move_of_a_core_is_a_row_of_the_trace() -> None:
+    async with world(ScriptedCore(name="one"), ScriptedCore(name="two")) as at:
+        at.kernel.cores.remove("two")
+        await until(lambda: at.state("two") is None)
+        rows = [(row.core, row.state) for row in at.kernel.trace.rows if row.name == "core"]
+        assert rows[2:] == [("two", "opening"), ("two", "ready"), ("two", "draining"), ("two", "closed")]
+
+
+# ── who serves ──
+
+
+class Refusing(ScriptedCore):
+    """Never begins anything."""
+
+    async def run(self, request: Request, quantum: int | None) -> Generation:
+        raise NotBegun(UpstreamFault("it is down", code="upstream_unreachable"), after=60.0, is_busy=False)
+
+
+async def test_a_call_goes_to_the_fallback_when_the_first_core_refuses_it() -> None:
+    fast = ModelSection(name="fast", cores=["one"], fallback=["two"])
+    async with world(Refusing(name="one"), ScriptedCore(name="two"), config=Config(model=[fast])) as at:
+        assert (await at.kernel.wait(at.submit("fast"))).core == "two"
+        assert at.kernel.llm.statistics()["one"]["refusals"] == 1
+
+
+async def test_a_call_that_one_core_cannot_take_goes_to_another_and_is_refused_when_none_can() -> None:
+    small, large = ScriptedCore(name="small", model="m", context_length=2), ScriptedCore(name="large", model="m")
+    async with world(small, large) as at:
+        args = LLMGenerate(messages=[Message(role="user", content="more words than two")], model="m")
+        who = principal(at.kernel)
+        assert {(await at.kernel.call(who, "llm_generate", args)).core for _ in range(4)} == {"large"}
+        at.kernel.cores.drain("large")
+        with pytest.raises(AiosError, match="do not fit"):
+            await at.kernel.call(who, "llm_generate", args)
+
+
+async def test_calls_of_a_session_go_to_one_core_and_others_spread() -> None:
+    cores = [ScriptedCore(name=name, model="m") for name in ("one", "two", "three")]
+    async with world(*cores) as at:
+        who = principal(at.kernel)
+        places = []
+        for n in range(12):
+            call = at.kernel.submit(who, "llm_generate", ask("m"), session="s" if n % 2 else None)
+            places.append((await at.kernel.wait(call)).core)
+        assert len(set(places[1::2])) == 1
+        assert len(set(places[::2])) > 1
+        keyed = [
+            (await at.kernel.call(who, "llm_generate", ask("m", extra={"prompt_cache_key": "k"}))).core
+            for _ in range(4)
+        ]
+        assert len(set(keyed)) == 1
+
+
+async def test_tokens_a_second_are_those_of_the_last_seconds() -> None:
+    clock = MockClock()
+    async with world(ScriptedCore(name="one", tokens=20), clock=clock) as at:
+        await at.kernel.wait(at.submit("one"))
+        assert at.kernel.llm.statistics()["one"]["tokens_per_second"] == 20
+        clock.advance(60)
+        statistics = at.kernel.llm.statistics()["one"]
+        assert (statistics["tokens_per_second"], statistics["tokens_out"], statistics["calls"]) == (0, 20, 1)
+
+
+async def test_a_core_that_cannot_be_made_is_failed_and_says_why() -> None:
+    async with world(ScriptedCore(name="one")) as at:
+
+        def make(section: CoreSection) -> Any:
+            raise ModuleNotFoundError("No module named 'xllamacpp'")
+
+        at.kernel.cores._make = make
+        seat = at.kernel.cores.add(section("two"))
+        assert (seat.state, seat.why) == (CoreState.FAILED, "No module named 'xllamacpp'")
+        at.kernel.cores.remove("two")
+        assert at.state("two") is None
