@@ -14,6 +14,7 @@ from aios.abi.calls import LLMEmbed
 from aios.abi.errors import AiosError, BadRequest, NotFound, UpstreamFault
 from aios.abi.messages import Embeddings
 from aios.kernel.config import CoreSection
+from aios.kernel.llm.base import NotBegun
 from aios.kernel.llm.openai import OpenAICore
 from aios.testing import ScriptedCore, booted, principal
 from aios.testing.wait import until
@@ -154,9 +155,13 @@ async def test_no_name_and_a_name_that_nobody_knows_go_to_the_core_that_is_for_e
 )
 async def test_an_answer_that_is_garbage_is_the_servers_fault(body: Any) -> None:
     async with upstream(whole(body)) as at:
-        error = await refused(remote(at), input="a", encoding_format="float")
-    assert isinstance(error, UpstreamFault)
-    assert error.code == "upstream_garbage"
+        core = remote(at, probe=False)
+        await core.open()
+        with pytest.raises(NotBegun) as caught:
+            await core.embed(LLMEmbed(input="a", encoding_format="float"))
+        await core.close()
+    assert isinstance(caught.value.error, UpstreamFault)
+    assert caught.value.error.code == "upstream_garbage"
 
 
 async def test_a_server_that_is_busy_is_asked_again() -> None:

@@ -205,26 +205,14 @@ class Config(Section, frozen=True):
     tool: list[ToolSection] = field(default_factory=list)
 
 
-REMOTE_KEYS = (
-    *("base_url", "api_key_env", "api_key_file", "first_timeout", "server", "resume", "priority"),
-    *("tools", "json_schema", "embeddings", "embed_batch"),
-)
+CHAT_KEYS = ("server", "resume", "priority", "tools", "json_schema", "embeddings", "embed_batch")
+REMOTE_KEYS = ("base_url", "api_key_env", "api_key_file", "first_timeout", *CHAT_KEYS)
 FOREIGN_KEYS = {
     "nano": ("path", "model", "context_length", "max_tokens", "ignore", *REMOTE_KEYS),
     "local": ("max_tokens", "ignore", *REMOTE_KEYS),
     "gguf": ("max_tokens", "ignore", "snapshot", *REMOTE_KEYS),
     "openai": ("path", "max_tokens", "ignore", "snapshot"),
-    "anthropic": (
-        "path",
-        "snapshot",
-        "server",
-        "resume",
-        "priority",
-        "tools",
-        "json_schema",
-        "embeddings",
-        "embed_batch",
-    ),
+    "anthropic": ("path", "snapshot", *CHAT_KEYS),
 }
 """Keys of other kinds of core: one that would be ignored is a mistake worth telling."""
 
