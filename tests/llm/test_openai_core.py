@@ -394,3 +394,24 @@ async def test_a_file_that_holds_no_key_is_told_when_the_core_opens(
     with pytest.raises(ConfigError, match=why) as caught:
         await core.open()
     assert "sk-" not in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
+@pytest.mark.parametrize("is_streamed", [False, True])
+async def test_what_a_model_thinks_aloud_is_told_apart_whatever_its_server_calls_it(
+    name: str, is_streamed: bool
+) -> None:
+    thought, answer = {"role": "assistant", name: "hm"}, {"content": "hello"}
+    streamed = [HEAD, framed(event(thought)), framed(event(answer)), framed(event({}, "stop") + DONE), LAST]
+    async with upstream(streamed if is_streamed else whole(chat({name: "hm", **answer}))) as at:
+        done, chunks = await ask(at, is_streamed=is_streamed)
+        assert (done.message.reasoning_content, done.message.content) == ("hm", "hello")
+        if is_streamed:
+            assert "".join(chunk.reasoning for chunk in chunks) == "hm"
+            assert "".join(chunk.text for chunk in chunks) == "hello"
+
+
+async def test_a_server_that_sends_something_else_for_reasoning_is_read_all_the_same() -> None:
+    async with upstream(whole(chat({"content": "hello", "reasoning": {"effort": "low"}}))) as at:
+        done, _ = await ask(at)
+        assert (done.message.reasoning_content, done.message.content) == (None, "hello")

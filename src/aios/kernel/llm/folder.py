@@ -52,7 +52,9 @@ def _read(folder: Path, context: int | None, kv_bytes: int) -> Model:
     ends = list(dict.fromkeys(_ends(folder, tokenizer)))
     if not ends:
         raise ModelError("neither generation_config.json nor config.json says eos_token_id: no answer would end")
-    return Model(decoder, tokenizer.vocabulary(ends=ends, dialect=template.dialect), template)
+    return Model(
+        decoder, tokenizer.vocabulary(ends=ends, dialect=template.dialect, reasoning=template.reasoning), template
+    )
 
 
 def _ends(folder: Path, tokenizer: ForeignTokenizer) -> Iterator[int]:

@@ -93,6 +93,8 @@ class _Message(Struct):
     content: str | list[dict[str, Any]] | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
+    reasoning: Any = None
+    """The same as `reasoning_content`, as vLLM and OpenRouter call it; others send other things under this name."""
     tool_calls: list[_ToolCall] | None = None
 
 
@@ -177,8 +179,8 @@ class Answer:
             self.texts.append(piece.content)
         elif piece.content is not None:
             self.parts = [*(self.parts or []), *piece.content]
-        if piece.reasoning_content:
-            self.reasoning.append(piece.reasoning_content)
+        if thought := _thought(piece):
+            self.reasoning.append(thought)
         if piece.refusal:
             self.refusals.append(piece.refusal)
         for n, call in enumerate(piece.tool_calls or ()):
@@ -271,7 +273,8 @@ class Answer:
             for n, c in enumerate(self.tool_calls() or ())
         ]
         tokens = self.usage.completion_tokens if self.usage else 0
-        return Chunk("".join(self.texts), deltas or None, self.logprobs or None, tokens=tokens)
+        text, thought = "".join(self.texts), "".join(self.reasoning)
+        return Chunk(text, deltas or None, self.logprobs or None, tokens=tokens, reasoning=thought)
 
 
 def _arguments(value: Any) -> str:
@@ -322,6 +325,7 @@ class Events:
         """A new chunk to fill."""
         self._raw: list[bytes] = []
         self._text: list[str] = []
+        self._reasoning: list[str] = []
         self._deltas: list[ToolCallDelta] = []
         self._logprobs: list[TokenLogprob] = []
         self._tokens = 0
@@ -367,7 +371,7 @@ class Events:
         if choice.finish_reason is not None or choice.logprobs is not None or delta is None:
             return False
         text = delta.content
-        if text.__class__ is not str or not text or delta.tool_calls or delta.reasoning_content or delta.refusal:
+        if text.__class__ is not str or not text or delta.tool_calls or _is_odd(delta):
             return False
         answer = self.answer
         if answer.model is None:
@@ -408,7 +412,7 @@ class Events:
         self.answer.name(payload)
 
     def _take_delta(self, delta: _Message) -> None:
-        if delta.content.__class__ is str and not (delta.tool_calls or delta.reasoning_content or delta.refusal):
+        if delta.content.__class__ is str and not (delta.tool_calls or _is_odd(delta)):
             if delta.content:
                 self._text.append(delta.content)
                 self._tokens += 1
@@ -419,7 +423,9 @@ class Events:
             self._text.append(delta.content)
         for n, call in enumerate(delta.tool_calls or ()):
             self._deltas.append(_delta(n, call))
-        if delta.content or delta.tool_calls or delta.reasoning_content:
+        if thought := _thought(delta):
+            self._reasoning.append(thought)
+        if delta.content or delta.tool_calls or thought:
             self._tokens += 1
 
     def _take_usage(self, event: bytes, body: _Body) -> None:
@@ -438,6 +444,7 @@ class Events:
             self._logprobs or None,
             tokens=self._tokens,
             raw=b"\n\n".join(self._raw) + b"\n\n",
+            reasoning="".join(self._reasoning),
         )
         self._start()
         self.has_spoken = True
@@ -456,11 +463,12 @@ class Events:
         self._raw.append(held)
         text, deltas, tokens = "".join(self._text), self._deltas or None, self._tokens
         logprobs, raw = self._logprobs or None, b"\n\n".join(self._raw) + b"\n\n"
+        thought = "".join(self._reasoning)
         self.answer.num_tokens += tokens
         self.answer.logprobs += self._logprobs
         self._start()
         finish = _REASONS.get(self.answer.finish or "", "stop")
-        self._emit(Chunk(text, deltas, logprobs, finish, self.answer.usage, tokens, raw))
+        self._emit(Chunk(text, deltas, logprobs, finish, self.answer.usage, tokens, raw, thought))
 
     def finish(self) -> Answer:
         """The stream has ended. Raises UpstreamFault when it ended before the answer did."""
@@ -476,6 +484,16 @@ class Events:
         answer = parse_whole(self._core, data)
         self._emit(answer.as_chunk())
         return answer
+
+
+def _is_odd(delta: _Message) -> bool:
+    """Whether it holds more than text and calls."""
+    return bool(delta.reasoning_content or delta.reasoning or delta.refusal)
+
+
+def _thought(piece: _Message) -> str | None:
+    """What the model thought aloud, whatever the server calls it."""
+    return piece.reasoning_content or (piece.reasoning if isinstance(piece.reasoning, str) else None)
 
 
 def _delta(n: int, call: _ToolCall) -> ToolCallDelta:
