@@ -213,6 +213,7 @@ class Plug:
 
     def _fail(self, seat: Seat, error: BaseException) -> None:
         why = error.message if isinstance(error, AiosError) else str(error) or type(error).__name__
+        why = why.removeprefix(f"core '{seat.name}' cannot be loaded: ")
         self._roster.move(seat, CoreState.FAILED, why)
         log.warning("core '%s' could not be opened: %s", seat.name, why)
 
