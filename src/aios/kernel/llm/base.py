@@ -148,7 +148,7 @@ class Contexts(Protocol):
     def statistics(self, pool: KVPool) -> dict[str, Any]: ...
 
     def forget_pool(self, pool: KVPool) -> None:
-        """`pool` is closed, and nothing is in it."""
+        """`pool` is closed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,8 +83,8 @@ def rest_of(fields: dict[str, Any], said: Said) -> dict[str, Any]:
 class Continued(Events):
     """The rest of an answer, told as if it had never been broken off: one id, one role, one sum of usage."""
 
-    def __init__(self, core: str, emit: Emit, said: Said, stops: Sequence[str]) -> None:
-        super().__init__(core, emit if said.id is not None else _bare(emit))
+    def __init__(self, core: str, emit: Emit, said: Said, stops: Sequence[str], most: int | None = None) -> None:
+        super().__init__(core, emit if said.id is not None else _bare(emit), most)
         self.answer = Answer.behind(said)
         self._said = said
         self._missing = half_said(said.text, stops)

@@ -141,9 +141,9 @@ class OpenAICore:
         is_cut = quantum is not None and self.resume in TEXTUAL and may_continue(args)
         events: Events | None = None
         if said is not None:
-            events = Continued(self.name, request.emit, said, stops_of(args))
+            events = Continued(self.name, request.emit, said, stops_of(args), args.max_tokens)
         elif request.is_streamed or is_cut:
-            events = Events(self.name, request.emit)
+            events = Events(self.name, request.emit, args.max_tokens)
         asked = _Asked(request, events, self._upstream.begin())
         if events is not None and is_cut:
             asked.slices = self._sliced(asked, events)
