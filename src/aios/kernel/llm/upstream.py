@@ -171,6 +171,7 @@ class Upstream:
         """What went wrong, for the agent."""
         if isinstance(error, AiosError):
             error.message = self.scrubbed(error.message)
+            error.args = (error.message,)
             return error
         if isinstance(error, TimeoutError):
             factor, what = (1, "") if is_streamed else (WHOLE_FACTOR, f"{WHOLE_FACTOR} times ")
