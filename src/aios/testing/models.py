@@ -25,6 +25,9 @@ Tools: {% for tool in tools %}{{ tool | tojson }}
 </tool_call>{% endfor %}<|im_end|>
 {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
 {% endif %}"""
+THINKING = HERMES + """{# a model that thinks within <think> and </think> #}"""
+OPENED = HERMES.removesuffix("{% endif %}") + "<think>\n{% endif %}"
+"""Templates of models that think aloud, by themselves or because the template has begun it."""
 LLAMA3 = """{{ bos_token }}{% for message in messages %}<|start_header_id|>{{ message.role }}<|end_header_id|>
 
 {% if loop.first and tools %}Answer with {"name": function name, "parameters": dictionary}: {% for tool in tools %}
@@ -135,11 +138,15 @@ def config(**changes: Any) -> dict[str, Any]:
     return sizes | changes
 
 
-def write_model(folder: Path, family: str, *, kind: str = "F32", shards: int = 1, **changes: Any) -> Path:
+def write_model(
+    folder: Path, family: str, *, kind: str = "F32", shards: int = 1, template: str | None = None, **changes: Any
+) -> Path:
     """All files of a model of `family`, one of TEMPLATES. `kind` is how its numbers are stored, `shards` in how many
-    files. Needs `tokenizers`."""
+    files; `template` is instead of its family's. Needs `tokenizers`."""
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = _sentence_pieces(family) if family == "mistral" else _byte_level(family)
+    tokenizer = (
+        _sentence_pieces(family) if family == "mistral" else _byte_level(family, thinks="<think>" in (template or ""))
+    )
     tokenizer.save(str(folder / "tokenizer.json"))
     size = tokenizer.get_vocab_size() + 7  # as published ones do: more rows than tokens
     ends = [tokenizer.token_to_id(each) for each in ENDS[family]]
@@ -154,7 +161,7 @@ def write_model(folder: Path, family: str, *, kind: str = "F32", shards: int = 1
     names = {
         "bos_token": {"__type": "AddedToken", "content": bos},
         "eos_token": ENDS[family][0],
-        "chat_template": TEMPLATES[family],
+        "chat_template": template or TEMPLATES[family],
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(names))
     _save(folder, dict(weights(sizes)), kind, shards)
@@ -193,7 +200,7 @@ def _stored(values: Any, kind: str) -> Any:
     return values
 
 
-def _byte_level(family: str) -> Any:
+def _byte_level(family: str, *, thinks: bool = False) -> Any:
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -204,7 +211,8 @@ def _byte_level(family: str) -> Any:
     tokenizer.train_from_iterator(TEXT, trainer)
     tokenizer.add_special_tokens([AddedToken(each, special=True) for each in SPECIALS[family]])
     if TEMPLATES[family] is HERMES:
-        tokenizer.add_tokens([AddedToken("<tool_call>", special=False), AddedToken("</tool_call>", special=False)])
+        marks = ["<tool_call>", "</tool_call>", *(["<think>", "</think>"] if thinks else [])]
+        tokenizer.add_tokens([AddedToken(mark, special=False) for mark in marks])
     return tokenizer
 
 

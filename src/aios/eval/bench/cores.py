@@ -35,7 +35,7 @@ Work = Callable[[int, int], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A model, and how many tokens a sequence of it says in a round: at batch 1, where a round is short, three times."""
+    """A model, and how many tokens each sequence says in a round; at batch 1 it is three times that."""
 
     name: str
     tokens: int

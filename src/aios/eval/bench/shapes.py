@@ -1,4 +1,4 @@
-"""Models of any size with random weights, made in memory: speed does not depend on what a model says. Measures nothing."""
+"""Models of any size with random weights, made in memory: speed does not depend on what they say. Measures nothing."""
 
 from __future__ import annotations
 

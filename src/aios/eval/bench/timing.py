@@ -1,4 +1,4 @@
-"""Time of a piece of work, by the wall and of the processor, taken in turn with what it is compared with. Knows no model."""
+"""Time of a piece of work, by the wall and of the CPU, in turn with what it is compared with. Knows no model."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ Servers that call themselves compatible differ: what is missing gets a default h
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -28,6 +29,11 @@ from aios.abi.messages import (
 
 from .base import Emit, Said
 from .sse import MAX_EVENT, payload_of
+
+MAX_ANSWER = 64 << 20
+"""Bytes of one stream."""
+BEYOND, SLACK = 2, 256
+"""A stream may have so many times as many pieces as tokens were asked for, and some more: tokens may be cut up."""
 
 _REASONS: dict[str, FinishReason] = {
     "stop": "stop",
@@ -93,6 +99,8 @@ class _Message(Struct):
     content: str | list[dict[str, Any]] | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
+    reasoning: Any = None
+    """The same as `reasoning_content`, as vLLM and OpenRouter call it; others send other things under this name."""
     tool_calls: list[_ToolCall] | None = None
 
 
@@ -171,14 +179,19 @@ class Answer:
         self.id: str | None = None
         self.created: int | None = None
         self.num_tokens = 0
+        self.prompt_ids: list[int] | None = None
+        self.ids: list[int] = []
+        """Tokens, where the server tells them."""
+        self.is_level = False
+        """All tokens so far are in the text so far: none is held back."""
 
     def add(self, piece: _Message) -> None:
         if isinstance(piece.content, str):
             self.texts.append(piece.content)
         elif piece.content is not None:
             self.parts = [*(self.parts or []), *piece.content]
-        if piece.reasoning_content:
-            self.reasoning.append(piece.reasoning_content)
+        if thought := _thought(piece):
+            self.reasoning.append(thought)
         if piece.refusal:
             self.refusals.append(piece.refusal)
         for n, call in enumerate(piece.tool_calls or ()):
@@ -202,6 +215,7 @@ class Answer:
         answer.logprobs = list(said.logprobs or ())
         answer.id, answer.created = said.id, said.created
         answer.model, answer.fingerprint = said.model, said.fingerprint
+        answer.prompt_ids, answer.ids = said.prompt_ids, list(said.ids or ())
         return answer
 
     def said(self) -> Said | None:
@@ -212,6 +226,8 @@ class Answer:
             "".join(self.texts),
             self.num_tokens,
             self.logprobs or None,
+            self.prompt_ids if self.is_level else None,
+            self.ids if self.is_level else None,
             id=self.id,
             created=self.created,
             model=self.model,
@@ -271,7 +287,8 @@ class Answer:
             for n, c in enumerate(self.tool_calls() or ())
         ]
         tokens = self.usage.completion_tokens if self.usage else 0
-        return Chunk("".join(self.texts), deltas or None, self.logprobs or None, tokens=tokens)
+        text, thought = "".join(self.texts), "".join(self.reasoning)
+        return Chunk(text, deltas or None, self.logprobs or None, tokens=tokens, reasoning=thought)
 
 
 def _arguments(value: Any) -> str:
@@ -306,13 +323,16 @@ class Events:
     it nowhere else.
     """
 
-    def __init__(self, core: str, emit: Emit) -> None:
+    def __init__(self, core: str, emit: Emit, most: int | None = None) -> None:
+        """`most` is how many tokens the server was told to say at most."""
         self.answer = Answer()
         self.is_done = False
         self.has_spoken = False
         """Something was handed on: the request cannot be sent again as if nothing had been said."""
         self._core = core
         self._emit = emit
+        self._most = sys.maxsize if most is None else most * BEYOND + SLACK
+        self._room = MAX_ANSWER
         self._rest = b""
         self._is_named = False
         self._held: bytes | None = None
@@ -322,6 +342,7 @@ class Events:
         """A new chunk to fill."""
         self._raw: list[bytes] = []
         self._text: list[str] = []
+        self._reasoning: list[str] = []
         self._deltas: list[ToolCallDelta] = []
         self._logprobs: list[TokenLogprob] = []
         self._tokens = 0
@@ -329,6 +350,9 @@ class Events:
     def feed(self, data: bytes) -> bool:
         """Bytes as they came; says whether the stream is done. Raises UpstreamFault for garbage and for an error that
         the server sends."""
+        self._room -= len(data)
+        if self.answer.num_tokens > self._most or self._room < 0:
+            raise garbage(self._core, "has no end: it goes on far beyond max_tokens, or what any answer needs")
         if (
             not self._rest
             and data.startswith(_PLAIN)
@@ -367,7 +391,7 @@ class Events:
         if choice.finish_reason is not None or choice.logprobs is not None or delta is None:
             return False
         text = delta.content
-        if text.__class__ is not str or not text or delta.tool_calls or delta.reasoning_content or delta.refusal:
+        if text.__class__ is not str or not text or delta.tool_calls or _is_odd(delta):
             return False
         answer = self.answer
         if answer.model is None:
@@ -408,7 +432,7 @@ class Events:
         self.answer.name(payload)
 
     def _take_delta(self, delta: _Message) -> None:
-        if delta.content.__class__ is str and not (delta.tool_calls or delta.reasoning_content or delta.refusal):
+        if delta.content.__class__ is str and not (delta.tool_calls or _is_odd(delta)):
             if delta.content:
                 self._text.append(delta.content)
                 self._tokens += 1
@@ -419,7 +443,9 @@ class Events:
             self._text.append(delta.content)
         for n, call in enumerate(delta.tool_calls or ()):
             self._deltas.append(_delta(n, call))
-        if delta.content or delta.tool_calls or delta.reasoning_content:
+        if thought := _thought(delta):
+            self._reasoning.append(thought)
+        if delta.content or delta.tool_calls or thought:
             self._tokens += 1
 
     def _take_usage(self, event: bytes, body: _Body) -> None:
@@ -438,6 +464,7 @@ class Events:
             self._logprobs or None,
             tokens=self._tokens,
             raw=b"\n\n".join(self._raw) + b"\n\n",
+            reasoning="".join(self._reasoning),
         )
         self._start()
         self.has_spoken = True
@@ -456,11 +483,12 @@ class Events:
         self._raw.append(held)
         text, deltas, tokens = "".join(self._text), self._deltas or None, self._tokens
         logprobs, raw = self._logprobs or None, b"\n\n".join(self._raw) + b"\n\n"
+        thought = "".join(self._reasoning)
         self.answer.num_tokens += tokens
         self.answer.logprobs += self._logprobs
         self._start()
         finish = _REASONS.get(self.answer.finish or "", "stop")
-        self._emit(Chunk(text, deltas, logprobs, finish, self.answer.usage, tokens, raw))
+        self._emit(Chunk(text, deltas, logprobs, finish, self.answer.usage, tokens, raw, thought))
 
     def finish(self) -> Answer:
         """The stream has ended. Raises UpstreamFault when it ended before the answer did."""
@@ -476,6 +504,16 @@ class Events:
         answer = parse_whole(self._core, data)
         self._emit(answer.as_chunk())
         return answer
+
+
+def _is_odd(delta: _Message) -> bool:
+    """Whether it holds more than text and calls."""
+    return bool(delta.reasoning_content or delta.reasoning or delta.refusal)
+
+
+def _thought(piece: _Message) -> str | None:
+    """What the model thought aloud, whatever the server calls it."""
+    return piece.reasoning_content or (piece.reasoning if isinstance(piece.reasoning, str) else None)
 
 
 def _delta(n: int, call: _ToolCall) -> ToolCallDelta:
@@ -497,6 +535,10 @@ def error_of(core: str, key_source: str, status: int, body: bytes, headers: Mapp
     if status in (401, 403):
         why = f"its server refuses the kernel's key ({status}); see {key_source}. Your own key is not at fault"
         return UpstreamFault(f"core '{core}': {why}", code="upstream_refused")
+    if 300 <= status < 400:
+        where = headers.get("location", "nowhere")[:200]
+        why = f"its server redirects to {where} ({status}), which is not followed; should that be its base_url?"
+        return UpstreamFault(f"core '{core}': {why}", code="upstream_rejected")
     if status in (408, 504):
         return TimedOut(f"core '{core}': {said}", code="upstream_timeout", retry_after=after)
     if status == 413:

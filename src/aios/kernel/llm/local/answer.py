@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
+import msgspec
+
 from aios.abi.messages import (
     Chunk,
     FinishReason,
@@ -24,18 +26,27 @@ from .sequence import Sequence
 
 
 class Teller:
-    """Tells one sequence's answer, in pieces and as a whole. What the sequence has said before is told already."""
+    """Tells one sequence's answer, in pieces and as a whole. What the sequence has said before is told already, unless
+    it `is_unheard`: whoever was told it is gone with an earlier run of the kernel."""
 
-    def __init__(self, sequence: Sequence, vocabulary: Vocabulary) -> None:
+    def __init__(self, sequence: Sequence, vocabulary: Vocabulary, *, is_unheard: bool = False) -> None:
         self._sequence = sequence
         self._vocabulary = vocabulary
-        self._logprobs = len(sequence.logprobs)
+        self._logprobs = 0 if is_unheard else len(sequence.logprobs)
+        self._thought = 0 if is_unheard else len(sequence.thought)
 
     def piece(self, text: str, tokens: int) -> Chunk:
         """`text` that became certain, and what the last `tokens` tokens bring with it."""
         logprobs = self._sequence.logprobs[self._logprobs :]
         self._logprobs += len(logprobs)
-        return Chunk(text, logprobs=[self._logprob(p) for p in logprobs] or None, tokens=tokens)
+        found = [self._logprob(p) for p in logprobs] or None
+        return Chunk(text, logprobs=found, tokens=tokens, reasoning=self._reasoning())
+
+    def _reasoning(self) -> str:
+        """What was thought since the last time. All of it before what is said: a thought ends before its answer."""
+        fresh = self._sequence.thought[self._thought :]
+        self._thought += len(fresh)
+        return fresh
 
     def last(self, text: str, tokens: int, answer: Generation) -> Chunk:
         """The last piece of a finished answer: what is left of it, how it ended, what it cost."""
@@ -50,12 +61,15 @@ class Teller:
             finish_reason=answer.finish_reason,
             usage=answer.usage,
             tokens=tokens,
+            reasoning=self._reasoning(),
         )
 
     def whole(self, *, model: str, core: str, seed: int | None, fingerprint: str) -> Generation:
         """The answer of a finished sequence."""
         sequence = self._sequence
         message, finish = _message(sequence, self._vocabulary.dialect)
+        if sequence.thought:
+            message = msgspec.structs.replace(message, reasoning_content=sequence.thought)
         is_asked = sequence.spec.sampling.logprobs is not None
         return Generation(
             message=message,

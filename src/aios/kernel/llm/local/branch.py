@@ -10,6 +10,7 @@ from .kv import KV
 from .linear import F32
 from .sampler import Logprob, Mask, Sampler, Sampling
 from .text import TextStream
+from .thought import Thought
 
 Finish = Literal["stop", "length", "tool_calls"]
 
@@ -32,6 +33,8 @@ class Spec:
     must_call: bool = False
     is_parallel: bool = True
     """More than one call may be made, by a model that does so."""
+    is_thinking: bool = False
+    """The prompt ends within what the model thinks aloud: its template has opened that."""
     sampling: Sampling = field(default_factory=Sampling)
     beam_width: int = 1
     length_penalty: float = 1.0
@@ -48,6 +51,7 @@ class Branch:
     """`kv` is None before the branch is computed, while its sequence is moved aside, and after its end."""
 
     __slots__ = (
+        "_held",
         "_spec",
         "_vocabulary",
         "call_bytes",
@@ -59,6 +63,7 @@ class Branch:
         "output",
         "score",
         "text",
+        "thought",
     )
 
     def __init__(self, spec: Spec, grammars: Grammars) -> None:
@@ -74,6 +79,9 @@ class Branch:
         self.text = TextStream(spec.stops, dialect.opening if dialect is not None and self.guide.watches else "")
         self.fresh: list[str] = []
         """Text that became certain and that nobody took."""
+        self.thought = Thought(grammars.vocabulary.reasoning, is_open=spec.is_thinking)
+        self._held: list[int] = []
+        """The answer's first tokens, while it cannot be told whether they begin a thought."""
         self.call_bytes = b""
         """What followed the opening of a call."""
         self.logprobs: list[Logprob] = []
@@ -89,6 +97,7 @@ class Branch:
         other.output = self.output[:]
         other.kv = None
         other.guide, other.text = self.guide.fork(), self.text.fork()
+        other.thought, other._held = self.thought.fork(), self._held[:]
         other.fresh, other.logprobs = self.fresh[:], self.logprobs[:]
         other.call_bytes, other.score, other.finish = self.call_bytes, self.score, self.finish
         return other
@@ -101,7 +110,10 @@ class Branch:
 
     def allowed(self) -> Mask | None:
         """The tokens that may come next; None when all may."""
-        allowed = self.guide.allowed()
+        allowed = None if self.thought.is_inside else self.guide.allowed()
+        if allowed is not None and self.thought.may_begin and self._vocabulary.think is not None:
+            allowed = allowed.copy()
+            allowed[self._vocabulary.think] = True
         if len(self.output) >= self._spec.min_tokens:
             return allowed
         go_on = self._vocabulary.not_end if allowed is None else allowed & self._vocabulary.not_end
@@ -117,12 +129,59 @@ class Branch:
         """Write down what the model gave `token`, if that is asked for."""
         if self._spec.sampling.logprobs is None or token in self._vocabulary.ends or self.guide.is_call(token):
             return
+        if self.thought.is_inside or (self.thought.may_begin and token == self._vocabulary.think):
+            return
         self.logprobs.append(sampler.logprob(logits, token))
 
     def accept(self, token: int) -> None:
         """`token` is the next one."""
-        vocabulary, guide = self._vocabulary, self.guide
         self.output.append(token)
+        is_end = token in self._vocabulary.ends
+        if self.thought.is_inside and not is_end:
+            self._think(self._vocabulary.tokens[token])
+        elif is_end or not self._is_held(token):
+            self._release()
+            if is_end or (self.finish is None and not self.thought.is_inside):
+                self._answer(token)
+        if self.finish is None and len(self.output) >= self._spec.max_tokens:
+            self._release()
+            self.finish = self.finish or "length"
+        if self.finish is not None:
+            self.thought.finish()
+            self.fresh.append(self.text.finish())
+
+    def _is_held(self, token: int) -> bool:
+        """Whether `token` is, or may be, the beginning of a thought, and no answer yet."""
+        if not self.thought.may_begin:
+            return False
+        if self.guide.is_bound and token != self._vocabulary.think:
+            self.thought.may_begin = False  # it is held to a grammar, and has begun to follow it
+            return False
+        said = b"".join(self._vocabulary.tokens[each] for each in (*self._held, token))
+        begins = self.thought.begins(said)
+        if begins is None:
+            self._held.append(token)
+        elif begins:
+            self._held.clear()
+            self.logprobs.clear()
+            self._think(self.thought.after_opening(said))
+        return begins is not False
+
+    def _release(self) -> None:
+        """The tokens that were held are an answer's."""
+        held, self._held = self._held, []
+        for token in held:
+            if self.finish is None:
+                self._answer(token)
+
+    def _think(self, data: bytes) -> None:
+        rest = self.thought.feed(data)
+        # What stands glued to the closing mark would be no part of what a grammar asks for.
+        if rest and not self.guide.is_bound:
+            self._say(rest)
+
+    def _answer(self, token: int) -> None:
+        vocabulary, guide = self._vocabulary, self.guide
         was_in_call = guide.in_call
         guide.accept(token)
         is_end = token in vocabulary.ends
@@ -131,19 +190,17 @@ class Branch:
         if is_end:
             pass
         elif not guide.in_call:
-            self._say(token)
+            self._say(self._text_of(token))
         elif was_in_call or token != vocabulary.call:
             self.call_bytes += vocabulary.tokens[token]
-        if self.finish is None and len(self.output) >= self._spec.max_tokens:
-            self.finish = "length"
-        if self.finish is not None:
-            self.fresh.append(self.text.finish())
 
-    def _say(self, token: int) -> None:
-        vocabulary = self._vocabulary
-        data = vocabulary.tokens[token]
-        if vocabulary.drops_first_space and len(self.output) == 1:
+    def _text_of(self, token: int) -> bytes:
+        data = self._vocabulary.tokens[token]
+        if self._vocabulary.drops_first_space and len(self.output) == 1:
             data = data.removeprefix(b" ")
+        return self.thought.stripped(data)
+
+    def _say(self, data: bytes) -> None:
         self.fresh.append(self.text.feed(data, may_stop=len(self.output) >= self._spec.min_tokens))
         if self.text.is_opened:
             self.guide.open(self.text.rest)

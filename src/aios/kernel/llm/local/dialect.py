@@ -111,6 +111,23 @@ DIALECTS = {dialect.name: dialect for dialect in (NANO, HERMES, LLAMA3, MISTRAL,
 _MARKS = ((MISTRAL3, "[ARGS]"), (MISTRAL, "[TOOL_CALLS]"), (HERMES, "<tool_call>"), (LLAMA3, "<|python_tag|>"))
 
 
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    """The marks around what a model thinks aloud before it answers."""
+
+    opening: str
+    closing: str
+
+
+REASONINGS = (Reasoning("<think>", "</think>"), Reasoning("[THINK]", "[/THINK]"))
+"""Of Qwen, DeepSeek and those that learnt from them; of Mistral."""
+
+
+def reasoning_of(template: str) -> Reasoning | None:
+    """The marks that a chat template knows; None for a model that answers straight away."""
+    return next((each for each in REASONINGS if each.opening in template or each.closing in template), None)
+
+
 def dialect_of(template: str) -> Dialect | None:
     """The one that a chat template writes; None if it tells no model of tools."""
     if "tools" not in template:

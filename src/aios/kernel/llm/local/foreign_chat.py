@@ -17,7 +17,7 @@ from typing import Any
 from aios.abi.errors import BadRequest, ModuleFault
 
 from .chat import content_text
-from .dialect import Dialect, dialect_of
+from .dialect import Dialect, Reasoning, dialect_of, reasoning_of
 from .foreign_tokenizer import ForeignTokenizer
 from .sandbox import Program, TemplateFault, TemplateRefusal
 from .shape import ModelError
@@ -29,13 +29,17 @@ _TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
 class ForeignTemplate:
-    """Renders conversations for one model. `dialect` is how it writes tool calls; None: its template knows no tools."""
+    """Renders conversations for one model.
+
+    `dialect` is how it writes tool calls, `reasoning` how it thinks aloud; None: its template knows of no such thing.
+    """
 
     def __init__(self, folder: Path, tokenizer: ForeignTokenizer) -> None:
         """Raises ModelError, and ModuleNotFoundError without the `jinja2` package."""
         config = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
         source = _source(folder, config)
         self.dialect: Dialect | None = dialect_of(source)
+        self.reasoning: Reasoning | None = reasoning_of(source)
         self._tokenizer = tokenizer
         self._values = _special_names(config)
         try:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .dialect import Dialect
+from .dialect import Dialect, Reasoning
 from .grammar import Vocabulary
 from .shape import ModelError
 from .weights import read_json
@@ -84,21 +84,26 @@ class ForeignTokenizer:
         text = text.replace(MARK, "\ufffd")
         return self._specials.sub(lambda match: match.group()[0] + MARK + match.group()[1:], text)
 
-    def vocabulary(self, *, ends: Sequence[int], dialect: Dialect | None) -> Vocabulary:
+    def vocabulary(
+        self, *, ends: Sequence[int], dialect: Dialect | None, reasoning: Reasoning | None = None
+    ) -> Vocabulary:
         """As the engine needs it; the first of `ends` is the usual one."""
         call = self.id_of(dialect.opening) if dialect is not None else None
+        thinks = () if reasoning is None else (self.id_of(reasoning.opening), self.id_of(reasoning.closing))
         marks = frozenset(index for text, index in self.special.items() if text in TOOL_MARKS)
         return Vocabulary(
             self.tokens,
             end=ends[0],
             call=call,
             bos=ends[0],
-            special=frozenset([*self.special.values(), *self._unused]) - marks,
+            special=frozenset([*self.special.values(), *self._unused]) - marks - set(thinks),
             encode=self.encode,
             dialect=dialect,
             ends=frozenset(ends),
             marks=marks,
             drops_first_space=self.drops_first_space,
+            reasoning=reasoning,
+            think=thinks[0] if thinks else None,
         )
 
 

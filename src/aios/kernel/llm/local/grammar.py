@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .dialect import NANO, Dialect, lark
+from .dialect import NANO, Dialect, Reasoning, lark
 from .sampler import Mask
 from .schema_faults import explain_refusal, explain_stop
 
@@ -53,6 +53,10 @@ class Vocabulary:
     """Tokens that stand within tool calls as text does, and nowhere else."""
     drops_first_space: bool = False
     """An answer's first token begins with a space that is not meant."""
+    reasoning: Reasoning | None = None
+    """The marks of what the model thinks aloud."""
+    think: int | None = None
+    """The token that is the first of these marks, where one is."""
     not_end: Mask = field(init=False)
     other_ends: tuple[int, ...] = field(init=False)
 
@@ -187,6 +191,11 @@ class Guide:
         """What follows is a tool call."""
         self.is_bare = False
         """It began without the opening."""
+
+    @property
+    def is_bound(self) -> bool:
+        """Not everything may come next."""
+        return self._needs_token or self._matcher is not None
 
     @property
     def is_complete(self) -> bool:

@@ -36,7 +36,7 @@ class Translator:
     def __init__(self, template: Template, vocabulary: Vocabulary, context: int) -> None:
         self._template = template
         self._context = context
-        self._vocabulary = len(vocabulary.tokens)
+        self._vocabulary = vocabulary
         self._dialect = vocabulary.dialect
         self._longest_token = max(map(len, vocabulary.tokens))
 
@@ -75,8 +75,17 @@ class Translator:
             length_penalty=1.0 if args.length_penalty is None else args.length_penalty,
             group=args.cache_salt or "",
             is_parallel=args.parallel_tool_calls is not False,
+            is_thinking=self._ends_in_thought(prompt),
             **self._grammar(args),
         )
+
+    def _ends_in_thought(self, prompt: Sequence[int]) -> bool:
+        """Whether the template has opened what the model thinks aloud."""
+        vocabulary = self._vocabulary
+        if vocabulary.reasoning is None:
+            return False
+        end = b"".join(vocabulary.tokens[token] for token in prompt[-16:])
+        return end.rstrip().endswith(vocabulary.reasoning.opening.encode())
 
     def count(self, args: LLMGenerate) -> int:
         """Tokens of the prompt; for messages that are longer than the window by far, how many they have at least."""
@@ -126,9 +135,10 @@ class Translator:
         )
 
     def _token(self, key: str) -> int:
-        if not (key.isascii() and key.isdecimal() and len(key) < 10 and int(key) < self._vocabulary):
+        if not (key.isascii() and key.isdecimal() and len(key) < 10 and int(key) < len(self._vocabulary.tokens)):
             raise BadRequest(
-                f"logit_bias names token {key[:20]!r}; tokens are 0 to {self._vocabulary - 1}", param="logit_bias"
+                f"logit_bias names token {key[:20]!r}; tokens are 0 to {len(self._vocabulary.tokens) - 1}",
+                param="logit_bias",
             )
         return int(key)
 

@@ -44,6 +44,8 @@ class Sequence:
         self.ended: list[Branch] = []
         """Lines of a beam search that are at their end, the best first."""
         self.error: ValueError | None = None
+        self._told = 0
+        """Characters of the thought that there were when text was last taken."""
         self._spare: list[KV] = []
         """Reserved for lines that a beam search may still open."""
 
@@ -98,8 +100,13 @@ class Sequence:
 
     @property
     def has_text(self) -> bool:
-        """Whether `take_text` would give any."""
-        return self.is_certain and any(self.line.fresh)
+        """Whether there is any, of the answer or of what was thought, since `take_text` was last asked."""
+        return self.is_certain and (any(self.line.fresh) or len(self.line.thought.text) > self._told)
+
+    @property
+    def thought(self) -> str:
+        """What the model thought aloud, as far as that is certain."""
+        return self.line.thought.text if self.is_certain else ""
 
     def take_text(self) -> str:
         """The text that became certain since the last time."""
@@ -108,6 +115,7 @@ class Sequence:
         fresh = self.line.fresh
         text = "".join(fresh)
         fresh.clear()
+        self._told = len(self.line.thought.text)
         return text
 
     # ── the next token ──
