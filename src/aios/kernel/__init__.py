@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .config import Config, ConfigError, CoreSection, RouterSection, Scheduler, load, parse, read_core
     from .kernel import Kernel
-    from .llm.secret import check_key
     from .process import Principal, Process
+    from .secret import check_key
     from .syscall import State, Syscall
     from .trace import Row
 
@@ -28,7 +28,7 @@ _PLACES = {
     "Scheduler": "config",
     "State": "syscall",
     "Syscall": "syscall",
-    "check_key": "llm.secret",
+    "check_key": "secret",
     "load": "config",
     "parse": "config",
     "read_core": "config",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from aios.abi.home import home_path
 
-from ..config import ConfigError, CoreSection
+from .config import ConfigError, CoreSection
 
 MAX_KEY = 16 << 10
 
