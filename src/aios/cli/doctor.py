@@ -19,7 +19,7 @@ import typer
 
 import aios
 from aios.abi.errors import AiosError, BadRequest
-from aios.kernel import Config, ConfigError, load
+from aios.kernel import Config, ConfigError, fetched, load
 from aios.sdk.client import default_key, default_url, home_path
 
 from . import confine
@@ -139,9 +139,19 @@ def check_cores(settings: Config | None) -> list[Finding]:
     return [
         _folder(f"core {core.name}", Path(core.path).expanduser())
         if core.path
+        else _of_hub(f"core {core.name}", core.hub, core.revision)
+        if core.hub
         else _core(core.name, core.url, core.api_key_env)
         for core in (settings.core if settings else ())
     ]
+
+
+def _of_hub(what: str, name: str, revision: str | None) -> Finding:
+    """A model of the hub: whether it is here already."""
+    folder = fetched(home_path(), name, revision or "main")
+    if folder is not None:
+        return _folder(what, folder)
+    return Finding(what, "ok", f"{name} is fetched from the hub when the kernel starts")
 
 
 def _folder(what: str, folder: Path) -> Finding:

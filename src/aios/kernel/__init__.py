@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .config import Config, ConfigError, CoreSection, RouterSection, Scheduler, load, parse
     from .kernel import Kernel
+    from .llm.hub import fetched
     from .process import Principal, Process
     from .syscall import State, Syscall
     from .trace import Row
@@ -27,6 +28,7 @@ _PLACES = {
     "Scheduler": "config",
     "State": "syscall",
     "Syscall": "syscall",
+    "fetched": "llm.hub",
     "load": "config",
     "parse": "config",
 }
@@ -43,6 +45,7 @@ __all__ = [
     "Scheduler",
     "State",
     "Syscall",
+    "fetched",
     "load",
     "parse",
 ]
