@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,13 +20,13 @@ from aios.abi.errors import BadRequest, ContextLengthExceeded, ModuleFault
 from aios.abi.messages import Chunk, FunctionSpec, Generation, Message, ToolSpec
 from aios.kernel import Config, CoreSection, Kernel, Scheduler
 from aios.kernel.llm import gguf
-from aios.kernel.llm.base import Request
+from aios.kernel.llm.base import Request, Said
 from aios.kernel.llm.gguf import GgufCore
 from aios.kernel.syscall import Suspended
 from aios.testing.kernel import principal
 
 pytest.importorskip("xllamacpp")
-from tiny_gguf import TEXT_OF_A_CALL, write_gguf
+from tiny_gguf import TEXT_OF_A_CALL, THINKING, TRIMMING, write_gguf
 
 pytestmark = pytest.mark.anyio
 
@@ -178,12 +179,80 @@ async def test_a_greedy_answer_interrupted_by_others_is_the_uninterrupted_one(
         assert core.statistics()["files"] == 0
 
 
+async def test_an_answer_may_be_cut_after_any_token(model: Path, tmp_path: Path) -> None:
+    async with opened(model, tmp_path, slots=1) as core:
+        solo = await whole(core, args("b"))
+        for quantum in range(1, 60):
+            held = await begin(core, args("b"), quantum)
+            await whole(core, args("somebody else", max_tokens=1))
+            assert (await rest(core, args("b"), held.snapshot)).message.content == solo.message.content, quantum
+
+
+async def test_blanks_and_characters_of_many_tokens_are_said_once(tmp_path: Path) -> None:
+    words = {"enum": ["schön   ist die 日本語 🙂🙂"]}
+    schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": words}}
+    trimming = write_gguf(tmp_path / "trimming.gguf", template=TRIMMING)
+    async with opened(trimming, tmp_path, slots=1) as core:
+        given = args(response_format=schema)
+        solo = await whole(core, given)
+        assert json.loads(solo.message.text()) == words["enum"][0]
+        for quantum in range(1, 20):
+            heard: list[Chunk] = []
+            held = await begin(core, given, quantum, heard)
+            await whole(core, args("somebody else", max_tokens=1))
+            done = await rest(core, given, held.snapshot, heard)
+            assert done.message.content == solo.message.content == said(heard)
+            assert done.usage.completion_tokens == solo.usage.completion_tokens
+            assert done.usage.prompt_tokens == solo.usage.prompt_tokens
+
+
+async def test_a_stop_string_is_found_wherever_the_answer_is_cut(model: Path, tmp_path: Path) -> None:
+    async with opened(model, tmp_path, slots=1) as core:
+        text = (await whole(core, args())).message.text()
+        given = args(stop=text[20:24])
+        solo = await whole(core, given)
+        assert text.startswith(solo.message.text())
+        assert solo.finish_reason == "stop"
+        for quantum in range(1, len(solo.message.text())):
+            done: Any = await begin(core, given, quantum)
+            await whole(core, args("somebody else", max_tokens=1))
+            done = await rest(core, given, done.snapshot)
+            assert (done.message.content, done.finish_reason) == (solo.message.content, "stop")
+
+
+async def test_thoughts_are_cut_and_gone_on_with_as_thoughts(tmp_path: Path) -> None:
+    thinker = write_gguf(tmp_path / "thinker.gguf", template=THINKING)
+    async with opened(thinker, tmp_path, slots=1) as core:
+        solo = await whole(core, args())
+        assert (solo.message.content, len(solo.message.reasoning_content or "")) == ("", 60)
+        heard: list[Chunk] = []
+        held = await begin(core, args(), 20, heard)
+        await whole(core, args("somebody else"))
+        done = await rest(core, args(), held.snapshot, heard)
+        assert done.message.reasoning_content == solo.message.reasoning_content
+        assert "".join(chunk.reasoning for chunk in heard) == solo.message.reasoning_content
+        assert said(heard) == ""
+
+
 async def test_an_answer_as_long_as_it_may_be_is_not_held_before_its_end(model: Path, tmp_path: Path) -> None:
     async with opened(model, tmp_path, slots=1) as core:
         solo = await whole(core, args())
         done = await core.run(Request("c", args(), [].append, None, True), 60)
         assert isinstance(done, Generation)
         assert done.message.content == solo.message.content
+
+
+async def test_half_an_answer_of_another_core_is_gone_on_with(model: Path, tmp_path: Path) -> None:
+    async with opened(model, tmp_path) as core:
+        solo = await whole(core, args())
+        half = Said(solo.message.text()[:25], 25)
+        assert core.can_continue(args(), half)
+        assert not core.can_continue(args(extra={"grammar": 'root ::= "a"'}), half)
+        heard: list[Chunk] = []
+        done = await core.run(Request("c", args(), heard.append, None, True, half), None)
+        assert isinstance(done, Generation)
+        assert done.message.content == solo.message.content == half.text + said(heard)
+        assert (done.usage.prompt_tokens, done.usage.completion_tokens) == (solo.usage.prompt_tokens, 60)
 
 
 async def test_an_answer_whose_slot_nobody_needs_goes_on_in_its_stream(model: Path, tmp_path: Path) -> None:
@@ -447,3 +516,50 @@ async def test_agents_take_turns_on_one_slot_and_each_gets_its_solo_answer(model
         kernel.check_integrity()
     finally:
         await kernel.stop(0.0)
+
+
+async def test_a_killed_kernel_takes_the_process_along(model: Path, tmp_path: Path) -> None:
+    program = f"""
+import asyncio, sys
+from pathlib import Path
+from aios.kernel.config import CoreSection
+from aios.kernel.llm.gguf import GgufCore
+async def main():
+    core = GgufCore(CoreSection(name="g", kind="gguf", path={str(model)!r}, slots=1), Path({str(tmp_path)!r}))
+    await core.open()
+    print(core._process._child.pid, flush=True)
+    await asyncio.sleep(600)
+asyncio.run(main())
+"""
+    kernel = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE)
+    assert kernel.stdout is not None
+    child = int(await kernel.stdout.readline())
+    kernel.kill()
+    await kernel.wait()
+
+    def is_gone() -> bool:
+        try:
+            os.kill(child, 0)
+        except ProcessLookupError:
+            return True
+        return Path(f"/proc/{child}/stat").read_text().split()[2] == "Z"
+
+    await until(is_gone)
+
+
+async def test_groups_that_share_nothing_read_their_prompts_anew(model: Path, tmp_path: Path) -> None:
+    async with opened(model, tmp_path, slots=1) as core:
+        first = await whole(core, args(cache_salt="one"))
+        again = await whole(core, args(cache_salt="one"))
+        other = await whole(core, args(cache_salt="two"))
+        cached = [done.usage.prompt_tokens_details.cached_tokens for done in (first, again, other)]
+        assert cached == [0, first.usage.prompt_tokens - 1, 0]
+
+
+async def test_a_conversation_goes_on_in_the_slot_that_read_it(model: Path, tmp_path: Path) -> None:
+    async with opened(model, tmp_path, slots=2) as core:
+        await whole(core, args("agent one says something long"))
+        await whole(core, args("agent two says something else"))
+        for text in ("agent one says something long", "agent two says something else"):
+            again = await whole(core, args(text))
+            assert again.usage.prompt_tokens_details.cached_tokens == again.usage.prompt_tokens - 1

@@ -21,6 +21,19 @@ TEMPLATE = (
     '"arguments": {{ call.function.arguments | tojson }}}\n</tool_call>{% endfor %}<|im_end|>\n{% endfor %}'
     "{%- if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+THINKING = (
+    "{%- for message in messages %}<|im_start|>{{ message.role }}\n{% if message.reasoning_content %}"
+    "<think>\n{{ message.reasoning_content }}\n</think>\n\n{% endif %}{{ message.content or '' }}<|im_end|>\n"
+    "{% endfor %}{%- if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is not defined or enable_thinking %}<think>\n"
+    "{% else %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+"""A template that has the model think aloud first."""
+TRIMMING = (
+    "{%- for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content | trim }}<|im_end|>\n"
+    "{% endfor %}{%- if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""A template that strips blanks from the ends of what was said, as many do."""
 ALIGNMENT = 32
 UINT32, FLOAT32, STRING, ARRAY = 4, 6, 8, 9
 F32 = 0
@@ -35,10 +48,10 @@ def byte_letters() -> list[str]:
     return [letters[byte] for byte in range(256)]
 
 
-def write_gguf(path: Path, *, seed: int = 7, architecture: str = "llama", end_bias: float = 0.0) -> Path:
-    """A model that only ever says printable ASCII. The higher `end_bias`, the sooner its answers end."""
-    tensors = _tensors(np.random.default_rng(seed), end_bias)
-    metadata = _metadata(architecture)
+def write_gguf(path: Path, *, seed: int = 7, template: str = TEMPLATE) -> Path:
+    """A model that says printable ASCII, and never ends by itself."""
+    tensors = _tensors(np.random.default_rng(seed))
+    metadata = _metadata("llama", template)
     data = bytearray(b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(metadata)))
     for key, (kind, value) in metadata.items():
         data += _text(key) + struct.pack("<I", kind) + _value(kind, value)
@@ -53,7 +66,7 @@ def write_gguf(path: Path, *, seed: int = 7, architecture: str = "llama", end_bi
     return path
 
 
-def _metadata(architecture: str) -> dict[str, tuple[int, Any]]:
+def _metadata(architecture: str, template: str) -> dict[str, tuple[int, Any]]:
     letters = [*byte_letters(), *SPECIAL]
     numbers = {
         "context_length": CONTEXT,
@@ -73,14 +86,14 @@ def _metadata(architecture: str) -> dict[str, tuple[int, Any]]:
         "tokenizer.ggml.pre": (STRING, "gpt-2"),
         "tokenizer.ggml.tokens": (ARRAY, (STRING, letters)),
         "tokenizer.ggml.token_type": (ARRAY, (UINT32 + 1, [1] * 256 + [3, 3, 4, 4])),
-        "tokenizer.ggml.merges": (ARRAY, (STRING, ["\u0120 \u0120"])),
+        "tokenizer.ggml.merges": (ARRAY, (STRING, ["\u00fe \u00ff"])),
         "tokenizer.ggml.eos_token_id": (UINT32, 257),
         "tokenizer.ggml.bos_token_id": (UINT32, 256),
-        "tokenizer.chat_template": (STRING, TEMPLATE),
+        "tokenizer.chat_template": (STRING, template),
     }
 
 
-def _tensors(rng: np.random.Generator, end_bias: float) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
+def _tensors(rng: np.random.Generator) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
     def draw(*shape: int) -> np.ndarray[Any, np.dtype[np.float32]]:
         return rng.standard_normal(shape, np.float32) * np.float32(1.5 / np.sqrt(shape[-1]))
 
@@ -89,7 +102,6 @@ def _tensors(rng: np.random.Generator, end_bias: float) -> dict[str, np.ndarray[
     for token in range(vocabulary):
         if not 32 <= token < 127:
             out[token] = 0  # never the greatest among so many random ones
-    out[257] *= end_bias
     tensors = {"token_embd.weight": draw(vocabulary, WIDTH) * np.float32(8), "output.weight": out}
     tensors["output_norm.weight"] = np.ones(WIDTH, np.float32)
     kv = WIDTH // HEADS * KV_HEADS

@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .config import Config, ConfigError, CoreSection, RouterSection, Scheduler, load, parse
+    from .config import Config, ConfigError, CoreSection, RouterSection, Scheduler, load, parse, read_core
     from .kernel import Kernel
     from .llm.hub import fetched
     from .process import Principal, Process
@@ -31,6 +31,7 @@ _PLACES = {
     "fetched": "llm.hub",
     "load": "config",
     "parse": "config",
+    "read_core": "config",
 }
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "fetched",
     "load",
     "parse",
+    "read_core",
 ]
 
 

@@ -41,8 +41,8 @@ def read(data: Buffer) -> Snapshot:
     """The snapshot that `parts` made, of either form. Raises SnapshotError, with what is left of a damaged one."""
     header, arrays, why = unpack(data)
     text = TextSnapshot(header.about, bytes(header.state))
-    if header.form == "text":
-        return text
     if arrays is None:
         raise SnapshotError(why or "the snapshot is damaged", text)
+    if header.form == "text":
+        return text
     return LogitsSnapshot(text.about, text.state, arrays)

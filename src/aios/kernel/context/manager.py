@@ -56,6 +56,7 @@ class ContextManager:
         self._parting: dict[Entry, None] = {}
         self._switches: Counter[Pool] = Counter()
         self._num_failed = 0
+        self._tasks: set[asyncio.Task[None]] = set()
         self._disk = ThreadPoolExecutor(1, "aios-swap")
 
     # ── for cores ──
@@ -149,7 +150,7 @@ class ContextManager:
         return {"switches": switches, **self._tiers.statistics(pool), **own}
 
     def forget_pool(self, pool: Pool) -> None:
-        """`pool` is closed, and nothing is in it."""
+        """`pool` is closed."""
         self._gates.pop(pool, None)
         self._switches.pop(pool, None)
         self._tiers.forget(pool)
@@ -195,6 +196,8 @@ class ContextManager:
 
     async def close(self) -> None:
         """Wait until what was asked of the disk is done."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
         await asyncio.to_thread(self._disk.shutdown)
 
     def check_integrity(self) -> None:
@@ -274,8 +277,15 @@ class ContextManager:
         return True
 
     async def _spill(self, entry: Entry) -> None:
-        """From memory to the disk, or, when that is full or fails, to text: it stays in memory until it is there."""
+        """From memory to the disk. Whoever asked for that may be cancelled: it is carried to its end all the same."""
         entry.is_pinned = True
+        task = asyncio.get_running_loop().create_task(self._spilled(entry))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        await asyncio.shield(task)
+
+    async def _spilled(self, entry: Entry) -> None:
+        """It stays in memory until it is on disk; when that is full or fails, its text is kept."""
         try:
             written = await self._write(_snapshot(entry))
         finally:

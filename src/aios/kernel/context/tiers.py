@@ -102,9 +102,10 @@ class Tiers:
         return found
 
     def forget(self, pool: Pool) -> None:
-        """`pool` is gone, and what was in it."""
+        """`pool` is closed: count it no more, once nothing is in it."""
         for tier in Tier:
-            self._shelves.pop((tier, pool), None)
+            if not self._shelves[tier, pool].entries:
+                del self._shelves[tier, pool]
 
     def check_integrity(self) -> None:
         """Raises AssertionError when an entry is in no tier, in two, or is counted wrongly."""

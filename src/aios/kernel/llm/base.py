@@ -148,12 +148,13 @@ class Contexts(Protocol):
     def statistics(self, pool: KVPool) -> dict[str, Any]: ...
 
     def forget_pool(self, pool: KVPool) -> None:
-        """`pool` is closed, and nothing is in it."""
+        """`pool` is closed."""
 
 
 @dataclass(frozen=True, slots=True)
 class CoreInfo:
-    """What people are told about a core. `why` is what keeps it from being ready."""
+    """What people are told about a core. `state` is of its life (`roster.py`), `why` what brought it there. `active`
+    calls have a slot; `left` have begun and are not over, interrupted ones included."""
 
     name: str
     kind: str
@@ -165,6 +166,7 @@ class CoreInfo:
     detail: dict[str, Any] = field(default_factory=dict)
     state: str = "ready"
     why: str | None = None
+    left: int = 0
 
 
 class Core(Protocol):

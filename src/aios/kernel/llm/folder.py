@@ -11,6 +11,7 @@ from aios.abi.home import home_path
 
 from ..config import HUB_NAME, CoreSection
 from .hub import Progress, fetch
+from .local.backend import AS_EVER, Compute
 from .local.foreign_chat import ForeignTemplate
 from .local.foreign_tokenizer import ForeignTokenizer
 from .local.load import load
@@ -30,10 +31,11 @@ class FolderCore(OwnCore):
         self._section = section
         self._home = home
         self._progress = Progress()
+        compute = Compute(section.backend or "numpy", section.dtype or "f32", section.device or "cpu")
         super().__init__(
             section.name,
             section.model or section.hub or self._folder.name or section.name,
-            lambda: read(self._folder, section.context_length, section.kv_bytes),
+            lambda: read(self._folder, section.context_length, section.kv_bytes, compute),
             slots=section.slots,
             kv_bytes=section.kv_bytes,
             prefix_bytes=section.prefix_bytes,
@@ -58,22 +60,22 @@ class FolderCore(OwnCore):
         return super().statistics() | fetching
 
 
-def read(folder: Path, context: int | None = None, kv_bytes: int = 0) -> Model:
+def read(folder: Path, context: int | None = None, kv_bytes: int = 0, compute: Compute = AS_EVER) -> Model:
     """The model in `folder`. Raises ModelError: what is wrong, in which file, and what to do."""
     if not folder.is_dir():
         is_name = re.fullmatch(HUB_NAME, str(folder)) is not None
         hint = f'; a model of the hub is written hub = "{folder}"' if is_name else ""
         raise ModelError(f"there is no folder {folder}{hint}")
     try:
-        return _read(folder, context, kv_bytes)
+        return _read(folder, context, kv_bytes, compute)
     except ModuleNotFoundError as error:
         raise ModelError(f"{error.name} is not installed; 'pip install aios-kernel[local]' brings it") from None
     except ModelError as error:
         raise ModelError(f"{folder}: {error}") from None
 
 
-def _read(folder: Path, context: int | None, kv_bytes: int) -> Model:
-    decoder = load(folder, context=context, kv_bytes=kv_bytes)
+def _read(folder: Path, context: int | None, kv_bytes: int, compute: Compute) -> Model:
+    decoder = load(folder, context=context, kv_bytes=kv_bytes, compute=compute)
     tokenizer = ForeignTokenizer(folder, decoder.shape.vocabulary)
     template = ForeignTemplate(folder, tokenizer)
     ends = list(dict.fromkeys(_ends(folder, tokenizer)))

@@ -27,12 +27,11 @@ from aios.abi.messages import Chunk, Generation, Message
 
 from ..config import CoreSection
 from ..syscall import Suspended
-from . import base
-from .base import Request
+from .base import Request, Said
 from .gguf_file import GgufInfo, read_info
 from .gguf_process import Process
 from .gguf_seats import Paused, Seats
-from .gguf_stream import Said, Stream
+from .gguf_stream import Spoken, Stream
 from .local.host import free_bytes
 from .local.host import said as bytes_said
 from .local.shape import ModelError
@@ -48,6 +47,10 @@ FIRST_PAUSE = 0.5
 """Seconds before the server is started again; doubled with each crash in the window."""
 OWN_WINDOW = 4096
 """Tokens of the window where neither the file nor the configuration bounds it."""
+OURS = ("cache_salt", "beam_width", "length_penalty", "model", "min_tokens")
+"""What the kernel knows of a request, and the server does not."""
+LAST_MOMENT = 1.0
+"""Seconds for a process whose connections broke to say how it ended."""
 FOREIGN = ("n", "n_cmpl", "n_predict", "max_completion_tokens", "id_slot", "stream", "chat_parser")
 """Parameters of the server that are not an agent's to set."""
 SEEDS = 2**32 - 1
@@ -117,8 +120,8 @@ class GgufCore:
     def can_take(self, snapshot: Any, active: int = 0) -> bool:
         return True
 
-    def can_continue(self, args: LLMGenerate, said: base.Said) -> bool:
-        return False
+    def can_continue(self, args: LLMGenerate, said: Said) -> bool:
+        return _can_be_held(args)
 
     def drop(self, snapshot: Any) -> None:
         self._seats.drop(snapshot)
@@ -128,7 +131,7 @@ class GgufCore:
 
     async def run(self, request: Request, quantum: int | None) -> Generation | Suspended:
         paused: Paused | None = request.snapshot
-        await self._serving()
+        process = await self._serving()
         if paused is None:
             self._counts["requests"] += 1
         elif paused.is_dropped:
@@ -140,7 +143,7 @@ class GgufCore:
             return await self._slice(request, paused, quantum)
         except (AiosError, OSError) as error:
             self._counts["failed"] += 1
-            raise await self._told(error) from None
+            raise await self._told(error, process) from None
         finally:
             self._counts["active"] -= 1
 
@@ -170,18 +173,20 @@ class GgufCore:
 
     async def _leave(self, seat: int, stream: Stream | None, victim: Paused | None) -> None:
         """Something went wrong, or the call was cancelled: the server stops, and only then is the slot free."""
-        if stream is not None:
-            stream.cut()
-            await stream.is_over()
-        if victim is not None and victim.saving is not None:
-            await asyncio.wait([victim.saving])
-        self._seats.leave(seat)
+        try:
+            if stream is not None:
+                stream.cut()
+                await stream.is_over()
+            if victim is not None and victim.saving is not None:
+                await asyncio.wait([victim.saving])
+        finally:
+            self._seats.leave(seat)
 
     def _suspend(self, stream: Stream, paused: Paused | None, seat: int) -> Paused:
-        said = stream.said()
+        spoken = stream.spoken()
         if paused is None:
-            paused = Paused(said, seat)
-        paused.said, paused.stream = said, stream
+            paused = Paused(spoken, seat)
+        paused.spoken, paused.stream = spoken, stream
         self._seats.keep(paused, seat)
         paused.closing = asyncio.get_running_loop().call_later(LINGER, paused.close_stream)
         return paused
@@ -197,16 +202,12 @@ class GgufCore:
         """Ask the server for the answer, or for the rest of it."""
         is_restored = paused is not None and await self._restore(paused, seat)
         may_share = self._seats.note(seat, request.args.cache_salt, _heads(request.args))
-        said, num_resumes = Said(), 0
-        if paused is not None:
-            paused.num_resumes += 1
-            said, num_resumes = paused.said, paused.num_resumes
-        body = _body(request.args, said, num_resumes)
+        spoken = _begun(request) if paused is None else paused.spoken
+        body = _body(request.args, spoken)
         body |= {"id_slot": seat, "cache_prompt": is_restored or may_share}
         data, process, timeout = msgspec.json.encode(body), await self._serving(), self._section.timeout
-        return Stream(
-            self.name, lambda on_data: process.post(CHAT, data, timeout, on_data), said, request.args.max_tokens
-        )
+        most = request.args.max_tokens
+        return Stream(self.name, lambda on_data: process.post(CHAT, data, timeout, on_data), spoken, most)
 
     # ── slots and files ──
 
@@ -313,7 +314,7 @@ class GgufCore:
                 await self._start()
                 self._counts["restarts"] += 1
 
-    async def _told(self, error: AiosError | OSError) -> AiosError:
+    async def _told(self, error: AiosError | OSError, process: Process) -> AiosError:
         """What went wrong, for the agent. The server is ours, so its faults are this module's."""
         if isinstance(error, UpstreamFault):
             return ModuleFault(error.message, code=error.code, retry_after=error.retry_after)
@@ -322,10 +323,9 @@ class GgufCore:
         if isinstance(error, TimeoutError):
             limit = f"{self._section.timeout:g} s ([[core]] timeout)"
             return TimedOut(f"core '{self.name}' said nothing for {limit}", code="core_timeout")
-        assert self._process is not None
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._process.ended(), 1.0)
-        why = f"core '{self.name}': {self._process.how()} while this ran; it is started again, so ask again"
+            await asyncio.wait_for(process.ended(), LAST_MOMENT)
+        why = f"core '{self.name}': {process.how()} while this ran; it is started again, so ask again"
         return ModuleFault(why, code="core_crashed", retry_after=1)
 
     def _clear_folder(self) -> None:
@@ -334,8 +334,9 @@ class GgufCore:
 
 
 def _heads(args: LLMGenerate) -> Sequence[int]:
-    """Something for the tools and each message, equal when they are."""
-    return [hash(msgspec.json.encode(part)) for part in (args.tools, *args.messages)]
+    """Something for each message, with the tools for the first, equal when they are."""
+    first, *others = args.messages
+    return [hash(msgspec.json.encode(part)) for part in ((args.tools, first), *others)]
 
 
 def _can_be_held(args: LLMGenerate) -> bool:
@@ -346,30 +347,36 @@ def _can_be_held(args: LLMGenerate) -> bool:
     return last.role != "assistant" or (isinstance(last.content, str) and not last.tool_calls)
 
 
-def _body(args: LLMGenerate, said: Said, num_resumes: int) -> dict[str, Any]:
-    """The request for an answer, or for what follows on `said`."""
+def _begun(request: Request) -> Spoken:
+    """What was said of the answer before this core was asked: by another one, or nothing."""
+    if (said := request.said) is None:
+        return Spoken()
+    return Spoken(said.text, tokens=said.tokens, logprobs=list(said.logprobs or ()), num_streams=1)
+
+
+def _body(args: LLMGenerate, spoken: Spoken) -> dict[str, Any]:
+    """The request for an answer, or for what follows on `spoken`."""
     fields = {name: value for name, value in msgspec.structs.asdict(args).items() if value is not None}
     fields = {**(fields.pop("extra", None) or {}), **fields}
-    for name in (*FOREIGN, "cache_salt", "beam_width", "length_penalty", "model", "min_tokens"):
+    for name in (*FOREIGN, *OURS):
         fields.pop(name, None)
     fields |= {"stream": True, "stream_options": {"include_usage": True}}
     # How many tokens there were comes with each piece; while the prompt is read there is news too, without which the
     # server would not notice that nobody listens any more.
     fields |= {"timings_per_token": True, "return_progress": True}
     # Draws of a resumed answer that repeated those of its beginning would make it repeat itself.
-    fields["seed"] = ((args.seed or 0) + num_resumes) % SEEDS
-    if num_resumes:
-        fields["messages"] = _continued(args.messages, said)
-        fields |= {"add_generation_prompt": False}
-        fields["continue_final_message"] = "content" if said.text or not said.reasoning else "reasoning_content"
+    fields["seed"] = ((args.seed or 0) + spoken.num_streams) % SEEDS
+    if spoken.num_streams:
+        fields["messages"] = _continued(args.messages, spoken)
+        fields |= {"continue_final_message": True, "add_generation_prompt": False}
         if args.max_tokens is not None:
-            fields["max_tokens"] = max(1, args.max_tokens - said.tokens)
+            fields["max_tokens"] = max(1, args.max_tokens - spoken.tokens)
     return fields
 
 
-def _continued(messages: list[Message], said: Said) -> list[Message]:
+def _continued(messages: list[Message], spoken: Spoken) -> list[Message]:
     """The conversation with the partial answer as its last message."""
     last = messages[-1]
     if last.role == "assistant":
-        return [*messages[:-1], msgspec.structs.replace(last, content=f"{last.content}{said.text}")]
-    return [*messages, Message(role="assistant", content=said.text, reasoning_content=said.reasoning or None)]
+        return [*messages[:-1], msgspec.structs.replace(last, content=f"{last.content}{spoken.text}")]
+    return [*messages, Message(role="assistant", content=spoken.text, reasoning_content=spoken.reasoning or None)]

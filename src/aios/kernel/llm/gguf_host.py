@@ -64,7 +64,7 @@ def _serve(order: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     try:
         server = xllamacpp.Server(params)
     except RuntimeError:
-        os._exit(1)  # why was printed, and the kernel reads that
+        sys.exit(1)  # why was printed, or will be at an orderly end, and the kernel reads that
     return server, {"address": server.listening_address, "version": xllamacpp.__version__}
 
 

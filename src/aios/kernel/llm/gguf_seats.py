@@ -10,16 +10,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 
-from .gguf_stream import Said, Stream
+from .gguf_stream import Spoken, Stream
 
 
 class Paused:
-    """A suspended answer: what was said, and where its KV is: in slot `seat`, in `file`, or (neither) nowhere."""
+    """A suspended answer: what was spoken, and where its KV is: in slot `seat`, in `file`, or (neither) nowhere."""
 
-    def __init__(self, said: Said, seat: int) -> None:
-        self.said = said
+    def __init__(self, spoken: Spoken, seat: int) -> None:
+        self.spoken = spoken
         self.seat: int | None = seat
         self.stream: Stream | None = None
         """Still open, until `closing` is due."""
@@ -27,7 +28,6 @@ class Paused:
         self.saving: asyncio.Task[None] | None = None
         self.file: Path | None = None
         self.size = 0
-        self.num_resumes = 0
         self.is_dropped = False
 
     def close_stream(self) -> Stream | None:
@@ -56,6 +56,9 @@ class Seats:
         self._filed: dict[Path, Paused] = {}
         self._last: list[tuple[str | None, Sequence[int]]] = [(None, ())] * count
         """What each slot read last: whose it was (cache_salt), and what stands for each of its messages."""
+        self._used = [0] * count
+        """When each slot was asked last, in requests."""
+        self._now = 0
         self.num_saved = self.num_restored = self.num_reread = 0
 
     def take(self, paused: Paused | None, salt: str | None, messages: Sequence[int]) -> tuple[int, Paused | None]:
@@ -70,7 +73,7 @@ class Seats:
             return seat, None
         free = [n for n in range(len(self._last)) if n not in self._taken and n not in self._kept]
         if free:
-            seat, victim = max(free, key=lambda n: self._alike(n, salt, messages)), None
+            seat, victim = max(free, key=lambda n: self._worth(n, salt, messages)), None
         else:
             seat, victim = next(iter(self._kept.items()))
             del self._kept[seat]
@@ -82,6 +85,8 @@ class Seats:
         """Slot `seat` is to read `messages`; whether it may use what it read before."""
         may_share = self._last[seat][0] == salt
         self._last[seat] = (salt, messages)
+        self._now += 1
+        self._used[seat] = self._now
         return may_share
 
     def leave(self, seat: int) -> None:
@@ -137,14 +142,12 @@ class Seats:
             "read_again": self.num_reread,
         }
 
-    def _alike(self, seat: int, salt: str | None, messages: Sequence[int]) -> int:
-        """How many leading messages of what slot `seat` read last are those of `messages`."""
+    def _worth(self, seat: int, salt: str | None, messages: Sequence[int]) -> tuple[bool, int, int]:
+        """How well slot `seat` suits these messages: whether it read most of them as the same conversation, how many
+        leading ones are the same, and how long ago that was."""
         theirs, last = self._last[seat]
-        if theirs != salt:
-            return -1
-        count = 0
-        for ours, other in zip(messages, last, strict=False):
-            if ours != other:
-                break
-            count += 1
-        return count
+        alike = 0
+        if theirs == salt:
+            same = (ours == other for ours, other in zip(messages, last, strict=False))
+            alike = sum(1 for _ in takewhile(bool, same))
+        return alike > 0 and 2 * alike >= len(last), alike, -self._used[seat]

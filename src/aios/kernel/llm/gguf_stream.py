@@ -23,8 +23,9 @@ Post = Callable[[OnData], Awaitable[Response]]
 
 
 @dataclass(slots=True)
-class Said:
-    """An answer under way, as text: of all slices so far. `prompt` and `cached` are tokens of the first slice."""
+class Spoken:
+    """An answer under way, of all slices so far. `prompt` and `cached` are tokens of the first slice's prompt; 0 when
+    another core began the answer."""
 
     text: str = ""
     reasoning: str = ""
@@ -32,6 +33,7 @@ class Said:
     tokens: int = 0
     prompt: int = 0
     cached: int = 0
+    num_streams: int = 0
 
 
 class _Timings(msgspec.Struct):
@@ -53,7 +55,7 @@ class Stream:
     It goes on from `before`, and the whole answer has `most` tokens at most.
     """
 
-    def __init__(self, core: str, post: Post, before: Said, most: int | None) -> None:
+    def __init__(self, core: str, post: Post, before: Spoken, most: int | None) -> None:
         self._core = core
         self._before = before
         self._most = most
@@ -65,6 +67,8 @@ class Stream:
         self._quantum: int | None = None
         self._spoken = 0
         """Tokens of this slice."""
+        self._num_thoughts = 0
+        """Pieces of reasoning that were handed on."""
         self._bell = asyncio.Event()
         self._task = asyncio.ensure_future(self._run(post))
         self._task.add_done_callback(self._end)
@@ -111,17 +115,18 @@ class Stream:
         """After `cut`: nothing is sent or awaited any more."""
         await asyncio.wait([self._task])
 
-    def said(self) -> Said:
+    def spoken(self) -> Spoken:
         """All that was said until now, in this stream and before."""
         before, answer, timings = self._before, self.answer, self._timings()
-        first = not before.prompt and timings is not None
-        return Said(
+        first = not before.num_streams and timings is not None
+        return Spoken(
             before.text + "".join(answer.texts),
             before.reasoning + "".join(answer.reasoning),
             before.logprobs + answer.logprobs,
             self._num_tokens(),
             timings.cache_n + timings.prompt_n if first and timings is not None else before.prompt,
             timings.cache_n if first and timings is not None else before.cached,
+            before.num_streams + 1,
         )
 
     def generation(self, model: str, core: str, seed: int | None, fingerprint: str) -> Generation:
@@ -134,8 +139,9 @@ class Stream:
             reasoning_content=(before.reasoning + "".join(self.answer.reasoning)) or None,
         )
         usage = last.usage
-        if before.prompt:
-            usage = Usage.of(before.prompt, before.tokens + usage.completion_tokens, before.cached)
+        if before.num_streams:
+            prompt = before.prompt or max(0, usage.prompt_tokens - before.tokens)
+            usage = Usage.of(prompt, before.tokens + usage.completion_tokens, before.cached)
         logprobs = before.logprobs + (last.logprobs or [])
         return Generation(message, last.finish_reason, usage, model, core, seed, logprobs or None, fingerprint)
 
@@ -183,9 +189,12 @@ class Stream:
 
     def _hear(self, chunk: Chunk) -> None:
         """Without the server's own events: an answer in several streams has one name, which is not theirs."""
-        if chunk.text or chunk.tool_calls or chunk.logprobs or chunk.tokens:
+        thoughts = self.answer.reasoning[self._num_thoughts :]
+        self._num_thoughts += len(thoughts)
+        if chunk.text or chunk.tool_calls or thoughts or chunk.logprobs or chunk.tokens:
             self._spoken += chunk.tokens
-            self._emit(Chunk(chunk.text, chunk.tool_calls, chunk.logprobs, tokens=chunk.tokens))
+            reasoning = "".join(thoughts)
+            self._emit(Chunk(chunk.text, chunk.tool_calls, chunk.logprobs, tokens=chunk.tokens, reasoning=reasoning))
 
     def _finish(self, response: Response) -> None:
         if response.status != 200:
