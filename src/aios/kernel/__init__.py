@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .config import Config, ConfigError, CoreSection, RouterSection, Scheduler, load, parse, read_core
     from .kernel import Kernel
-    from .llm.hub import fetched
     from .process import Principal, Process
     from .syscall import State, Syscall
     from .trace import Row
@@ -28,7 +27,6 @@ _PLACES = {
     "Scheduler": "config",
     "State": "syscall",
     "Syscall": "syscall",
-    "fetched": "llm.hub",
     "load": "config",
     "parse": "config",
     "read_core": "config",
@@ -46,7 +44,6 @@ __all__ = [
     "Scheduler",
     "State",
     "Syscall",
-    "fetched",
     "load",
     "parse",
     "read_core",
