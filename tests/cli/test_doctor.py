@@ -15,7 +15,7 @@ import pytest
 from conftest import CLEAN, FAR, Served, aios, home_env
 
 from aios.cli import doctor, state
-from aios.kernel import load
+from aios.kernel import load, parse
 from aios.kernel.config import ToolSection
 from aios.kernel.tool.module import Module
 
@@ -211,3 +211,9 @@ def test_a_cores_key_that_cannot_be_had_fails_the_check(home: Path, monkeypatch:
         (home / "aios.toml").write_text(section + line)
         (finding,) = doctor.check_cores(load(home / "aios.toml"))
         assert (finding.level, finding.detail) == ("bad", why)
+
+
+def test_a_model_of_the_hub_is_said_to_come_from_there() -> None:
+    (finding,) = doctor.check_cores(parse('[[core]]\nname = "q"\nkind = "local"\nhub = "Qwen/Qwen3-0.6B"\n'))
+    assert (finding.level, finding.what) == ("ok", "core q")
+    assert "Qwen/Qwen3-0.6B of the hub" in finding.detail
