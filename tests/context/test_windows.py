@@ -133,6 +133,7 @@ async def test_a_summary_is_a_generation_of_the_same_process_and_stands_in_for_w
         assert answer.context is not None
         assert answer.context.policy == "summarise"
         assert answer.context.summary == "they met"
+        assert answer.context.dropped_tokens == 10 * answer.context.dropped_messages
         *summaries, final = core.seen
         assert summaries
         assert all("Summarise" in args.messages[0].text() for args in summaries)
