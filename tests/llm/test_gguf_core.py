@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
 import json
 import os
 import signal
@@ -26,6 +25,7 @@ from aios.kernel.syscall import Suspended
 from aios.testing.kernel import principal
 
 pytest.importorskip("xllamacpp")
+from llama_server import slots_of
 from tiny_gguf import TEXT_OF_A_CALL, THINKING, TRIMMING, write_gguf
 
 pytestmark = pytest.mark.anyio
@@ -78,13 +78,8 @@ async def rest(core: GgufCore, given: LLMGenerate, snapshot: Any, heard: list[Ch
 
 def slots(core: GgufCore) -> list[dict[str, Any]]:
     """What the server says of its slots."""
-    process = core._process
-    assert process is not None
-    connection = http.client.HTTPConnection(process._address.removeprefix("http://"), timeout=10)
-    connection.request("GET", "/slots", headers={"authorization": f"Bearer {process._key}"})
-    said: list[dict[str, Any]] = json.loads(connection.getresponse().read())
-    connection.close()
-    return said
+    assert core._process is not None
+    return slots_of(core._process._address, core._process._key)
 
 
 async def until(is_so: Callable[[], bool]) -> None:

@@ -19,7 +19,7 @@ import typer
 
 import aios
 from aios.abi.errors import AiosError, BadRequest
-from aios.kernel import Config, ConfigError, load
+from aios.kernel import Config, ConfigError, CoreSection, load
 from aios.sdk.client import default_key, default_url, home_path
 
 from . import confine
@@ -136,12 +136,28 @@ def check_config(path: Path | None) -> tuple[Config | None, list[Finding]]:
 
 
 def check_cores(settings: Config | None) -> list[Finding]:
-    return [
-        _folder(f"core {core.name}", Path(core.path).expanduser())
-        if core.path
-        else _core(core.name, core.url, core.api_key_env)
-        for core in (settings.core if settings else ())
-    ]
+    return [_found(core) for core in (settings.core if settings else ())]
+
+
+def _found(core: CoreSection) -> Finding:
+    if core.path is None:
+        return _core(core.name, core.url, core.api_key_env)
+    look = _file if core.kind == "gguf" else _folder
+    return look(f"core {core.name}", Path(core.path).expanduser())
+
+
+def _file(what: str, file: Path) -> Finding:
+    """A GGUF file, from outside."""
+    try:
+        with file.open("rb") as opened:
+            magic = opened.read(4)
+    except OSError as error:
+        return Finding(what, "bad", f"{file} cannot be read: {error.strerror}")
+    if magic != b"GGUF":
+        return Finding(what, "bad", f"{file} is no GGUF file")
+    if importlib.util.find_spec("xllamacpp") is None:
+        return Finding(what, "bad", "it needs xllamacpp, which 'pip install aios-kernel[gguf]' brings")
+    return Finding(what, "ok", f"the model in {file}")
 
 
 def _folder(what: str, folder: Path) -> Finding:
