@@ -157,7 +157,7 @@ def test_where_a_rows_place_changes_its_bits_single_rows_are_left(monkeypatch: p
 
 
 def test_the_decoder_is_exact_on_single_rows_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aios.kernel.llm.local.decoder.proven_rows", lambda weights: (1,))
+    monkeypatch.setattr("aios.kernel.llm.local.numpy_backend.proven_rows", lambda weights: (1,))
     decoder = tiny_model.decoder()
     kvs = [prefilled(decoder, [i] * (i + 1)) for i in range(5)]
     alone = [decoder.decode([7], [kv], [i + 1])[0].tobytes() for i, kv in enumerate(kvs)]

@@ -21,11 +21,13 @@ import numpy as np
 from aios.abi.calls import LLMGenerate
 from aios.abi.errors import BadRequest, ModuleFault
 from aios.abi.messages import Chunk, FunctionSpec, Generation, Message, ToolSpec, Usage
-from aios.kernel.config import CoreSection
+from aios.kernel.config import ConfigError, CoreSection, parse
 from aios.kernel.llm.base import Request
 from aios.kernel.llm.cores import make_core
 from aios.kernel.llm.folder import FolderCore, read
 from aios.kernel.llm.local import load as loading
+from aios.kernel.llm.local.backend import Compute
+from aios.kernel.llm.local.numpy_backend import NumPyBackend
 from aios.kernel.llm.local.shape import ModelError
 from aios.kernel.syscall import Suspended
 from aios.testing import booted, principal
@@ -233,7 +235,7 @@ def test_a_model_too_large_for_the_memory_is_refused_before_it_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = foreign_model.write(tmp_path, "qwen2")
-    monkeypatch.setattr(loading, "free_bytes", lambda: 100_000)
+    monkeypatch.setattr(NumPyBackend, "free_bytes", lambda self: 100_000)
     monkeypatch.setattr(loading, "Decoder", lambda *_, **__: pytest.fail("read all the same"))
     refused(folder, r"takes [\d.]+ KiB of memory .*97.7 KiB are free")
 
@@ -262,3 +264,26 @@ def test_without_the_packages_the_command_that_brings_them_is_named(
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(ModelError, match=r"tokenizers is not installed; 'pip install aios-kernel\[local\]'"):
         read(folder)
+
+
+def test_without_torch_the_command_that_brings_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = foreign_model.write(tmp_path, "qwen2")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "aios.kernel.llm.local.torch_backend", raising=False)
+    with pytest.raises(ModelError, match=r"torch is not installed; pip install 'aios-kernel\[torch\]' brings it"):
+        read(folder, compute=Compute("torch"))
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ('dtype = "bf16"', r'computes on NumPy, in f32 on the cpu only; .* take backend = "torch"'),
+        ('device = "cuda"', r'computes on NumPy, in f32 on the cpu only; .* take backend = "torch"'),
+        ('backend = "torch"\ndtype = "fp8"', r'dtype is \'fp8\', and must be "bf16" or "f16" or "f32"'),
+        ('backend = "torch"\ndevice = "gpu"', r'core \'m\' has device = \'gpu\', and it must be "cpu" or "cuda"'),
+        ('backend = "jax"', r'backend is \'jax\', and must be "numpy" or "torch"'),
+    ],
+)
+def test_what_cannot_compute_a_model_is_told_by_the_configuration(said: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        parse(f'[[core]]\nname = "m"\nkind = "local"\npath = "m"\n{said}')

@@ -13,10 +13,10 @@ import pytest
 import tiny_model
 from safetensors.numpy import save_file
 
+from aios.kernel.llm.local.backend import Compute
 from aios.kernel.llm.local.engine import Engine
 from aios.kernel.llm.local.foreign_chat import ForeignTemplate
 from aios.kernel.llm.local.foreign_tokenizer import ForeignTokenizer
-from aios.kernel.llm.local.kv import KVPool
 from aios.kernel.llm.local.load import load
 from aios.kernel.llm.local.sequence import Spec
 from aios.kernel.llm.local.weights import Weights
@@ -26,6 +26,8 @@ transformers = pytest.importorskip("transformers")
 
 pytest.importorskip("tokenizers")
 pytest.importorskip("jinja2")
+
+COMPUTE = [Compute(), Compute("torch")]
 
 LENGTH = 150
 """Tokens of the prompt: more than two chunks, and more than the windows of those that have one."""
@@ -58,12 +60,13 @@ def prompt() -> list[int]:
     return np.random.default_rng(5).integers(0, tiny_model.TOKENIZER.vocab_size, LENGTH).tolist()
 
 
-def test_logits_differ_by_at_most_one_in_ten_thousand(folder: Path, reference: Any) -> None:
+@pytest.mark.parametrize("compute", COMPUTE, ids=lambda each: each.backend)
+def test_logits_differ_by_at_most_one_in_ten_thousand(folder: Path, reference: Any, compute: Compute) -> None:
     tokens = prompt()
     with torch.no_grad():
         expected = reference(torch.tensor([tokens])).logits[0].numpy()
-    decoder = load(folder)
-    kv = KVPool(decoder.shape.kv, 1 << 28).open(LENGTH)
+    decoder = load(folder, compute=compute)
+    kv = decoder.pool(1 << 28).open(LENGTH)
     worst, at, read = 0.0, 0, tokens[: LENGTH - 60]
     while at < len(read):
         at = decoder.prefill(kv, read, at)
@@ -74,12 +77,13 @@ def test_logits_differ_by_at_most_one_in_ten_thousand(folder: Path, reference: A
     assert worst < 1e-4
 
 
-def test_two_hundred_greedy_tokens_are_the_same(folder: Path, reference: Any) -> None:
+@pytest.mark.parametrize("compute", COMPUTE, ids=lambda each: each.backend)
+def test_two_hundred_greedy_tokens_are_the_same(folder: Path, reference: Any, compute: Compute) -> None:
     tokens = prompt()
     with torch.no_grad():
         given = torch.tensor([tokens])
         made = reference.generate(given, attention_mask=torch.ones_like(given), max_new_tokens=200, do_sample=False)
-    engine = Engine(load(folder), tiny_model.without_specials(), kv_bytes=1 << 28)
+    engine = Engine(load(folder, compute=compute), tiny_model.without_specials(), kv_bytes=1 << 28)
     sequence = engine.new("s", Spec(tuple(tokens), 200))
     engine.add(sequence)
     while sequence.finish is None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from safetensors.numpy import save_file
 
+from aios.kernel.llm.local.backend import AS_EVER, Compute, make_backend
 from aios.kernel.llm.local.decoder import Decoder
 from aios.kernel.llm.local.engine import Engine
 from aios.kernel.llm.local.grammar import Vocabulary
@@ -36,9 +37,9 @@ def write(folder: Path, seed: int = 0, **changes: Any) -> Path:
     return folder
 
 
-def decoder(*, is_padded: bool = True, seed: int = 0, **changes: Any) -> Decoder:
-    sizes = config(**changes)
-    return Decoder(Shape.from_config(sizes), weights(sizes, seed), is_padded=is_padded)
+def decoder(*, is_padded: bool = True, seed: int = 0, compute: Compute = AS_EVER, **changes: Any) -> Decoder:
+    sizes, backend = config(**changes), make_backend(compute)
+    return Decoder(Shape.from_config(sizes), weights(sizes, seed), is_padded=is_padded, backend=backend)
 
 
 def vocabulary() -> Vocabulary:
@@ -64,7 +65,8 @@ def engine(
     kv_bytes: int = 1 << 28,
     prefix_bytes: int = 0,
     words: Vocabulary | None = None,
+    compute: Compute = AS_EVER,
     **changes: Any,
 ) -> Engine:
-    made = decoder(is_padded=is_padded, **changes)
+    made = decoder(is_padded=is_padded, compute=compute, **changes)
     return Engine(made, words or vocabulary(), kv_bytes=kv_bytes, prefix_bytes=prefix_bytes)

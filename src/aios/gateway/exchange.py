@@ -149,6 +149,10 @@ class Exchange:
             f"X-AIOS-Window must be one of {words}, not '{text[:40]}'{nearest(text, WINDOWS)}", param="X-AIOS-Window"
         )
 
+    def session(self) -> str | None:
+        """What the client's calls belong together by, from `X-AIOS-Session`: a hint, so a long one is cut."""
+        return (self.header(b"x-aios-session") or "")[:200] or None
+
     async def body(self) -> bytes:
         """The whole body. Raises TooLarge beyond the configured bound, Cancelled when the client leaves."""
         limit = self.kernel.config.server.max_body

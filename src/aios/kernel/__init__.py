@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .config import Config, ConfigError, CoreSection, RouterSection, Scheduler, load, parse
+    from .config import Config, ConfigError, CoreSection, RouterSection, Scheduler, load, parse, read_core
     from .kernel import Kernel
     from .process import Principal, Process
     from .syscall import State, Syscall
@@ -29,6 +29,7 @@ _PLACES = {
     "Syscall": "syscall",
     "load": "config",
     "parse": "config",
+    "read_core": "config",
 }
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "Syscall",
     "load",
     "parse",
+    "read_core",
 ]
 
 

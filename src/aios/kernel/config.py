@@ -144,6 +144,8 @@ class CoreSection(Section, frozen=True):
     `local` core hold; suspended ones leave it when others need it, whole (`snapshot` "logits", as [context] says) or as
     their text alone, to be computed again ("text"). `prefix_bytes` bounds what is kept of prompts, so that
     others that begin alike need not compute it; 0 keeps nothing.
+
+    A `local` model is computed by `backend` ("numpy" unless said) in numbers of `dtype` ("f32") on `device` ("cpu").
     """
 
     name: CoreName
@@ -168,6 +170,9 @@ class CoreSection(Section, frozen=True):
     context_length: Annotated[int, Meta(ge=16)] | None = None
     kv_bytes: Annotated[int, Meta(ge=1 << 20)] = 512 << 20
     prefix_bytes: Annotated[int, Meta(ge=0)] = 64 << 20
+    backend: Literal["numpy", "torch"] | None = None
+    dtype: Literal["f32", "bf16", "f16"] | None = None
+    device: str | None = None
     snapshot: Literal["logits", "text"] | None = None
     price: Price | None = None
 
@@ -203,16 +208,18 @@ class Config(Section, frozen=True):
     tool: list[ToolSection] = field(default_factory=list)
 
 
+COMPUTE_KEYS = ("backend", "dtype", "device")
+LOCAL_KEYS = ("path", *COMPUTE_KEYS)
 REMOTE_KEYS = (
     *("base_url", "api_key_env", "api_key_file", "first_timeout", "server", "resume", "priority"),
     *("tools", "json_schema", "embeddings"),
 )
 FOREIGN_KEYS = {
-    "nano": ("path", "model", "context_length", "max_tokens", "ignore", *REMOTE_KEYS),
+    "nano": ("path", "model", "context_length", "max_tokens", "ignore", *REMOTE_KEYS, *COMPUTE_KEYS),
     "local": ("max_tokens", "ignore", *REMOTE_KEYS),
-    "gguf": ("max_tokens", "ignore", "snapshot", *REMOTE_KEYS),
-    "openai": ("path", "max_tokens", "ignore", "snapshot"),
-    "anthropic": ("path", "snapshot", "server", "resume", "priority", "tools", "json_schema", "embeddings"),
+    "gguf": ("max_tokens", "ignore", "snapshot", *REMOTE_KEYS, *COMPUTE_KEYS),
+    "openai": ("max_tokens", "ignore", "snapshot", *LOCAL_KEYS),
+    "anthropic": ("snapshot", "server", "resume", "priority", "tools", "json_schema", "embeddings", *LOCAL_KEYS),
 }
 """Keys of other kinds of core: one that would be ignored is a mistake worth telling."""
 
@@ -335,6 +342,19 @@ def _sections() -> Iterator[tuple[str, set[str]]]:
             yield header, set(kind.__struct_encode_fields__)
 
 
+def _check_compute(core: CoreSection, where: str) -> None:
+    if core.device is not None and not re.fullmatch(r"cpu|cuda(:\d{1,3})?", core.device):
+        raise ConfigError(
+            f'{where}: core \'{core.name}\' has device = {core.device!r:.60}, and it must be "cpu" or "cuda", or '
+            f'"cuda:1" for the second GPU{nearest(core.device.lower(), ("cpu", "cuda"))}'
+        )
+    if core.backend != "torch" and (core.dtype or "f32", core.device or "cpu") != ("f32", "cpu"):
+        raise ConfigError(
+            f"{where}: core '{core.name}' computes on NumPy, in f32 on the cpu only; "
+            'other dtypes and devices take backend = "torch"'
+        )
+
+
 def read_core(raw: Any, where: str) -> CoreSection:
     """`raw` (decoded JSON or TOML) as a [[core]] section. Raises ConfigError that names `where` and the key."""
     try:
@@ -395,6 +415,7 @@ def _check_core(core: CoreSection, where: str) -> None:
     if core.kind in MODEL_PATHS and not core.path:
         what = MODEL_PATHS[core.kind]
         raise ConfigError(f"{where}: core '{core.name}' is of kind {core.kind}, and needs path, {what}")
+    _check_compute(core, where)
     if core.api_key_env is not None and core.api_key_file is not None:
         raise ConfigError(f"{where}: core '{core.name}' names api_key_env and api_key_file; one of them is enough")
     if core.api_key_env is not None and not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", core.api_key_env):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..config import CoreSection
+from .local.backend import AS_EVER, Compute
 from .local.foreign_chat import ForeignTemplate
 from .local.foreign_tokenizer import ForeignTokenizer
 from .local.load import load
@@ -21,10 +22,11 @@ class FolderCore(OwnCore):
 
     def __init__(self, section: CoreSection) -> None:
         folder = Path(section.path or "").expanduser()
+        compute = Compute(section.backend or "numpy", section.dtype or "f32", section.device or "cpu")
         super().__init__(
             section.name,
             section.model or folder.name or section.name,
-            lambda: read(folder, section.context_length, section.kv_bytes),
+            lambda: read(folder, section.context_length, section.kv_bytes, compute),
             slots=section.slots,
             kv_bytes=section.kv_bytes,
             prefix_bytes=section.prefix_bytes,
@@ -33,20 +35,20 @@ class FolderCore(OwnCore):
         )
 
 
-def read(folder: Path, context: int | None = None, kv_bytes: int = 0) -> Model:
+def read(folder: Path, context: int | None = None, kv_bytes: int = 0, compute: Compute = AS_EVER) -> Model:
     """The model in `folder`. Raises ModelError: what is wrong, in which file, and what to do."""
     if not folder.is_dir():
         raise ModelError(f"there is no folder {folder}")
     try:
-        return _read(folder, context, kv_bytes)
+        return _read(folder, context, kv_bytes, compute)
     except ModuleNotFoundError as error:
         raise ModelError(f"{error.name} is not installed; 'pip install aios-kernel[local]' brings it") from None
     except ModelError as error:
         raise ModelError(f"{folder}: {error}") from None
 
 
-def _read(folder: Path, context: int | None, kv_bytes: int) -> Model:
-    decoder = load(folder, context=context, kv_bytes=kv_bytes)
+def _read(folder: Path, context: int | None, kv_bytes: int, compute: Compute) -> Model:
+    decoder = load(folder, context=context, kv_bytes=kv_bytes, compute=compute)
     tokenizer = ForeignTokenizer(folder, decoder.shape.vocabulary)
     template = ForeignTemplate(folder, tokenizer)
     ends = list(dict.fromkeys(_ends(folder, tokenizer)))

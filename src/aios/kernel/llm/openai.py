@@ -25,13 +25,22 @@ from ..config import CoreSection
 from ..syscall import Suspended
 from .base import NotBegun, Request, Said
 from .connection import OnData, Response
-from .continuing import Continued, is_safe, may_continue, rest_of, stops_of
+from .continuing import (
+    Continued,
+    Tokened,
+    is_safe,
+    may_continue,
+    may_use_tokens,
+    rest_as_tokens,
+    rest_of,
+    stops_of,
+)
 from .openai_wire import Answer, Events, error_of, parse_whole
 from .servers import Capabilities
 from .slices import Slices
 from .upstream import Attempt, Upstream
 
-CHAT, MODELS = "/chat/completions", "/models"
+CHAT, COMPLETIONS, MODELS = "/chat/completions", "/completions", "/models"
 PROBE_SECONDS = 3.0
 """So long a server may take to say what it can do."""
 PROBE_EVERY = 10.0
@@ -141,9 +150,10 @@ class OpenAICore:
         is_cut = quantum is not None and self.resume in TEXTUAL and may_continue(args)
         events: Events | None = None
         if said is not None:
-            events = Continued(self.name, request.emit, said, stops_of(args))
+            events = Continued(self.name, request.emit, said, stops_of(args), args.max_tokens)
         elif request.is_streamed or is_cut:
-            events = Events(self.name, request.emit)
+            kind = Tokened if is_cut and self._tells_tokens(args) else Events
+            events = kind(self.name, request.emit, args.max_tokens)
         asked = _Asked(request, events, self._upstream.begin())
         if events is not None and is_cut:
             asked.slices = self._sliced(asked, events)
@@ -173,10 +183,18 @@ class OpenAICore:
         return events.finish() if response.is_streamed else events.whole(response.body)
 
     async def _post(self, asked: _Asked, on_data: OnData | None) -> Response:
-        body = self._body(asked.request, is_streamed=asked.events is not None)
-        return await self._upstream.post(CHAT, body, on_data)
+        request = asked.request
+        fields = self._fields(request)
+        if asked.events is not None:
+            fields |= {"stream": True, "stream_options": {"include_usage": True}}
+        path = CHAT
+        if request.said is not None and request.said.text:
+            path, fields = self._rest(request, request.said, fields)
+        elif isinstance(asked.events, Tokened):
+            fields["return_token_ids"] = True
+        return await self._upstream.post(path, msgspec.json.encode(fields), on_data)
 
-    def _body(self, request: Request, *, is_streamed: bool) -> bytes:
+    def _fields(self, request: Request) -> dict[str, Any]:
         args = request.args
         asked = args.model if args.model not in (None, self.name) else self.model
         fields = {name: value for name, value in msgspec.structs.asdict(args).items() if value is not None}
@@ -184,17 +202,22 @@ class OpenAICore:
         if extra := fields.pop("extra", None):
             fields = {**extra, **fields}
             fields.pop("stream", None)
-        if request.said is not None and request.said.text:
-            turn = {"role": "assistant", "content": request.said.text}
-            fields = rest_of(fields, request.said) | self._can.row.continuing
-            fields["messages"] = [*args.messages, turn]
         fields["model"] = self._asks_for or asked
         if (priority := self._section.priority) is not None:
             fields.setdefault("priority", request.nice if priority == "low_first" else -request.nice)
-        if is_streamed:
-            fields["stream"] = True
-            fields["stream_options"] = {"include_usage": True}
-        return msgspec.json.encode(fields)
+        return fields
+
+    def _rest(self, request: Request, said: Said, fields: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Where to ask for what follows on `said`, and how."""
+        if self._tells_tokens(request.args):
+            by_tokens = rest_as_tokens(fields, said, self.context_length)
+            if by_tokens is not None:
+                return COMPLETIONS, by_tokens
+        turn = {"role": "assistant", "content": said.text}
+        return CHAT, rest_of(fields, said) | self._can.row.continuing | {"messages": [*request.args.messages, turn]}
+
+    def _tells_tokens(self, args: LLMGenerate) -> bool:
+        return self.resume == "tokens" and may_use_tokens(args)
 
     # ── interrupts ──
 

@@ -6,6 +6,7 @@ Servers that call themselves compatible differ: what is missing gets a default h
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -28,6 +29,11 @@ from aios.abi.messages import (
 
 from .base import Emit, Said
 from .sse import MAX_EVENT, payload_of
+
+MAX_ANSWER = 64 << 20
+"""Bytes of one stream."""
+BEYOND, SLACK = 2, 256
+"""A stream may have so many times as many pieces as tokens were asked for, and some more: tokens may be cut up."""
 
 _REASONS: dict[str, FinishReason] = {
     "stop": "stop",
@@ -173,6 +179,11 @@ class Answer:
         self.id: str | None = None
         self.created: int | None = None
         self.num_tokens = 0
+        self.prompt_ids: list[int] | None = None
+        self.ids: list[int] = []
+        """Tokens, where the server tells them."""
+        self.is_level = False
+        """All tokens so far are in the text so far: none is held back."""
 
     def add(self, piece: _Message) -> None:
         if isinstance(piece.content, str):
@@ -204,6 +215,7 @@ class Answer:
         answer.logprobs = list(said.logprobs or ())
         answer.id, answer.created = said.id, said.created
         answer.model, answer.fingerprint = said.model, said.fingerprint
+        answer.prompt_ids, answer.ids = said.prompt_ids, list(said.ids or ())
         return answer
 
     def said(self) -> Said | None:
@@ -214,6 +226,8 @@ class Answer:
             "".join(self.texts),
             self.num_tokens,
             self.logprobs or None,
+            self.prompt_ids if self.is_level else None,
+            self.ids if self.is_level else None,
             id=self.id,
             created=self.created,
             model=self.model,
@@ -309,13 +323,16 @@ class Events:
     it nowhere else.
     """
 
-    def __init__(self, core: str, emit: Emit) -> None:
+    def __init__(self, core: str, emit: Emit, most: int | None = None) -> None:
+        """`most` is how many tokens the server was told to say at most."""
         self.answer = Answer()
         self.is_done = False
         self.has_spoken = False
         """Something was handed on: the request cannot be sent again as if nothing had been said."""
         self._core = core
         self._emit = emit
+        self._most = sys.maxsize if most is None else most * BEYOND + SLACK
+        self._room = MAX_ANSWER
         self._rest = b""
         self._is_named = False
         self._held: bytes | None = None
@@ -333,6 +350,9 @@ class Events:
     def feed(self, data: bytes) -> bool:
         """Bytes as they came; says whether the stream is done. Raises UpstreamFault for garbage and for an error that
         the server sends."""
+        self._room -= len(data)
+        if self.answer.num_tokens > self._most or self._room < 0:
+            raise garbage(self._core, "has no end: it goes on far beyond max_tokens, or what any answer needs")
         if (
             not self._rest
             and data.startswith(_PLAIN)
@@ -515,6 +535,10 @@ def error_of(core: str, key_source: str, status: int, body: bytes, headers: Mapp
     if status in (401, 403):
         why = f"its server refuses the kernel's key ({status}); see {key_source}. Your own key is not at fault"
         return UpstreamFault(f"core '{core}': {why}", code="upstream_refused")
+    if 300 <= status < 400:
+        where = headers.get("location", "nowhere")[:200]
+        why = f"its server redirects to {where} ({status}), which is not followed; should that be its base_url?"
+        return UpstreamFault(f"core '{core}': {why}", code="upstream_rejected")
     if status in (408, 504):
         return TimedOut(f"core '{core}': {said}", code="upstream_timeout", retry_after=after)
     if status == 413:

@@ -153,7 +153,7 @@ class Upstream:
         self._counts["active"] -= 1
         self._counts["failed"] += not is_well
         if is_well:
-            self.pace.went_well(attempt.active)
+            self.pace.went_well(attempt.began, attempt.active)
 
     def judge(self, error: AiosError | OSError, attempt: Attempt, *, is_streamed: bool) -> AiosError | NotBegun:
         """What the fault says about the server, and whether the call is worth trying again: what the agent is told."""
@@ -162,7 +162,7 @@ class Upstream:
         if is_busy:
             after = self.pace.was_refused(attempt.began, attempt.active, told.retry_after)
         elif told.code in PASSING:
-            after = self.pace.went_wrong(told.retry_after)
+            after = self.pace.went_wrong(attempt.began, told.retry_after)
         else:
             return told
         return NotBegun(told, after=after, is_busy=is_busy)
@@ -171,6 +171,7 @@ class Upstream:
         """What went wrong, for the agent."""
         if isinstance(error, AiosError):
             error.message = self.scrubbed(error.message)
+            error.args = (error.message,)
             return error
         if isinstance(error, TimeoutError):
             factor, what = (1, "") if is_streamed else (WHOLE_FACTOR, f"{WHOLE_FACTOR} times ")

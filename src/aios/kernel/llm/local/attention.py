@@ -1,4 +1,4 @@
-"""Attention over keys and values, sequence by sequence. Knows no weights, no tokens and no requests.
+"""Attention over keys and values on NumPy, sequence by sequence. Knows no weights, no tokens and no requests.
 
 The products have shapes made from one sequence's length and the layer's window, so their bits depend on that sequence
 alone; softmax works element by element, or sums one sequence's row.
@@ -7,22 +7,13 @@ alone; softmax works element by element, or sums one sequence's row.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .backend import Rows
 from .kv import KV, MANY, STEP
 from .linear import F32, aligned
-
-
-class Rows(NamedTuple):
-    """A workspace's rows: queries (rows, kv heads, group, dim), new keys and values (rows, 2 * kv heads, dim), and
-    where the result goes, shaped as the queries are."""
-
-    queries: F32
-    new_kv: F32
-    attended: F32
 
 
 class Scores:

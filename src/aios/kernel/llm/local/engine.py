@@ -11,7 +11,6 @@ import numpy as np
 
 from .decoder import CHUNK, Decoder
 from .grammar import GrammarError, Grammars, Vocabulary
-from .kv import KVPool
 from .linear import F32
 from .prefix import PrefixCache
 from .sequence import Sequence, Spec
@@ -34,7 +33,7 @@ class Engine:
             )
         self.decoder = decoder
         self.grammars = Grammars(vocabulary)
-        self.pool = KVPool(decoder.shape.kv, kv_bytes)
+        self.pool = decoder.pool(kv_bytes)
         self.prefixes = PrefixCache(prefix_bytes, CHUNK)
         self.num_steps = self.num_tokens = self.num_prefilled = self.num_replayed = 0
         self._prefilling: dict[str, Sequence] = {}

@@ -1,4 +1,4 @@
-"""How much memory this process may still take. Knows nothing about models."""
+"""How much memory this process may still take, and how many cores. Knows nothing about models."""
 
 from __future__ import annotations
 
@@ -13,6 +13,14 @@ def free_bytes() -> int | None:
     """Bytes that the machine, or the container this runs in, can still give; None where nobody says."""
     found = [n for n in (_available(), _left_in_group()) if n is not None]
     return min(found) if found else _physical()
+
+
+def num_cores() -> int:
+    """Cores that this process may run on."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on this system
+        return os.cpu_count() or 1
 
 
 def _available() -> int | None:

@@ -7,8 +7,11 @@ depends on that sequence alone. Arrays given back are kept for the next sequence
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
+
+from numpy.typing import NDArray
 
 from .linear import F32, aligned
 
@@ -25,6 +28,7 @@ class KVShape:
     kv_heads: int
     head_dim: int
     context: int
+    item_bytes: int = 4
 
     def capacity(self, tokens: int) -> int:
         """Positions of the array that holds `tokens`."""
@@ -35,7 +39,7 @@ class KVShape:
 
     def bytes(self, tokens: int) -> int:
         """Bytes of the array that holds `tokens`."""
-        return self.capacity(tokens) * self.layers * self.kv_heads * self.head_dim * 2 * 4
+        return self.capacity(tokens) * self.layers * self.kv_heads * self.head_dim * 2 * self.item_bytes
 
     def exact_bytes(self, tokens: int) -> int:
         """Bytes of the keys and values of `tokens` positions, as `KV.export` gives them."""
@@ -44,6 +48,37 @@ class KVShape:
     @staticmethod
     def _whole_steps(tokens: int) -> int:
         return -(-tokens // STEP) * STEP
+
+
+class KVMemory(Protocol):
+    """Where arrays of keys and values lie. They are sliced and assigned to as NumPy's are, and have `shape`, `nbytes`.
+
+    Numbers take `item_bytes`. `read` gives a copy that NumPy can hold (bf16 as its bits, uint16), `written` what may be
+    assigned to an array.
+    """
+
+    item_bytes: int
+
+    def zeros(self, shape: Sequence[int]) -> Any: ...
+
+    def read(self, data: Any) -> NDArray[Any]: ...
+
+    def written(self, saved: NDArray[Any]) -> Any: ...
+
+
+class NumPyMemory:
+    """A `KVMemory` of f32."""
+
+    item_bytes = 4
+
+    def zeros(self, shape: Sequence[int]) -> F32:
+        return aligned(shape)
+
+    def read(self, data: F32) -> F32:
+        return data.copy()
+
+    def written(self, saved: F32) -> F32:
+        return saved
 
 
 class LayerView(NamedTuple):
@@ -65,7 +100,7 @@ class KV:
 
     __slots__ = ("_data", "_pool", "_views", "reserved")
 
-    def __init__(self, pool: KVPool, reserved: int, data: F32) -> None:
+    def __init__(self, pool: KVPool, reserved: int, data: Any) -> None:
         self._pool = pool
         self._data = data
         self._views: dict[bool, tuple[int, int, list[LayerView]]] = {}
@@ -74,6 +109,11 @@ class KV:
     @property
     def is_open(self) -> bool:
         return self.reserved > 0
+
+    @property
+    def data(self) -> Any:
+        """The array, until `room_for` makes a larger one."""
+        return self._data
 
     @property
     def capacity(self) -> int:
@@ -101,19 +141,19 @@ class KV:
             kept = self._views[first > 0] = (first, seen, made)
         return kept[2]
 
-    def export(self, tokens: int) -> F32:
+    def export(self, tokens: int) -> NDArray[Any]:
         """A copy of the first `tokens` positions."""
-        return self._data[:, :, :tokens].copy()
+        return self.piece(0, tokens)
 
-    def piece(self, start: int, end: int) -> F32:
+    def piece(self, start: int, end: int) -> NDArray[Any]:
         """A copy of the positions from `start` up to `end`."""
-        return self._data[:, :, start:end].copy()
+        return self._pool.memory.read(self._data[:, :, start:end])
 
-    def load(self, saved: F32, start: int = 0) -> None:
+    def load(self, saved: NDArray[Any], start: int = 0) -> None:
         """Put back what `export` or `piece` gave, from position `start` on."""
         end = start + saved.shape[2]
         self.room_for(end, start)
-        self._data[:, :, start:end] = saved
+        self._data[:, :, start:end] = self._pool.memory.written(saved)
 
     def copy(self, other: KV, tokens: int) -> None:
         """Hold what `other` does in its first `tokens` positions."""
@@ -134,15 +174,16 @@ class KVPool:
     is taken as it grows. At most `keep` bytes of arrays given back are kept for reuse.
     """
 
-    def __init__(self, shape: KVShape, budget: int, *, keep: int = 64 << 20) -> None:
+    def __init__(self, shape: KVShape, budget: int, *, keep: int = 64 << 20, memory: KVMemory | None = None) -> None:
         self.shape = shape
+        self.memory = memory or NumPyMemory()
         self.budget = budget
         self._keep = min(keep, budget)
         self._reserved = 0
         self._held = 0
         self._idle = 0
         self._open = 0
-        self._free: dict[int, list[F32]] = {}
+        self._free: dict[int, list[Any]] = {}
         self._lock = threading.Lock()
 
     @property
@@ -178,7 +219,7 @@ class KVPool:
             "sequences": self._open,
         }
 
-    def _take(self, tokens: int) -> F32:
+    def _take(self, tokens: int) -> Any:
         capacity = self.shape.capacity(tokens)
         idle = self._free.get(capacity)
         if idle:
@@ -186,17 +227,17 @@ class KVPool:
             self._idle -= data.nbytes
         else:
             s = self.shape
-            data = aligned((s.layers, 2 * s.kv_heads, capacity, s.head_dim))
+            data = self.memory.zeros((s.layers, 2 * s.kv_heads, capacity, s.head_dim))
         self._held += data.nbytes
         return data
 
-    def _give(self, data: F32) -> None:
+    def _give(self, data: Any) -> None:
         self._held -= data.nbytes
         if self._idle + data.nbytes <= self._keep:
             self._free.setdefault(data.shape[2], []).append(data)
             self._idle += data.nbytes
 
-    def _grow(self, kv: KV, data: F32, tokens: int, used: int) -> F32:
+    def _grow(self, kv: KV, data: Any, tokens: int, used: int) -> Any:
         if self.shape.bytes(tokens) > kv.reserved:
             raise MemoryError(f"a sequence outgrew its reservation: {tokens} tokens")
         with self._lock:
@@ -206,7 +247,7 @@ class KVPool:
             self._give(data)
         return larger
 
-    def _close(self, kv: KV, data: F32) -> None:
+    def _close(self, kv: KV, data: Any) -> None:
         with self._lock:
             self._reserved -= kv.reserved
             self._open -= 1

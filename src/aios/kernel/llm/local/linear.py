@@ -1,4 +1,4 @@
-"""Matrix products whose rows do not depend on each other, bit for bit. Knows nothing about models or sequences.
+"""Matrix products on NumPy whose rows do not depend on each other, bit for bit. Knows no models and no sequences.
 
 A product `x @ w` of plain NumPy gives a row other bits when the number of rows changes, since the library picks another
 kernel. Two things make it exact here. The weights are cut into tiles so small that one kernel serves every row count up
@@ -9,7 +9,7 @@ this machine, with these very weights.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,20 +100,25 @@ def multiply(x: F32, tiles: F32, rows: int) -> F32:
 
 
 def proven_rows(weights: Sequence[F32], candidates: Sequence[int] = CANDIDATE_ROWS) -> tuple[int, ...]:
-    """The row counts that give each row the same bits, wherever in its block it stands, for all tiled `weights`.
+    """The row counts that give each row the same bits, wherever in its block it stands, for all tiled `weights`."""
+    return agreeing(candidates, lambda rows, reference: all(_is_exact(w, rows, reference) for w in weights))
 
-    All that agree with the largest candidate, or else with the next one; where none agrees even with itself (a row's
-    bits depend on its place), single rows are left, which are exact by construction and slow.
+
+def agreeing(candidates: Sequence[int], is_exact: Callable[[int, int], bool]) -> tuple[int, ...]:
+    """All candidates that agree with the largest, or else with the next one, as `is_exact(rows, reference)` says.
+
+    Where none agrees even with itself (a row's bits depend on its place), single rows are left, which are exact by
+    construction and slow.
     """
     for reference in sorted(candidates, reverse=True):
-        exact = [n for n in candidates if all(_is_exact(w, n, reference) for w in weights)]
+        exact = [n for n in candidates if is_exact(n, reference)]
         if reference in exact:
             return tuple(exact)
     return (1,)
 
 
 def _is_exact(tiles: F32, rows: int, reference: int) -> bool:
-    x = _probe(tiles.shape[0] * tiles.shape[2], reference)
+    x = probe(tiles.shape[0] * tiles.shape[2], reference)
     want = multiply(x, tiles, reference).view(np.int32)
     for shift in (0, 1 + rows // 3):  # another place in the block, and other neighbours
         picked = (np.arange(-(-reference // rows) * rows) + shift) % reference
@@ -123,7 +128,7 @@ def _is_exact(tiles: F32, rows: int, reference: int) -> bool:
     return True
 
 
-def _probe(depth: int, rows: int) -> F32:
+def probe(depth: int, rows: int) -> F32:
     """Numbers of mixed sizes and signs, so that another order of summing rounds differently."""
     rng = np.random.default_rng(depth)
     x = rng.standard_normal((rows, depth)) * np.exp(rng.standard_normal((rows, depth)))
