@@ -339,6 +339,18 @@ async def test_an_aborted_call_frees_the_servers_slot(model: Path, tmp_path: Pat
         assert len(said(heard)) < 480
 
 
+async def test_a_call_aborted_while_its_prompt_is_read_is_not_read_to_the_end(model: Path, tmp_path: Path) -> None:
+    async with opened(model, tmp_path, slots=1, context_length=2048) as core:
+        long = args("y" * 1900, max_tokens=1)
+        task = asyncio.create_task(whole(core, long))
+        await until(lambda: slots(core)[0]["is_processing"])
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        usage = (await whole(core, long)).usage
+        assert usage.prompt_tokens_details.cached_tokens < usage.prompt_tokens - 1
+
+
 async def test_a_cancelled_calls_file_is_removed(model: Path, tmp_path: Path) -> None:
     async with opened(model, tmp_path, slots=1) as core:
         held = await begin(core, args(), 9)
