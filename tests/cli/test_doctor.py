@@ -15,7 +15,7 @@ import pytest
 from conftest import CLEAN, FAR, Served, aios, home_env
 
 from aios.cli import doctor, state
-from aios.kernel import load
+from aios.kernel import load, parse
 from aios.kernel.config import ToolSection
 from aios.kernel.tool.module import Module
 
@@ -212,3 +212,9 @@ def test_a_models_folder_is_looked_at_and_what_is_missing_named(home: Path) -> N
         ("bad", "F holds no .safetensors"),
         ("ok", "the model in F"),
     ]
+
+
+def test_a_model_of_the_hub_is_said_to_come_from_there() -> None:
+    (finding,) = doctor.check_cores(parse('[[core]]\nname = "q"\nkind = "local"\nhub = "Qwen/Qwen3-0.6B"\n'))
+    assert (finding.level, finding.what) == ("ok", "core q")
+    assert "Qwen/Qwen3-0.6B of the hub" in finding.detail

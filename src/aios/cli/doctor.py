@@ -31,6 +31,8 @@ from .options import ConfigFile
 from .state import config_in_use, is_running
 from .tools import AGAIN, problem
 
+LOCAL_PACKAGES = ("tokenizers", "jinja2")
+"""What models in folders need."""
 LEAST_DISK = 128 << 20
 """Bytes: with less the disk is as good as full."""
 GOOD_DISK = 1 << 30
@@ -140,6 +142,8 @@ def check_cores(settings: Config | None) -> list[Finding]:
 
 
 def _found(core: CoreSection) -> Finding:
+    if core.hub is not None:
+        return _of_hub(f"core {core.name}", core.hub)
     if core.path is None:
         return _core(core.name, core.url, core.api_key_env)
     look = _file if core.kind == "gguf" else _folder
@@ -160,6 +164,14 @@ def _file(what: str, file: Path) -> Finding:
     return Finding(what, "ok", f"the model in {file}")
 
 
+def _of_hub(what: str, name: str) -> Finding:
+    """A model of the hub: the kernel fetches it, and says what is in the way."""
+    for package in ("huggingface_hub", *LOCAL_PACKAGES):
+        if importlib.util.find_spec(package) is None:
+            return Finding(what, "bad", f"it needs {package}, which 'pip install aios-kernel[local]' brings")
+    return Finding(what, "ok", f"{name} of the hub; the kernel fetches it when it starts, if it has not yet")
+
+
 def _folder(what: str, folder: Path) -> Finding:
     """A model's folder, from outside: whether it is sound is seen when it is loaded."""
     for file in ("config.json", "tokenizer.json"):
@@ -167,7 +179,7 @@ def _folder(what: str, folder: Path) -> Finding:
             return Finding(what, "bad", f"{folder} holds no {file}: it is no folder of a model")
     if not any(folder.glob("*.safetensors")):
         return Finding(what, "bad", f"{folder} holds no .safetensors, and weights of other kinds cannot be read")
-    for package in ("tokenizers", "jinja2"):
+    for package in LOCAL_PACKAGES:
         if importlib.util.find_spec(package) is None:
             return Finding(what, "bad", f"it needs {package}, which 'pip install aios-kernel[local]' brings")
     return Finding(what, "ok", f"the model in {folder}")
