@@ -19,7 +19,7 @@ import typer
 
 import aios
 from aios.abi.errors import AiosError, BadRequest
-from aios.kernel import Config, ConfigError, CoreSection, load
+from aios.kernel import Config, ConfigError, CoreSection, check_key, load
 from aios.sdk.client import default_key, default_url, home_path
 
 from . import confine
@@ -145,7 +145,7 @@ def _found(core: CoreSection) -> Finding:
     if core.hub is not None:
         return _of_hub(f"core {core.name}", core.hub)
     if core.path is None:
-        return _core(core.name, core.url, core.api_key_env)
+        return _core(core)
     look = _file if core.kind == "gguf" else _folder
     return look(f"core {core.name}", Path(core.path).expanduser())
 
@@ -185,14 +185,16 @@ def _folder(what: str, folder: Path) -> Finding:
     return Finding(what, "ok", f"the model in {folder}")
 
 
-def _core(name: str, base_url: str | None, key_name: str | None) -> Finding:
-    what = f"core {name}"
+def _core(core: CoreSection) -> Finding:
+    what, base_url = f"core {core.name}", core.url
     if base_url is None:
         weights = Path(aios.__file__).parent / "kernel/llm/local/weights"
         is_there = (weights / "model.safetensors").exists()
         return Finding(what, "ok" if is_there else "bad", "packaged model" if is_there else f"no model in {weights}")
-    if key_name and not os.environ.get(key_name):
-        return Finding(what, "bad", f"its key is read from {key_name}, which is not set")
+    try:
+        check_key(core)
+    except ConfigError as error:
+        return Finding(what, "bad", error.message.partition(": ")[2])
     host, port = _address(base_url)
     try:
         socket.create_connection((host, port), timeout=3).close()
