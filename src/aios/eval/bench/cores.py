@@ -15,12 +15,12 @@ from aios.abi.calls import LLMGenerate
 from aios.abi.messages import Message
 from aios.kernel import Kernel, Principal
 from aios.kernel.llm.local.decoder import Decoder
-from aios.kernel.llm.local.kv import KVPool
 from aios.kernel.llm.local.load import load
 from aios.kernel.llm.nano import WEIGHTS, NanoCore
 from aios.kernel.llm.own import OwnCore
 from aios.testing import booted, principal
 
+from . import beside
 from .shapes import ShapeCore, decoder_of
 from .timing import Times, ratio
 
@@ -73,7 +73,10 @@ def main(as_json: bool, quick: bool) -> dict[str, Any]:
 async def measure(*, quick: bool = False) -> dict[str, Any]:
     rounds = 2 if quick else 5
     own = {case.name: await _measure(case, rounds) for case in cases(quick=quick)}
-    return {"rounds": rounds, "unit": "tokens per second", "own": own}
+    found: dict[str, Any] = {"rounds": rounds, "unit": "tokens per second", "own": own}
+    if beside.is_possible():
+        found["beside_transformers"] = {"tiny": beside.measure("tiny", rounds, 48 if quick else 128)}
+    return found
 
 
 async def _measure(case: Case, rounds: int) -> dict[str, Any]:
@@ -119,7 +122,7 @@ def _contestants(kernel: Kernel, who: Principal, padded: Decoder, unpadded: Deco
 
 def decode(decoder: Decoder, batch: int, tokens: int) -> None:
     """The smallest loop that speaks: prefill, then for each token one step and an argmax."""
-    pool = KVPool(decoder.shape.kv, KV_BYTES << 2)
+    pool = decoder.pool(KV_BYTES << 2)
     kvs = [pool.open(PROMPT + tokens) for _ in range(batch)]
     for index, kv in enumerate(kvs):
         decoder.prefill(kv, range(index, index + PROMPT), 0)
@@ -148,4 +151,12 @@ def table(figures: dict[str, Any]) -> str:
         lines.append(model)
         for key, title, form in rows:
             lines.append(f"  {title:<20}" + "".join(f"{format(batches[f'batch_{b}'][key], form):>10}" for b in BATCHES))
+    for model, found in figures.get("beside_transformers", {}).items():
+        one, many = found["one"], found["unequal"]
+        lines += [
+            f"{model} on torch, beside transformers",
+            f"  one sequence: {one['times_transformers']} times its speed",
+            f"  {beside.UNEQUAL} of unequal length: {many['times_one_by_one']} times its speed one by one, "
+            f"{many['times_transformers']} times in a padded batch",
+        ]
     return "\n".join(lines)
