@@ -31,6 +31,7 @@ default = "far"
 name = "far"
 kind = "openai"
 base_url = "http://127.0.0.1:9/v1"
+probe = false
 """
 """A configuration whose only core costs nothing to load: its server is asked when a call is there."""
 

@@ -77,8 +77,10 @@ def events(text: str) -> list[Any]:
 
 @contextlib.asynccontextmanager
 async def served(core: Any = None, **more: Any) -> AsyncIterator[Served]:
-    core = core or ScriptedCore("hello big world")
-    async with booted(cores={core.name: core}, **more) as kernel:
+    """A kernel behind its gateway, with one core, or with all of a list."""
+    cores = core if isinstance(core, list) else [core or ScriptedCore("hello big world")]
+    core = cores[0]
+    async with booted(cores=cores, **more) as kernel:
         _, key = kernel.access.mint(owner="test", agent="tester")
         sock = bind("127.0.0.1", 0)
         url = url_of(sock)

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 from served import ask, events, served
-from upstream import DONE, HEAD, LAST, USAGE, chat, event, framed, upstream, whole
+from upstream import DONE, HEAD, LAST, STORY, USAGE, Server, chat, event, framed, serving, upstream, whole
 
 from aios.kernel.config import CoreSection
 from aios.kernel.llm.openai import OpenAICore
+from aios.testing import ScriptedCore
 
 pytestmark = pytest.mark.anyio
 
@@ -105,3 +106,32 @@ async def test_a_key_that_the_upstream_refuses_is_not_the_agents_fault() -> None
         status, body, response = await at.chat(model="gpu")
         assert (status, body["error"]["code"], body["error"]["fault"]) == (502, "upstream_refused", "upstream")
         assert response.headers["x-should-retry"] == "false"
+
+
+@pytest.mark.parametrize("is_ours", [False, True])
+async def test_an_answer_that_two_servers_gave_is_one_stream_for_its_client(is_ours: bool) -> None:
+    """One id, one role, one end, though the first server died, and the second may be no server at all."""
+    async with serving(Server("vllm", dies_after=7)) as dying, serving(Server("llama")) as other:
+        far = OpenAICore(CoreSection(name="a", kind="openai", base_url=dying.url, model="tale", server="vllm"))
+        near = OpenAICore(CoreSection(name="b", kind="openai", base_url=other.url, model="tale", server="llama"))
+        cores = [far, ScriptedCore("".join(STORY), name="b", model="tale") if is_ours else near]
+        async with served(cores) as at:
+            text = await at.stream("/v1/chat/completions", ask(model="tale", stream=True))
+    *said, end = events(text)
+    choices = [each["choices"][0] for each in said if each["choices"]]
+    assert end == "[DONE]"
+    assert "".join(choice["delta"].get("content") or "" for choice in choices) == "".join(STORY)
+    assert ({each["id"] for each in said}, {each["model"] for each in said}) == ({"chat-1"}, {"tale"})
+    assert [choice["delta"].get("role") for choice in choices].count("assistant") == 1
+    assert [choice["finish_reason"] for choice in choices].count("stop") == 1
+    assert choices[-1]["finish_reason"] == "stop"
+
+
+async def test_a_call_may_stand_back_behind_its_process_and_not_before_it() -> None:
+    async with serving(Server("vllm")) as up, served(remote(up.url, server="vllm", priority="low_first")) as at:
+        for priority in ("7", "-5", "900"):
+            status, _, _ = await at.post("/v1/chat/completions", ask(model="gpu"), **{"X-AIOS-Priority": priority})
+            assert status == 200
+        assert [body["priority"] for body in up.seen] == [7, 0, 19]
+        status, body, _ = await at.post("/v1/chat/completions", ask(model="gpu"), **{"X-AIOS-Priority": "high"})
+        assert (status, body["error"]["param"]) == (400, "X-AIOS-Priority")

@@ -178,6 +178,10 @@ BAD_BODIES = {
     "a huge exponent": b'{"messages": [{"role": "user", "content": "x"}], "top_p": 1e999}',
     "deep nesting": b'{"messages": [{"role": "user", "content": "x"}], "q": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
     "max_tokens 0": b'{"messages": [{"role": "user", "content": "x"}], "max_tokens": 0}',
+    "max_tokens below 0": b'{"messages": [{"role": "user", "content": "x"}], "max_tokens": -5}',
+    "ten thousand stop strings": b'{"messages": [{"role": "user", "content": "x"}], "stop": ['
+    + b'"a",' * 9999
+    + b'"b"]}',
     "n of 3": b'{"messages": [{"role": "user", "content": "x"}], "n": 3}',
     "two documents": b"{}{}",
 }

@@ -11,7 +11,7 @@ import pytest
 from upstream import DONE, HEAD, LAST, USAGE, Upstream, chat, event, framed, upstream, whole
 
 from aios.abi.calls import LLMGenerate
-from aios.abi.errors import AiosError, BadRequest, ContextLengthExceeded, TimedOut, TooLarge, UpstreamFault
+from aios.abi.errors import AiosError, BadRequest, ContextLengthExceeded, ModuleFault, TimedOut, TooLarge, UpstreamFault
 from aios.abi.messages import Chunk, Generation, Message
 from aios.kernel.config import ConfigError, CoreSection
 from aios.kernel.llm import connection
@@ -235,6 +235,19 @@ async def test_a_connection_that_takes_too_long_is_no_silence_of_the_model(monke
             await ask(at)
 
 
+@pytest.mark.parametrize(
+    ("is_begun", "said"), [(False, "0.05 s before its first token"), (True, "said nothing for 0.1 s")]
+)
+async def test_the_first_token_has_a_limit_of_its_own(is_begun: bool, said: str) -> None:
+    never = asyncio.Event()
+    steps: list[Any] = [HEAD + framed(event({"content": "a"})), never] if is_begun else [never]
+    limits = {"timeout": 0.1, "first_timeout": 60.0} if is_begun else {"timeout": 60.0, "first_timeout": 0.05}
+    async with upstream(steps) as at:
+        with pytest.raises(TimedOut, match=said):
+            await ask(at, is_streamed=True, **limits)
+        await at.left.wait()
+
+
 @pytest.mark.parametrize("is_begun", [False, True])
 async def test_a_server_that_falls_silent_is_timed_out_and_let_go(is_begun: bool) -> None:
     never = asyncio.Event()
@@ -368,6 +381,37 @@ async def test_a_key_is_read_from_a_file_of_the_home(tmp_path: Path, monkeypatch
     async with upstream(whole(chat({"content": "yes"}))) as at:
         await ask(at, api_key_file="gpu.key")
     assert "authorization: bearer sk-1" in at.heads[0].lower()
+
+
+async def test_a_key_file_that_is_replaced_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIOS_HOME", str(tmp_path))
+    file = tmp_path / "gpu.key"
+    async with upstream(whole(chat({"content": "yes"}))) as at:
+        core = OpenAICore(
+            CoreSection(name="gpu", kind="openai", base_url=at.url, api_key_file="gpu.key", probe=False),
+        )
+        for number, key in enumerate(("sk-first", "sk-second-one")):
+            file.write_text(key)
+            file.chmod(0o600)
+            if number == 0:
+                await core.open()
+            await core.run(Request("c", args(), lambda chunk: None), None)
+            assert f"authorization: bearer {key}\r\n" in at.heads[-1].lower()
+        file.chmod(0o644)
+        file.write_text("sk-seen-by-all")
+        with pytest.raises(ModuleFault, match=r"can be read by others \(mode 644\); chmod 600") as caught:
+            await core.run(Request("c", args(), lambda chunk: None), None)
+        assert "sk-" not in caught.value.message
+        await core.close()
+    assert at.num_connections == 1
+
+
+async def test_a_key_that_a_server_repeats_is_taken_out_of_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPU_KEY", "sk-upstream")
+    error = {"error": {"message": "project of sk-upstream does not exist"}}
+    async with upstream(whole(error, "404 Not Found")) as at:
+        with pytest.raises(UpstreamFault, match=r"project of \[key\] does not exist"):
+            await ask(at, api_key_env="GPU_KEY")
 
 
 @pytest.mark.parametrize(

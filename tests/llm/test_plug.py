@@ -122,7 +122,7 @@ async def test_a_core_that_fails_to_open_is_shown_with_its_reason_and_opened_ane
         assert (await at.kernel.wait(at.submit("one"))).core == "one"
         good = at.put(Door("two"))
         good.may_open.set()
-        at.kernel.cores.retry("two")
+        at.kernel.cores.reopen("two")
         await until(lambda: at.state("two") == "ready")
 
 
@@ -187,7 +187,7 @@ async def test_calls_that_wait_for_a_core_that_is_drained_end_at_once_and_say_wh
         with pytest.raises(Stopping) as caught:
             await at.kernel.wait(waiting)
         assert (caught.value.code, caught.value.status) == ("core_drained", 503)
-        at.kernel.cores.undrain("one")
+        at.kernel.cores.reopen("one")
         core.gate.set()
         await at.kernel.wait(running)
         assert (await at.kernel.wait(at.submit("one"))).core == "one"

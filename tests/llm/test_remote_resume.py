@@ -91,6 +91,34 @@ async def test_an_interrupted_answer_is_the_uninterrupted_one_for_who_listens(ki
     assert events[-1]["usage"]["completion_tokens"] == len(STORY)
 
 
+async def test_where_a_server_tells_its_tokens_the_rest_is_asked_for_by_them() -> None:
+    async with serving(Server("vllm")) as at:
+        done, listener = await told(at, args(), 5, server="vllm", resume="tokens", context_length=100)
+        events = listener.events()
+    assert listener.num_slices > 2
+    assert at.paths == ["/v1/chat/completions"] + ["/v1/completions"] * (len(at.paths) - 1)
+    assert at.seen[1]["max_tokens"] == 100 - len(at.seen[1]["prompt"])
+    assert not at.seen[1].keys() & {"messages", "tools"}
+    assert done.message.content == "".join(chunk.text for chunk in listener.chunks) == WHOLE
+    assert {event["id"] for event in events} == {"chat-1"}
+    assert {event["object"] for event in events} == {"chat.completion.chunk"}
+    assert not any("token_ids" in str(event) for event in events)
+    assert (done.usage.prompt_tokens, done.usage.completion_tokens) == (2, len(STORY))
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [("llama", {}), ("vllm", {"tools": [ToolSpec(FunctionSpec("f"))]}), ("vllm", {"logprobs": True})],
+)
+async def test_where_tokens_will_not_do_the_rest_is_asked_for_by_its_text(kind: str, more: dict[str, Any]) -> None:
+    """The server does not tell them, or nobody would read what they say."""
+    async with serving(Server(kind)) as at:
+        done, listener = await told(at, args(**more), 5, server=kind, resume="tokens", context_length=100)
+    assert listener.num_slices > 2
+    assert set(at.paths) == {"/v1/chat/completions"}
+    assert done.message.content == WHOLE
+
+
 async def test_a_server_that_cannot_continue_is_heard_to_its_end() -> None:
     async with serving(Server("openai")) as at:
         done, listener = await told(at, args(), 5, server="openai")
@@ -224,6 +252,18 @@ async def test_an_answer_that_broke_off_and_cannot_be_carried_on_ends_in_one_err
                 await kernel.call(principal(kernel), "llm_generate", args(), on_chunk=chunks.append)
             assert "".join(chunk.text for chunk in chunks) == "".join(STORY[:7])
             assert len(at.seen) == 1
+
+
+async def test_an_answer_of_which_nothing_was_said_but_its_role_is_begun_again_anywhere() -> None:
+    async with serving(Server("openai", dies_after=0)) as at:
+        core = OpenAICore(CoreSection(name="far", kind="openai", base_url=at.url, model="tale"))
+        async with booted(cores=[core]) as kernel:
+            chunks: list[Chunk] = []
+            done = await kernel.call(principal(kernel), "llm_generate", args(), on_chunk=chunks.append)
+            assert done.message.content == "".join(chunk.text for chunk in chunks) == WHOLE
+            assert len(at.seen) == 2
+            raw = b"".join(chunk.raw for chunk in chunks)
+            assert (raw.count(b'"role"'), raw.count(b"chat-2"), raw.count(b'"finish_reason":"stop"')) == (1, 0, 1)
 
 
 async def test_a_core_of_another_kind_goes_on_with_what_a_server_said() -> None:

@@ -117,6 +117,10 @@ STORY = tuple(
 """What every model here says: a word is a token."""
 
 
+PROMPT, FIRST = (1, 2), 100
+"""The tokens of each prompt, and that of the story's first word."""
+
+
 def continues_when_told(body: dict[str, Any]) -> bool:
     return bool(body.get("continue_final_message")) and body.get("add_generation_prompt") is False
 
@@ -232,6 +236,10 @@ class Server:
         if path.endswith("/chat/completions"):
             writer.write(framed(self._event(number, {"role": "assistant", "content": ""})))
         for token in self.story[begin:]:
+            if told == self.dies_after:
+                self.dies_after = None
+                await writer.drain()
+                raise ConnectionError
             if told == most:
                 finish = "length"
                 break
@@ -244,10 +252,6 @@ class Server:
             else:
                 writer.write(framed(self._piece(number, path, token, body, begin + told, size)))
             told += 1
-            if told == self.dies_after:
-                self.dies_after = None
-                await writer.drain()
-                raise ConnectionError
             await asyncio.wait({leaving}, timeout=self.pause)
             if leaving.done():
                 raise ConnectionError
@@ -257,6 +261,10 @@ class Server:
 
     def _begin(self, path: str, body: dict[str, Any]) -> tuple[int, int]:
         """Which token of the story comes next, and how many the prompt has."""
+        if path.endswith("/v1/completions"):
+            begin = len(body["prompt"]) - len(PROMPT)
+            assert body["prompt"] == [*PROMPT, *range(FIRST, FIRST + begin)]
+            return begin, len(PROMPT)
         size = sum(len(str(m["content"]).split()) for m in body["messages"] if m["role"] != "assistant")
         last = body["messages"][-1]
         if last["role"] != "assistant" or not KINDS[self.kind].continues(body):
@@ -268,7 +276,13 @@ class Server:
         raise AssertionError(f"not what this server said: {said!r}")
 
     def _piece(self, number: int, path: str, token: str, body: dict[str, Any], place: int, size: int) -> bytes:
-        return self._event(number, {"content": token})
+        if not (KINDS[self.kind].has_tokens and body.get("return_token_ids")):
+            return self._event(number, {"content": token})
+        choice: dict[str, Any] = {"index": 0, "token_ids": [FIRST + place], "finish_reason": None}
+        more = {} if place else {"prompt_token_ids": list(PROMPT)}
+        head = {"id": f"chat-{number}", "object": "chat.completion.chunk", "created": 1000 + number, "model": "tale"}
+        choice |= {"delta": {"content": token}} if path.endswith("/chat/completions") else {"text": token}
+        return b"data: " + json.dumps(head | {"choices": [choice], **more}).encode() + b"\n\n"
 
     def _event(self, number: int, delta: dict[str, Any] | None, finish: str | None = None, **more: Any) -> bytes:
         choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": finish}]

@@ -1,39 +1,51 @@
-"""`aios bench`: what the kernel costs. Each benchmark is a module of `aios.eval.bench`; knows how to start it only."""
+"""`aios bench`: what things cost. Each benchmark is a module of `aios.eval.bench`; knows how to start it only."""
 
 from __future__ import annotations
 
 import importlib
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+
+from aios.abi.errors import BadRequest
 
 from .console import print_json
 from .options import one_of
 
-BENCHMARKS = ("kernel", "nano")
+BENCHMARKS = ("kernel", "nano", "cores", "switch", "prefix")
 
 
 def command(
-    what: Annotated[str, typer.Argument(metavar="WHAT", help="kernel or nano.")],
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="kernel, nano, cores, switch or prefix.")],
     quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds: figures are rougher.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw what 'switch' has measured to this .png, .svg or .pdf.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="All figures, as JSON.")] = False,
 ) -> None:
     """Measure. 'kernel': CPU of a call in process and through HTTP, memory, many agents. 'nano': tokens per CPU-second
-    of the packaged model, bare and under the kernel.
+    of the packaged model, bare and under the kernel. 'cores': the same for models of several sizes, and what exactness
+    costs. 'switch': what it costs to interrupt a generation and to go on, beside computing its context again. 'prefix':
+    what the prefix cache saves when many agents have one system prompt.
 
     \b
     Examples:
       aios bench kernel
       aios bench nano --quick --json
+      aios bench switch --plot switch.png
     """
     one_of("benchmark", what, BENCHMARKS)
+    if plot is not None and what != "switch":
+        raise BadRequest(f"--plot draws what 'aios bench switch' measures, not '{what}'", param="plot")
     module = importlib.import_module(f"aios.eval.bench.{what}")
-    if what == "kernel":
-        figures = module.main(as_json, quick)
-        if as_json:
-            print_json(figures)
+    if what == "nano":
+        sys.argv = [f"aios bench {what}", *(["--json"] if as_json else [])]
+        sys.argv += ["--rounds", "2", "--tokens", "32"] if quick else []
+        module.main()
         return
-    sys.argv = [f"aios bench {what}", *(["--json"] if as_json else [])]
-    sys.argv += ["--rounds", "2", "--tokens", "32"] if quick else []
-    module.main()
+    more: dict[str, Any] = {"plot": plot} if what == "switch" else {}
+    figures = module.main(as_json, quick, **more)
+    if as_json:
+        print_json(figures)

@@ -19,7 +19,8 @@ from .usage import sentence
 
 
 def invoke(name: str, module: ModuleType, args: list[str], program: list[str] | None) -> int:
-    """Run `module.command`, or one of `module.commands` by its name; the exit code.
+    """Run `module.command`, or one of `module.commands` by its name; the exit code. A module with both runs `command`
+    when none is named.
 
     `program` reaches the command as its context's `obj`.
     """
@@ -29,7 +30,10 @@ def invoke(name: str, module: ModuleType, args: list[str], program: list[str] | 
     if commands is None:
         app.command(name, context_settings=settings)(module.command)
     else:
-        app.callback(context_settings=settings)(_group(module.__doc__ or "", commands.values()))
+        alone = getattr(module, "command", None)
+        group = alone or _group(module.__doc__ or "", commands.values())
+        app.info.no_args_is_help = alone is None
+        app.callback(context_settings=settings, invoke_without_command=alone is not None)(group)
         for each, function in commands.items():
             app.command(each, context_settings=settings, short_help=_first_sentence(function))(function)
     verb = typer.main.get_command(app)

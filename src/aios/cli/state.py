@@ -22,11 +22,23 @@ def state_file(home: Path) -> Path:
 def write_state(home: Path, url: str, key_names: Sequence[str] = (), config: Path | None = None) -> None:
     """Say where this process serves, whole or not at all; with which file of configuration, if not the home's own; and
     in which variables that has keys of cores, so that `aios run` takes them from programs."""
+    said = {"pid": os.getpid(), "url": url, "key_names": list(key_names), "config": config and str(config.resolve())}
+    _put(home, said)
+
+
+def _put(home: Path, said: dict[str, Any]) -> None:
     path = state_file(home)
     part = path.with_suffix(".part")
-    said = {"pid": os.getpid(), "url": url, "key_names": list(key_names), "config": config and str(config.resolve())}
     part.write_text(json.dumps(said))
     part.replace(path)
+
+
+def add_key_name(home: Path, name: str) -> None:
+    """A core that came later has its key in the variable `name`."""
+    state = read_state(home)
+    if state is not None and name not in state.get("key_names", ()):
+        state["key_names"] = [*state.get("key_names", ()), name]
+        _put(home, state)
 
 
 def read_state(home: Path) -> dict[str, Any] | None:

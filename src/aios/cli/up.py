@@ -64,6 +64,7 @@ def command(
         return
     settings = configured(config, host=host, port=port, policy=policy, quantum=quantum)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    _tell_fetching()
     run_loop(_serve(settings, home, config, as_json))
     note("The kernel has stopped.")
 
@@ -98,6 +99,19 @@ def run_loop(work: Coroutine[Any, Any, Any]) -> Any:
         return runner.run(work)
 
 
+def _tell_fetching() -> None:
+    """How far models of the hub are is news, and no warning."""
+
+    class Notes(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            note(safe(record.getMessage()))
+
+    hub = logging.getLogger("aios.hub")
+    hub.setLevel(logging.INFO)
+    hub.propagate = False
+    hub.addHandler(Notes())
+
+
 async def _serve(settings: Config, home: Path, config: Path | None, as_json: bool) -> None:
     from aios.gateway import serve, url_of
     from aios.kernel import Kernel
@@ -117,6 +131,8 @@ async def _serve(settings: Config, home: Path, config: Path | None, as_json: boo
     def ready() -> None:
         for module, why in kernel.statistics()["tools"]["problems"].items():
             note(f"warning: {problem(module, why)}")
+        for warning in failed_cores(kernel):
+            note(safe(f"warning: {warning}"))
         for warning in missing_keys(settings):
             note(safe(f"warning: {warning}"))
         write_state(home, url, key_names(settings), config)
@@ -166,6 +182,19 @@ def _end_hard(home: Path) -> None:
     os._exit(INTERRUPTED)
 
 
+def failed_cores(kernel: Kernel) -> list[str]:
+    """A sentence for each core that could not be opened, and a loud one when none is left."""
+    cores = kernel.llm.info()
+    failed = [core for core in cores if core.state == "failed"]
+    told = [
+        f"core '{core.name}' could not be opened: {core.why}; mend that, then 'aios cores add {core.name}'"
+        for core in failed
+    ]
+    if failed and len(failed) == len(cores):
+        told.append("NO CORE IS LEFT: every call for a model is refused until one is added")
+    return told
+
+
 def _has_terminal() -> bool:
     """Whether ctrl-C can reach this process: one that was detached has no terminal."""
     try:
@@ -177,7 +206,8 @@ def _has_terminal() -> bool:
 
 def _greeting(kernel: Any, url: str) -> str:
     settings = kernel.config
-    cores = ", ".join(f"{core.name} ({core.slots} slots)" for core in kernel.llm.info()) or "none"
+    ready = [core for core in kernel.llm.info() if core.state == "ready"]
+    cores = ", ".join(f"{core.name} ({core.slots} slots)" for core in ready) or "NONE: no model answers"
     policy = settings.scheduler.policy
     order = f"{policy}, {settings.scheduler.quantum} tokens a turn" if policy != "fifo" else policy
     home = os.environ.get("AIOS_HOME")
@@ -227,8 +257,11 @@ def _detach(home: Path) -> None:
 
 def _wait_until_up(home: Path, child: subprocess.Popen[bytes]) -> None:
     end = time.monotonic() + BOOT_SECONDS
+    size = 0
     while child.poll() is None:
         state = read_state(home)
+        if size != (now := (home / "kernel.log").stat().st_size):  # it says that it gets on: a model is being fetched
+            size, end = now, time.monotonic() + BOOT_SECONDS
         if state is not None and state["pid"] == child.pid:
             return
         if time.monotonic() > end:

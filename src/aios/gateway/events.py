@@ -25,6 +25,8 @@ MAX_STREAMS_EACH = 4
 FOR_ADMINS = 8
 """Streams that agents cannot take: who looks for what is wrong must be able to look."""
 MAX_KNOWN = 10_000
+KERNEL = 0
+"""The pid of rows that are about no call: cores that come and go. For admins."""
 
 
 class TraceEvent(Struct, omit_defaults=True):
@@ -62,8 +64,11 @@ class View:
         if pid not in self._agents:
             if len(self._agents) >= MAX_KNOWN:
                 self._agents.clear()
-            process = self._kernel.find(self._principal, pid)
-            self._agents[pid] = None if process is None else process.agent
+            if pid == KERNEL:
+                self._agents[pid] = "kernel" if self._principal.is_admin else None
+            else:
+                process = self._kernel.find(self._principal, pid)
+                self._agents[pid] = None if process is None else process.agent
         return self._agents[pid]
 
 

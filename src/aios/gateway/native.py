@@ -31,7 +31,13 @@ async def _run(exchange: Exchange, spec: CallSpec, args: Args) -> None:
         await stream_call(exchange, spec.name, args, NativeStream())
         return
     call = exchange.kernel.submit(
-        exchange.principal, spec.name, args, key=exchange.idempotency_key(), timeout=exchange.timeout()
+        exchange.principal,
+        spec.name,
+        args,
+        key=exchange.idempotency_key(),
+        timeout=exchange.timeout(),
+        session=exchange.session(),
+        nice=exchange.nice(),
     )
     result = await exchange.outcome(call)
     await exchange.reply(200, encode(result), JSON, call_headers(call))
@@ -108,11 +114,7 @@ async def signal_process(exchange: Exchange, pid: str) -> None:
     await _run(exchange, spec, convert_args(spec, {"pid": wanted, "signal": body.signal, "code": body.code}))
 
 
-# ── cores and keys ──
-
-
-async def list_cores(exchange: Exchange) -> None:
-    await exchange.reply_json({"cores": exchange.kernel.llm.info()})
+# ── keys ──
 
 
 class NewKey(Args, frozen=True):

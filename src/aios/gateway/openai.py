@@ -73,7 +73,13 @@ async def chat_completions(exchange: Exchange) -> None:
         return
     kernel = exchange.kernel
     call = kernel.submit(
-        exchange.principal, "llm_generate", args, key=exchange.idempotency_key(), timeout=exchange.timeout()
+        exchange.principal,
+        "llm_generate",
+        args,
+        key=exchange.idempotency_key(),
+        timeout=exchange.timeout(),
+        session=exchange.session(),
+        nice=exchange.nice(),
     )
     generation = await exchange.outcome(call)
     body = encode(_completion(call, generation))

@@ -10,7 +10,9 @@ from msgspec import Struct
 
 from aios import __version__
 from aios.abi.calls import CALLS, CallSpec, Processes, ProcessInfo
+from aios.kernel import CoreSection
 
+from .embeddings import EmbeddingList, EmbedRequest
 from .exchange import JSON, Exchange
 from .native import MintedKey, NewKey, SignalBody
 from .openai import ChatRequest, Completion
@@ -26,6 +28,7 @@ events (`event: call`, `data: {"time", "call_id", "pid", "agent", "name", "state
 
 A call with an `Idempotency-Key` outlives its connection and is answered once: the same key with the same body joins
 it or gets its recorded answer. Any call takes a header `X-AIOS-Timeout`, the seconds after which it is given up (504).
+`X-AIOS-Priority`, -20 to 19 as `nice` has it, ranks a call at servers that rank theirs, never before its process.
 """
 REASONS = {
     400: "The arguments are wrong; the message says which and why.",
@@ -180,6 +183,12 @@ def _openai_paths() -> dict[str, Any]:
         "requestBody": _body(_ref("ChatRequest")),
         "responses": _responses(_ref("Completion"), tuple(REASONS), error="OpenAIError", is_streamed=True),
     }
+    embed = chat | {
+        "operationId": "createEmbedding",
+        "summary": "Turn texts into vectors, as OpenAI's clients do.",
+        "requestBody": _body(_ref("EmbedRequest")),
+        "responses": _responses(_ref("EmbeddingList"), tuple(REASONS), error="OpenAIError"),
+    }
     return {
         "/v1/models": {
             "get": _get("listModels", "Models that answer.", _ref("Models"), tag="openai", error="OpenAIError")
@@ -188,6 +197,7 @@ def _openai_paths() -> dict[str, Any]:
             "get": _get("getModel", "One model.", _ref("Model"), model, tag="openai", error="OpenAIError")
         },
         "/v1/chat/completions": {"post": chat},
+        "/v1/embeddings": {"post": embed},
     }
 
 
@@ -204,14 +214,39 @@ def _process_paths() -> dict[str, Any]:
     }
 
 
+def _or_later(operation: dict[str, Any]) -> dict[str, Any]:
+    """202 as well as 200: what was asked has begun."""
+    answers = operation["responses"]
+    answers["202"] = {"description": "Begun; look again.", "content": answers["200"]["content"]}
+    return operation
+
+
+def _steer(id: str, summary: str, *parameters: dict[str, Any]) -> dict[str, Any]:
+    return _or_later(_get(id, summary, None, *parameters, codes=(*READING, 409)))
+
+
 def _kernel_paths() -> dict[str, Any]:
     key_id = _parameter("id", "path", {"type": "string", "minLength": 1}, "A key's id.")
     mint = _get("mintKey", "Mint a key (admins only).", _ref("MintedKey"), status=201)
     mint["requestBody"] = _body(_ref("NewKey"))
+    core = _parameter("name", "path", {"type": "string", "minLength": 1}, "A core's name.")
+    now = _parameter("now", "query", YES_OR_NO, "Do not wait for what runs: it goes to another core, or ends.")
+    add = _get("addCore", "Begin to open a core (admins only); 202 until it is ready.", None, codes=(*READING, 409))
+    add["requestBody"] = _body(_ref("CoreSection"))
     metrics = _get("showMetrics", "Counts, in Prometheus' text format (admins only).", None)
     metrics["responses"]["200"]["content"] = _content({"type": "string"}, "text/plain")
     return {
-        "/aios/v1/cores": {"get": _get("listCores", "The LLM cores.", None)},
+        "/aios/v1/cores": {"get": _get("listCores", "The LLM cores.", None), "post": _or_later(add)},
+        "/aios/v1/cores/{name}": {
+            "get": _get("getCore", "One LLM core.", None, core),
+            "delete": _steer("removeCore", "Drain a core, then close it (admins only).", core, now),
+        },
+        "/aios/v1/cores/{name}/open": {
+            "post": _steer("openCore", "Open anew a core that failed, put back one that drains (admins only).", core)
+        },
+        "/aios/v1/cores/{name}/drain": {
+            "post": _steer("drainCore", "Give a core nothing new; what runs there ends (admins only).", core)
+        },
         "/aios/v1/keys": {
             "get": _get("listKeys", "All keys, without their secrets (admins only).", None),
             "post": mint,
@@ -229,7 +264,21 @@ def _kernel_paths() -> dict[str, Any]:
 def _schemas() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Schemas of each call's arguments and result, and of all named types."""
     rows = list(CALLS.values())
-    fixed = [Error, OpenAIError, Models, Model, Status, ChatRequest, Completion, SignalBody, NewKey, MintedKey]
+    fixed = [
+        Error,
+        OpenAIError,
+        Models,
+        Model,
+        Status,
+        ChatRequest,
+        Completion,
+        EmbedRequest,
+        EmbeddingList,
+        SignalBody,
+        NewKey,
+        MintedKey,
+        CoreSection,
+    ]
     kinds = [row.args for row in rows] + [row.result for row in rows] + fixed + [Processes, ProcessInfo]
     refs, components = msgspec.json.schema_components(kinds, ref_template=REF)
     args = dict(zip(CALLS, refs, strict=False))

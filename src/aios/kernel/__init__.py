@@ -9,9 +9,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .config import Config, ConfigError, CoreSection, RouterSection, Scheduler, load, parse
+    from .config import Config, ConfigError, CoreSection, RouterSection, Scheduler, load, parse, read_core
     from .kernel import Kernel
     from .process import Principal, Process
+    from .secret import check_key
     from .syscall import State, Syscall
     from .trace import Row
 
@@ -27,8 +28,10 @@ _PLACES = {
     "Scheduler": "config",
     "State": "syscall",
     "Syscall": "syscall",
+    "check_key": "secret",
     "load": "config",
     "parse": "config",
+    "read_core": "config",
 }
 
 __all__ = [
@@ -43,8 +46,10 @@ __all__ = [
     "Scheduler",
     "State",
     "Syscall",
+    "check_key",
     "load",
     "parse",
+    "read_core",
 ]
 
 

@@ -38,6 +38,9 @@ class World(Protocol):
     async def ask(self, agent: str, args: LLMGenerate, key: str | None) -> Generation:
         """Raises what the call ended with. Cancelled, so is the call, unless it has a key."""
 
+    def story(self) -> str:
+        """What is known of a kernel that does not answer."""
+
 
 class InProcess:
     """A `Kernel` in this process. It cannot be killed, only stopped with no time to finish anything."""
@@ -64,6 +67,11 @@ class InProcess:
         answer: Generation = await kernel.call(principal(kernel, agent), "llm_generate", args, key=key)
         return answer
 
+    def story(self) -> str:
+        kernel = self._alive()
+        rows = [f"{row.call_id} {row.state} {row.why or ''}" for row in list(kernel.trace.rows)[-40:]]
+        return "\n".join([str(kernel.statistics()), *rows])
+
     def _alive(self) -> Kernel:
         assert self._kernel is not None
         return self._kernel
@@ -81,6 +89,7 @@ class Served:
         home.mkdir(parents=True, exist_ok=True)
         (home / "aios.toml").write_text(f"[server]\nport = {self._port}\ndrain = 0.01\n{config}")
         self._child: subprocess.Popen[bytes] | None = None
+        self._is_to_live = False
         self._clients: dict[str, HTTP] = {}
         self._admin: HTTP | None = None
 
@@ -90,16 +99,26 @@ class Served:
 
     async def start(self) -> None:
         self._child = self._launched()
+        self._is_to_live = True
         async with asyncio.timeout(READY_SECONDS):
             while not await self._is_ready():
-                if self._child.poll() is not None:
-                    log_text = (self._home / "kernel.log").read_text()[-2000:]
-                    raise RuntimeError(f"'aios up' ended with code {self._child.returncode}:\n{log_text}")
+                self._check_alive()
                 await asyncio.sleep(0.01)
+
+    def _check_alive(self) -> None:
+        """Raise RuntimeError when it died of itself."""
+        assert self._child is not None
+        if self._is_to_live and self._child.poll() is not None:
+            raise RuntimeError(f"'aios up' ended with code {self._child.returncode}:\n{self.story()}")
+
+    def story(self) -> str:
+        said = (self._home / "kernel.log").read_text()
+        crash = said.rfind("Fatal Python error")
+        return said[crash : crash + 4000] if crash >= 0 else said[-4000:]
 
     def _launched(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-c", "from aios.cli.main import main; main()", "up"]
-        environment = {**os.environ, "AIOS_HOME": str(self._home)}
+        environment = {**os.environ, "AIOS_HOME": str(self._home), "PYTHONFAULTHANDLER": "1"}
         with (self._home / "kernel.log").open("ab") as log:
             return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
 
@@ -114,6 +133,7 @@ class Served:
         if self._child is None or self._child.poll() is not None:
             return
         await self._look()
+        self._is_to_live = False
         if is_killed:
             self._child.kill()
         else:
@@ -127,8 +147,12 @@ class Served:
                 count(core["detail"], self.covered)
 
     async def ask(self, agent: str, args: LLMGenerate, key: str | None) -> Generation:
-        client = await self._client(agent)
-        return await client.call(Generation, "llm_generate", msgspec.to_builtins(args), key, None)
+        try:
+            client = await self._client(agent)
+            return await client.call(Generation, "llm_generate", msgspec.to_builtins(args), key, None)
+        except NoKernel:
+            self._check_alive()
+            raise
 
     async def _client(self, agent: str) -> HTTP:
         if agent not in self._clients:

@@ -153,7 +153,8 @@ class Contexts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CoreInfo:
-    """What people are told about a core. `why` is what keeps it from being ready."""
+    """What people are told about a core. `state` is of its life (`roster.py`), `why` what brought it there. `active`
+    calls have a slot; `left` have begun and are not over, interrupted ones included."""
 
     name: str
     kind: str
@@ -165,6 +166,7 @@ class CoreInfo:
     detail: dict[str, Any] = field(default_factory=dict)
     state: str = "ready"
     why: str | None = None
+    left: int = 0
 
 
 class Core(Protocol):

@@ -80,7 +80,63 @@ def rest_of(fields: dict[str, Any], said: Said) -> dict[str, Any]:
     return fields
 
 
-class Continued(Events):
+def may_use_tokens(args: LLMGenerate) -> bool:
+    """Whether the rest can be asked for as tokens: then nothing reads tool calls out of it, or tells log
+    probabilities in the form of a chat."""
+    return not args.tools and not args.logprobs
+
+
+def rest_as_tokens(fields: dict[str, Any], said: Said, context: int | None) -> dict[str, Any] | None:
+    """The parameters of a plain completion that goes on behind the tokens that were said; None when they are not
+    known, or how many may follow."""
+    if not said.ids or not said.prompt_ids:
+        return None
+    prompt = said.prompt_ids + said.ids
+    fields = rest_of({name: value for name, value in fields.items() if name not in _OF_CHAT}, said)
+    if "max_tokens" not in fields:
+        if context is None or context <= len(prompt):
+            return None
+        fields["max_tokens"] = context - len(prompt)
+    return fields | {"prompt": prompt, "return_token_ids": True}
+
+
+_OF_CHAT = frozenset({"messages", "tools", "tool_choice", "parallel_tool_calls", "response_format", "logprobs"})
+
+
+class Tokened(Events):
+    """An answer whose server was asked to tell its tokens: they are kept, and the client does not see them."""
+
+    def _one(self, data: bytes) -> bool:
+        return False
+
+    def _take(self, event: bytes, payload: bytes) -> None:
+        before, known = self._tokens, len(self.answer.ids)
+        try:
+            whole = msgspec.json.decode(payload)
+            is_told = self._change(whole)
+        except (msgspec.DecodeError, AttributeError, TypeError, LookupError, UnicodeDecodeError, RecursionError):
+            super()._take(event, payload)  # which says what it is
+            return
+        if is_told:
+            payload = msgspec.json.encode(whole)
+            super()._take(_PLAIN + payload, payload)
+            if number := len(self.answer.ids) - known:
+                self._tokens = before + number
+
+    def _change(self, whole: dict[str, Any]) -> bool:
+        """Make an event what the client is to see. Says whether anything is left to tell."""
+        choices = whole.get("choices") or [{}]
+        choice, answer = choices[0], self.answer
+        prompt = whole.pop("prompt_token_ids", None) or choice.pop("prompt_token_ids", None)
+        if answer.prompt_ids is None and isinstance(prompt, list):
+            answer.prompt_ids = prompt
+        if ids := choice.pop("token_ids", None):
+            answer.ids += ids
+            answer.is_level = bool((choice.get("delta") or {}).get("content") or choice.get("text"))
+        return True
+
+
+class Continued(Tokened):
     """The rest of an answer, told as if it had never been broken off: one id, one role, one sum of usage."""
 
     def __init__(self, core: str, emit: Emit, said: Said, stops: Sequence[str], most: int | None = None) -> None:
@@ -90,22 +146,9 @@ class Continued(Events):
         self._missing = half_said(said.text, stops)
         self._kept = ""
 
-    def _one(self, data: bytes) -> bool:
-        return False
-
-    def _take(self, event: bytes, payload: bytes) -> None:
-        try:
-            whole = msgspec.json.decode(payload)
-            is_told = self._join(whole)
-        except (msgspec.DecodeError, AttributeError, TypeError, LookupError, UnicodeDecodeError, RecursionError):
-            super()._take(event, payload)  # which says what it is
-            return
-        if is_told:
-            payload = msgspec.json.encode(whole)
-            super()._take(_PLAIN + payload, payload)
-
-    def _join(self, whole: dict[str, Any]) -> bool:
-        """Make an event one of the answer that it goes on with. Says whether anything is left to tell."""
+    def _change(self, whole: dict[str, Any]) -> bool:
+        """Make an event one of the answer that it goes on with."""
+        super()._change(whole)
         said = self._said
         for name, value in (("id", said.id), ("created", said.created), ("model", said.model)):
             if value is not None or name == "id":
@@ -117,6 +160,8 @@ class Continued(Events):
         if not whole.get("choices"):
             return True
         choice = whole["choices"][0]
+        if "text" in choice:  # of a plain completion
+            choice["delta"], whole["object"] = {"content": choice.pop("text")}, "chat.completion.chunk"
         delta = choice["delta"] = choice.get("delta") or {}
         delta.pop("role", None)
         if self._missing:
@@ -130,6 +175,9 @@ class Continued(Events):
         usage["prompt_tokens"] = (usage.get("prompt_tokens") or 0) - moved
         usage["completion_tokens"] = (usage.get("completion_tokens") or 0) + moved
         usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
+        details = usage.get("prompt_tokens_details")
+        if details and details.get("cached_tokens"):
+            details["cached_tokens"] = min(details["cached_tokens"], usage["prompt_tokens"])
 
     def _watch(self, choice: dict[str, Any], delta: dict[str, Any]) -> None:
         """Keep text back while it may complete a stop string that began before the seam."""
@@ -150,7 +198,7 @@ class Continued(Events):
         answer.calls, answer.finish = rest.calls, rest.finish
         if (usage := rest.usage) is not None:
             moved = min(self._said.tokens, usage.prompt_tokens)
-            cached = usage.prompt_tokens_details.cached_tokens
+            cached = min(usage.prompt_tokens_details.cached_tokens, usage.prompt_tokens - moved)
             answer.usage = Usage.of(usage.prompt_tokens - moved, usage.completion_tokens + moved, cached)
         return answer
 

@@ -17,21 +17,31 @@ from typing import Any
 
 import msgspec
 
-from aios.abi.calls import LLMGenerate
+from aios.abi.calls import LLMEmbed, LLMGenerate
 from aios.abi.errors import AiosError, BadRequest, UpstreamFault
-from aios.abi.messages import Generation
+from aios.abi.messages import Embeddings, Generation
 
 from ..config import CoreSection
 from ..syscall import Suspended
 from .base import NotBegun, Request, Said
 from .connection import OnData, Response
-from .continuing import Continued, is_safe, may_continue, rest_of, stops_of
+from .continuing import (
+    Continued,
+    Tokened,
+    is_safe,
+    may_continue,
+    may_use_tokens,
+    rest_as_tokens,
+    rest_of,
+    stops_of,
+)
+from .openai_embed import embed
 from .openai_wire import Answer, Events, error_of, parse_whole
 from .servers import Capabilities
 from .slices import Slices
 from .upstream import Attempt, Upstream
 
-CHAT, MODELS = "/chat/completions", "/models"
+CHAT, COMPLETIONS, MODELS = "/chat/completions", "/completions", "/models"
 PROBE_SECONDS = 3.0
 """So long a server may take to say what it can do."""
 PROBE_EVERY = 10.0
@@ -105,7 +115,7 @@ class OpenAICore:
         return active < self._upstream.pace.room
 
     def can_continue(self, args: LLMGenerate, said: Said) -> bool:
-        return self.resume in TEXTUAL and may_continue(args)
+        return not said.text or (self.resume in TEXTUAL and may_continue(args))
 
     def drop(self, snapshot: Any) -> None:
         """What was said is no burden."""
@@ -131,6 +141,19 @@ class OpenAICore:
             return self._suspended(asked, before)
         return answer.generation(self.model, self.name, request.args.seed)
 
+    @property
+    def embeds(self) -> bool | None:
+        return self._section.embeddings
+
+    def check_embed(self, args: LLMEmbed) -> None:
+        """The server knows what it can do."""
+
+    async def embed(self, args: LLMEmbed) -> Embeddings:
+        return await embed(self._upstream, args, self._model_for(args.model), self._section.embed_batch)
+
+    def _model_for(self, asked: str | None) -> str:
+        return self._asks_for or (asked if asked != self.name else None) or self.model
+
     # ── one request ──
 
     def _begun(self, request: Request, quantum: int | None) -> _Asked:
@@ -143,7 +166,8 @@ class OpenAICore:
         if said is not None:
             events = Continued(self.name, request.emit, said, stops_of(args), args.max_tokens)
         elif request.is_streamed or is_cut:
-            events = Events(self.name, request.emit, args.max_tokens)
+            kind = Tokened if is_cut and self._tells_tokens(args) else Events
+            events = kind(self.name, request.emit, args.max_tokens)
         asked = _Asked(request, events, self._upstream.begin())
         if events is not None and is_cut:
             asked.slices = self._sliced(asked, events)
@@ -173,28 +197,40 @@ class OpenAICore:
         return events.finish() if response.is_streamed else events.whole(response.body)
 
     async def _post(self, asked: _Asked, on_data: OnData | None) -> Response:
-        body = self._body(asked.request, is_streamed=asked.events is not None)
-        return await self._upstream.post(CHAT, body, on_data)
+        request = asked.request
+        fields = self._fields(request)
+        if asked.events is not None:
+            fields |= {"stream": True, "stream_options": {"include_usage": True}}
+        path = CHAT
+        if request.said is not None and request.said.text:
+            path, fields = self._rest(request, request.said, fields)
+        elif isinstance(asked.events, Tokened):
+            fields["return_token_ids"] = True
+        return await self._upstream.post(path, msgspec.json.encode(fields), on_data)
 
-    def _body(self, request: Request, *, is_streamed: bool) -> bytes:
+    def _fields(self, request: Request) -> dict[str, Any]:
         args = request.args
-        asked = args.model if args.model not in (None, self.name) else self.model
         fields = {name: value for name, value in msgspec.structs.asdict(args).items() if value is not None}
         fields.pop("window", None)  # the kernel has seen to it
         if extra := fields.pop("extra", None):
             fields = {**extra, **fields}
             fields.pop("stream", None)
-        if request.said is not None and request.said.text:
-            turn = {"role": "assistant", "content": request.said.text}
-            fields = rest_of(fields, request.said) | self._can.row.continuing
-            fields["messages"] = [*args.messages, turn]
-        fields["model"] = self._asks_for or asked
+        fields["model"] = self._model_for(args.model)
         if (priority := self._section.priority) is not None:
-            fields.setdefault("priority", request.nice if priority == "low_first" else -request.nice)
-        if is_streamed:
-            fields["stream"] = True
-            fields["stream_options"] = {"include_usage": True}
-        return msgspec.json.encode(fields)
+            fields["priority"] = request.nice if priority == "low_first" else -request.nice
+        return fields
+
+    def _rest(self, request: Request, said: Said, fields: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Where to ask for what follows on `said`, and how."""
+        if self._tells_tokens(request.args):
+            by_tokens = rest_as_tokens(fields, said, self.context_length)
+            if by_tokens is not None:
+                return COMPLETIONS, by_tokens
+        turn = {"role": "assistant", "content": said.text}
+        return CHAT, rest_of(fields, said) | self._can.row.continuing | {"messages": [*request.args.messages, turn]}
+
+    def _tells_tokens(self, args: LLMGenerate) -> bool:
+        return self.resume == "tokens" and may_use_tokens(args)
 
     # ── interrupts ──
 
@@ -229,12 +265,16 @@ class OpenAICore:
             self._can.refuse_resume(verdict.message)
             self._adopt()
             return self._cannot_continue(request)
+        if verdict.error.code == "upstream_unreachable":
+            self._can.is_told = False  # another one may be there when it is back
         verdict.said = request.said
         if events is None or not events.has_spoken:
             return verdict
-        verdict.said = events.answer.said() if may_continue(request.args) else None
+        verdict.said = (
+            said if (said := events.answer.said()) and (not said.text or may_continue(request.args)) else None
+        )
         # Who heard what cannot be carried on gets an error; who heard nothing an answer from the beginning.
-        return verdict.error if verdict.said is None and request.is_streamed else verdict
+        return verdict.error if said is None and request.is_streamed else verdict
 
     def _cannot_continue(self, request: Request) -> NotBegun:
         """The server does not take half an answer. Who heard nothing of it gets one from the beginning."""
@@ -265,7 +305,8 @@ class OpenAICore:
         can, upstream = self._can, self._upstream
         response = await upstream.get(MODELS, PROBE_SECONDS)
         if response.status != 200 or not can.learn_models(response.body, self.model):
-            can.found = f"does not list its models (status {response.status})"
+            can.found = f"its server does not list its models (status {response.status})"
+            can.is_told = response.status in (200, 404, 405)  # it is up, and will not learn to
             return
         if (props := can.row.props) is not None:
             response = await upstream.get(props, PROBE_SECONDS, is_beside=True)

@@ -179,6 +179,11 @@ class Answer:
         self.id: str | None = None
         self.created: int | None = None
         self.num_tokens = 0
+        self.prompt_ids: list[int] | None = None
+        self.ids: list[int] = []
+        """Tokens, where the server tells them."""
+        self.is_level = False
+        """All tokens so far are in the text so far: none is held back."""
 
     def add(self, piece: _Message) -> None:
         if isinstance(piece.content, str):
@@ -210,6 +215,7 @@ class Answer:
         answer.logprobs = list(said.logprobs or ())
         answer.id, answer.created = said.id, said.created
         answer.model, answer.fingerprint = said.model, said.fingerprint
+        answer.prompt_ids, answer.ids = said.prompt_ids, list(said.ids or ())
         return answer
 
     def said(self) -> Said | None:
@@ -220,6 +226,8 @@ class Answer:
             "".join(self.texts),
             self.num_tokens,
             self.logprobs or None,
+            self.prompt_ids if self.is_level else None,
+            self.ids if self.is_level else None,
             id=self.id,
             created=self.created,
             model=self.model,

@@ -206,14 +206,16 @@ class OwnCore:
         return room >= (promised + 1) * pool.shape.bytes(self._engine.context)
 
     def can_continue(self, args: LLMGenerate, said: Said) -> bool:
-        return False
+        return not said.text
 
     async def run(self, request: Request, quantum: int | None) -> Generation | Suspended:
         held = await self._held(self._opened(), request)
         engine, sequence = self._opened(), held.sequence
         before = sequence.num_chosen
-        teller = Teller(sequence, engine.grammars.vocabulary)
+        teller = Teller(sequence, engine.grammars.vocabulary, is_unheard=held.is_unheard)
         job = _Job(sequence, left=quantum, is_streamed=request.is_streamed)
+        job.unsent = len(sequence.output) if held.is_unheard else 0
+        held.is_unheard = False
         self._jobs[sequence.id] = job
         self._inbox.put(lambda engine: engine.add(sequence))
         is_well = False
@@ -290,6 +292,7 @@ class OwnCore:
             request.note(f"begun anew: {error}")
             return self._hold(engine, await self._begin(engine, request))
         held = self._hold(engine, sequence)
+        held.is_unheard = True
         why = await self.contexts.admit(held, kept.arrays) or kept.why
         request.note(f"recomputed: {why}" if why else "resumed from disk")
         return held

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from aios.abi.errors import AiosError, Conflict, CutShort, ModuleFault
+from aios.abi.errors import AiosError, Conflict, CutShort, Full, ModuleFault
 
 from ..config import CoreSection
 from ..syscall import State, Syscall
-from .base import Core, Said
+from .base import Core, CoreInfo, Said
 from .manager import LLMManager
 from .roster import AT_WORK, CoreState, Seat
 
 log = logging.getLogger("aios.cores")
 
+MAX_CORES = 64
 Make = Callable[[CoreSection], Core]
 
 
@@ -49,6 +51,7 @@ class Plug:
         self._calls = calls
         self._tasks: dict[str, asyncio.Task[None]] = {}
         """A core's opening, or its leaving."""
+        self._closing: set[str] = set()
         self._is_serving = False
         self._left = asyncio.Event()
         manager.on_left = self._left.set
@@ -75,76 +78,91 @@ class Plug:
 
     # ── while it runs ──
 
-    def add(self, section: CoreSection) -> Seat:
+    def add(self, section: CoreSection, by: str | None = None) -> Seat:
         """Begin to open the core that `section` asks for. Asking again for what is there changes nothing, but opens
-        anew what failed, and puts back to work what drains. Raises Conflict for another core of that name."""
+        anew what failed, and puts back to work what drains. Raises Conflict for another core of that name.
+
+        `by` says who asks, for the trace.
+        """
         seat = self._roster.get(section.name)
         if seat is None:
-            seat = self._fresh(section)
-        elif seat.section != section and seat.state is not CoreState.FAILED:
+            self._check_name(section.name)
+            return self._fresh(section, by)
+        if seat.state is CoreState.FAILED:
+            self._roster.move(seat, CoreState.CLOSED, by)
+            return self._fresh(section, by)
+        if seat.section != section:
             raise Conflict(
                 f"there is a core '{section.name}' already, with other settings; "
                 f"'aios cores remove {section.name}' first, or choose another name",
                 code="core_exists",
                 param="name",
             )
-        elif seat.state is CoreState.FAILED:
-            self._roster.move(seat, CoreState.CLOSED)
-            seat = self._fresh(section)
-        elif seat.state is CoreState.DRAINING:
-            self.undrain(section.name)
-        return seat
+        return self._undrain(seat, by) if seat.state is CoreState.DRAINING else seat
 
-    def _fresh(self, section: CoreSection) -> Seat:
-        seat = self._seat(section)
-        if seat.state is CoreState.OPENING:
-            self._begin(seat, self._open(seat))
-        return seat
-
-    def retry(self, name: str) -> Seat:
-        """As `add`, for a core that is here and failed."""
+    def reopen(self, name: str, by: str | None = None) -> Seat:
+        """Open anew a core that failed, put back to work one that drains; nothing for one that is ready."""
         seat = self._roster.find(name)
-        return seat if seat.section is None else self.add(seat.section)
+        if seat.state is CoreState.DRAINING:
+            return self._undrain(seat, by)
+        return self.add(seat.section, by) if seat.state is CoreState.FAILED else seat
 
-    def drain(self, name: str) -> Seat:
+    def drain(self, name: str, by: str | None = None) -> Seat:
         """What runs there ends, nothing new begins; calls that wait for this core alone are told so."""
         seat = self._roster.find(name)
         if seat.state is CoreState.READY:
-            self._roster.move(seat, CoreState.DRAINING)
+            self._roster.move(seat, CoreState.DRAINING, by)
         elif seat.state is not CoreState.DRAINING:
             raise Conflict(f"core '{name}' is {seat.state.value}: there is nothing to drain", code="core_not_ready")
         return seat
 
-    def undrain(self, name: str) -> Seat:
-        """Back to work."""
-        seat = self._roster.find(name)
-        if seat.state is CoreState.DRAINING:
-            if name in self._tasks and not self.left(seat):
-                raise Conflict(f"core '{name}' is being closed; add it again when it is gone", code="core_closing")
-            if (task := self._tasks.pop(name, None)) is not None:
-                task.cancel()
-            self._roster.move(seat, CoreState.READY)
-        elif seat.state is not CoreState.READY:
-            raise Conflict(f"core '{name}' is {seat.state.value}, not draining", code="core_not_ready")
-        return seat
-
-    def remove(self, name: str, *, now: bool = False) -> Seat:
+    def remove(self, name: str, *, now: bool = False, by: str | None = None) -> Seat:
         """Drain, then close. With `now` what runs there goes to another core, or ends."""
         seat = self._roster.find(name)
-        if seat.state is CoreState.OPENING:
-            self._tasks.pop(name).cancel()
-            self._roster.move(seat, CoreState.CLOSED)
+        if seat.state in (CoreState.OPENING, CoreState.FAILED):
+            if (task := self._tasks.pop(name, None)) is not None:
+                task.cancel()
+            self._roster.move(seat, CoreState.CLOSED, by)
             return seat
-        if seat.state is CoreState.FAILED:
-            self._roster.move(seat, CoreState.CLOSED)
-            return seat
-        self.drain(name)
+        self.drain(name, by)
         if name not in self._tasks:
             self._begin(seat, self._leave(seat))
         if now:
             for call in self._begun(seat):
                 self._move_or_end(call, seat)
         return seat
+
+    def _check_name(self, name: str) -> None:
+        if name in self._manager.router.others:
+            raise Conflict(
+                f"'{name}' is the name of a [[model]] or an alias; choose another name", code="name_taken", param="name"
+            )
+        if len(self._roster) >= MAX_CORES:
+            raise Full(f"there are {MAX_CORES} cores, the most allowed; remove one first", code="too_many_cores")
+
+    def _fresh(self, section: CoreSection, by: str | None) -> Seat:
+        seat = self._seat(section, by)
+        if seat.state is CoreState.OPENING:
+            self._begin(seat, self._open(seat))
+        return seat
+
+    def _undrain(self, seat: Seat, by: str | None) -> Seat:
+        if seat.name in self._closing:
+            raise Conflict(f"core '{seat.name}' is being closed; add it again when it is gone", code="core_closing")
+        if (task := self._tasks.pop(seat.name, None)) is not None:
+            task.cancel()
+        self._roster.move(seat, CoreState.READY, by)
+        return seat
+
+    def find(self, name: str) -> Seat:
+        """Raises NotFound that names the nearest."""
+        return self._roster.find(name)
+
+    def info(self) -> list[CoreInfo]:
+        return [self.info_of(seat) for seat in self._roster]
+
+    def info_of(self, seat: Seat) -> CoreInfo:
+        return dataclasses.replace(self._manager.info_of(seat), left=self.left(seat))
 
     def left(self, seat: Seat) -> int:
         """Calls that have begun there and are not over."""
@@ -159,17 +177,17 @@ class Plug:
 
     # ── what goes on behind ──
 
-    def _seat(self, what: CoreSection | Core) -> Seat:
+    def _seat(self, what: CoreSection | Core, by: str | None = None) -> Seat:
         """A seat for it, FAILED at once when such a core cannot even be made."""
         if not isinstance(what, CoreSection):
-            return self._roster.add(what)
+            return self._roster.add(what, None, by)
         try:
             core = self._make(what)
         except (AiosError, ImportError, OSError) as error:
-            seat = self._roster.add(_Unmade(what), what)
+            seat = self._roster.add(_Unmade(what), what, by)
             self._fail(seat, error)
             return seat
-        return self._roster.add(core, what)
+        return self._roster.add(core, what, by)
 
     def _begin(self, seat: Seat, work: Any) -> None:
         task = self._tasks[seat.name] = asyncio.get_running_loop().create_task(work)
@@ -195,6 +213,7 @@ class Plug:
 
     def _fail(self, seat: Seat, error: BaseException) -> None:
         why = error.message if isinstance(error, AiosError) else str(error) or type(error).__name__
+        why = why.removeprefix(f"core '{seat.name}' cannot be loaded: ")
         self._roster.move(seat, CoreState.FAILED, why)
         log.warning("core '%s' could not be opened: %s", seat.name, why)
 
@@ -203,8 +222,12 @@ class Plug:
             self._left.clear()
             await self._left.wait()
             await asyncio.sleep(0)  # between two slices a call has no slot, for a moment
-        await seat.core.close()
-        self._roster.move(seat, CoreState.CLOSED)
+        self._closing.add(seat.name)
+        try:
+            await seat.core.close()
+        finally:
+            self._closing.discard(seat.name)
+            self._roster.move(seat, CoreState.CLOSED, seat.why)
 
     def _moved(self, seat: Seat) -> None:
         if self._is_serving:

@@ -127,11 +127,11 @@ class Roster:
         self._seats: dict[str, Seat] = {}
         self._listeners: list[OnMove] = []
 
-    def add(self, core: Core, section: Any = None) -> Seat:
+    def add(self, core: Core, section: Any = None, why: str | None = None) -> Seat:
         """A seat for `core`, OPENING. The name must be free."""
         if core.name in self._seats:
             raise KernelFault(f"there is a core '{core.name}' already")
-        seat = self._seats[core.name] = Seat(core, section)
+        seat = self._seats[core.name] = Seat(core, section, why=why)
         self._tell(seat)
         return seat
 

@@ -120,6 +120,11 @@ class Router:
         found = [Lane(seat) for seat in self._roster if seat.core.model == name]
         return Route([found]) if found else None
 
+    @property
+    def others(self) -> set[str]:
+        """Names that are taken by what is no core."""
+        return {*self._models, *self._aliases}
+
     def names(self) -> Iterator[str]:
         """Each name that a request may put into `model`, cores' own first."""
         seats = list(self._roster)

@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 from aios.abi.errors import AiosError, ModuleFault, TimedOut, UpstreamFault
 
 from ..config import ConfigError, CoreSection, check_url
+from ..secret import Secret
 from .base import NotBegun
 from .connection import OnData, Pool, Response, Unreachable
 from .pace import Pace
-from .secret import Secret
 
 WHOLE_FACTOR = 5
 """An answer that comes whole says nothing until it is done: it is given so many times the time between two tokens."""
@@ -171,6 +171,7 @@ class Upstream:
         """What went wrong, for the agent."""
         if isinstance(error, AiosError):
             error.message = self.scrubbed(error.message)
+            error.args = (error.message,)
             return error
         if isinstance(error, TimeoutError):
             factor, what = (1, "") if is_streamed else (WHOLE_FACTOR, f"{WHOLE_FACTOR} times ")

@@ -26,13 +26,14 @@ from .sequence import Sequence
 
 
 class Teller:
-    """Tells one sequence's answer, in pieces and as a whole. What the sequence has said before is told already."""
+    """Tells one sequence's answer, in pieces and as a whole. What the sequence has said before is told already, unless
+    it `is_unheard`: whoever was told it is gone with an earlier run of the kernel."""
 
-    def __init__(self, sequence: Sequence, vocabulary: Vocabulary) -> None:
+    def __init__(self, sequence: Sequence, vocabulary: Vocabulary, *, is_unheard: bool = False) -> None:
         self._sequence = sequence
         self._vocabulary = vocabulary
-        self._logprobs = len(sequence.logprobs)
-        self._thought = len(sequence.thought)
+        self._logprobs = 0 if is_unheard else len(sequence.logprobs)
+        self._thought = 0 if is_unheard else len(sequence.thought)
 
     def piece(self, text: str, tokens: int) -> Chunk:
         """`text` that became certain, and what the last `tokens` tokens bring with it."""

@@ -17,7 +17,8 @@ from .snapshot import state_of
 class Held:
     """What an own core gives as a call's snapshot. `fingerprint` and `vocabulary` are the engine's.
 
-    `num_switches` is how often its call had been interrupted when it ran last.
+    `num_switches` is how often its call had been interrupted when it ran last. `is_unheard`: nobody was told yet what
+    it has said.
     """
 
     core: str
@@ -27,6 +28,7 @@ class Held:
     fingerprint: str
     vocabulary: str
     num_switches: int = 0
+    is_unheard: bool = False
 
     @property
     def key(self) -> str:
