@@ -231,7 +231,7 @@ class ContextManager:
         """The arrays of a generation on disk; None and why, when they are not to be had."""
         try:
             snapshot = await self._run(_read, self._swap, self._files[entry])
-        except (OSError, SnapshotError, KeyError) as error:
+        except (OSError, SnapshotError, KeyError, MemoryError) as error:
             self._num_failed += 1
             return None, f"{UNREADABLE}: {error}"
         return snapshot.arrays, None
@@ -260,10 +260,19 @@ class ContextManager:
         fits = await self._free_ram(held.size)
         if not self._tiers.has(entry, Tier.POOL):
             return  # it went on meanwhile
-        arrays = held.leave()
-        self._tiers.move(entry, Tier.RAM, sum(array.nbytes for array in arrays), arrays)
-        if not fits:
+        self._to_ram(entry)
+        if not fits and entry.tier is Tier.RAM:
             await self._spill(entry)
+
+    def _to_ram(self, entry: Entry) -> None:
+        """From its pool to memory; its text is kept where the machine has none left."""
+        try:
+            arrays = entry.held.leave()
+        except MemoryError:
+            entry.held.forget()
+            self._tiers.move(entry, Tier.TEXT, 0)
+        else:
+            self._tiers.move(entry, Tier.RAM, sum(array.nbytes for array in arrays), arrays)
 
     async def _free_ram(self, size: int) -> bool:
         """Move the oldest in memory to the disk until there is room for `size` bytes; False when there never is."""
@@ -324,8 +333,7 @@ class ContextManager:
             name, size = self._files.pop(entry), entry.bytes
         else:
             if entry.tier is Tier.POOL and held.form == "logits":
-                arrays = held.leave()
-                self._tiers.move(entry, Tier.RAM, sum(array.nbytes for array in arrays), arrays)
+                self._to_ram(entry)
             snapshot = _snapshot(entry)
             written = await self._write(snapshot)
             if written is None and snapshot.form == "logits":
