@@ -19,7 +19,7 @@ import typer
 
 import aios
 from aios.abi.errors import AiosError, BadRequest
-from aios.kernel import Config, ConfigError, load
+from aios.kernel import Config, ConfigError, CoreSection, check_key, load
 from aios.sdk.client import default_key, default_url, home_path
 
 from . import confine
@@ -143,7 +143,7 @@ def check_cores(settings: Config | None) -> list[Finding]:
         if core.path
         else _of_hub(f"core {core.name}", core.hub)
         if core.hub
-        else _core(core.name, core.url, core.api_key_env)
+        else _core(core)
         for core in (settings.core if settings else ())
     ]
 
@@ -169,14 +169,16 @@ def _folder(what: str, folder: Path) -> Finding:
     return Finding(what, "ok", f"the model in {folder}")
 
 
-def _core(name: str, base_url: str | None, key_name: str | None) -> Finding:
-    what = f"core {name}"
+def _core(core: CoreSection) -> Finding:
+    what, base_url = f"core {core.name}", core.url
     if base_url is None:
         weights = Path(aios.__file__).parent / "kernel/llm/local/weights"
         is_there = (weights / "model.safetensors").exists()
         return Finding(what, "ok" if is_there else "bad", "packaged model" if is_there else f"no model in {weights}")
-    if key_name and not os.environ.get(key_name):
-        return Finding(what, "bad", f"its key is read from {key_name}, which is not set")
+    try:
+        check_key(core)
+    except ConfigError as error:
+        return Finding(what, "bad", error.message.partition(": ")[2])
     host, port = _address(base_url)
     try:
         socket.create_connection((host, port), timeout=3).close()

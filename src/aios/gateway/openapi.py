@@ -12,6 +12,7 @@ from aios import __version__
 from aios.abi.calls import CALLS, CallSpec, Processes, ProcessInfo
 from aios.kernel import CoreSection
 
+from .embeddings import EmbeddingList, EmbedRequest
 from .exchange import JSON, Exchange
 from .native import MintedKey, NewKey, SignalBody
 from .openai import ChatRequest, Completion
@@ -181,6 +182,12 @@ def _openai_paths() -> dict[str, Any]:
         "requestBody": _body(_ref("ChatRequest")),
         "responses": _responses(_ref("Completion"), tuple(REASONS), error="OpenAIError", is_streamed=True),
     }
+    embed = chat | {
+        "operationId": "createEmbedding",
+        "summary": "Turn texts into vectors, as OpenAI's clients do.",
+        "requestBody": _body(_ref("EmbedRequest")),
+        "responses": _responses(_ref("EmbeddingList"), tuple(REASONS), error="OpenAIError"),
+    }
     return {
         "/v1/models": {
             "get": _get("listModels", "Models that answer.", _ref("Models"), tag="openai", error="OpenAIError")
@@ -189,6 +196,7 @@ def _openai_paths() -> dict[str, Any]:
             "get": _get("getModel", "One model.", _ref("Model"), model, tag="openai", error="OpenAIError")
         },
         "/v1/chat/completions": {"post": chat},
+        "/v1/embeddings": {"post": embed},
     }
 
 
@@ -263,6 +271,8 @@ def _schemas() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         Status,
         ChatRequest,
         Completion,
+        EmbedRequest,
+        EmbeddingList,
         SignalBody,
         NewKey,
         MintedKey,

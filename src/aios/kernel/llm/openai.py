@@ -17,9 +17,9 @@ from typing import Any
 
 import msgspec
 
-from aios.abi.calls import LLMGenerate
+from aios.abi.calls import LLMEmbed, LLMGenerate
 from aios.abi.errors import AiosError, BadRequest, UpstreamFault
-from aios.abi.messages import Generation
+from aios.abi.messages import Embeddings, Generation
 
 from ..config import CoreSection
 from ..syscall import Suspended
@@ -35,6 +35,7 @@ from .continuing import (
     rest_of,
     stops_of,
 )
+from .openai_embed import embed
 from .openai_wire import Answer, Events, error_of, parse_whole
 from .servers import Capabilities
 from .slices import Slices
@@ -140,6 +141,19 @@ class OpenAICore:
             return self._suspended(asked, before)
         return answer.generation(self.model, self.name, request.args.seed)
 
+    @property
+    def embeds(self) -> bool | None:
+        return self._section.embeddings
+
+    def check_embed(self, args: LLMEmbed) -> None:
+        """The server knows what it can do."""
+
+    async def embed(self, args: LLMEmbed) -> Embeddings:
+        return await embed(self._upstream, args, self._model_for(args.model), self._section.embed_batch)
+
+    def _model_for(self, asked: str | None) -> str:
+        return self._asks_for or (asked if asked != self.name else None) or self.model
+
     # ── one request ──
 
     def _begun(self, request: Request, quantum: int | None) -> _Asked:
@@ -196,13 +210,12 @@ class OpenAICore:
 
     def _fields(self, request: Request) -> dict[str, Any]:
         args = request.args
-        asked = args.model if args.model not in (None, self.name) else self.model
         fields = {name: value for name, value in msgspec.structs.asdict(args).items() if value is not None}
         fields.pop("window", None)  # the kernel has seen to it
         if extra := fields.pop("extra", None):
             fields = {**extra, **fields}
             fields.pop("stream", None)
-        fields["model"] = self._asks_for or asked
+        fields["model"] = self._model_for(args.model)
         if (priority := self._section.priority) is not None:
             fields.setdefault("priority", request.nice if priority == "low_first" else -request.nice)
         return fields
@@ -252,6 +265,8 @@ class OpenAICore:
             self._can.refuse_resume(verdict.message)
             self._adopt()
             return self._cannot_continue(request)
+        if verdict.error.code == "upstream_unreachable":
+            self._can.is_told = False  # another one may be there when it is back
         verdict.said = request.said
         if events is None or not events.has_spoken:
             return verdict
@@ -288,7 +303,8 @@ class OpenAICore:
         can, upstream = self._can, self._upstream
         response = await upstream.get(MODELS, PROBE_SECONDS)
         if response.status != 200 or not can.learn_models(response.body, self.model):
-            can.found = f"does not list its models (status {response.status})"
+            can.found = f"its server does not list its models (status {response.status})"
+            can.is_told = response.status in (200, 404, 405)  # it is up, and will not learn to
             return
         if (props := can.row.props) is not None:
             response = await upstream.get(props, PROBE_SECONDS, is_beside=True)
