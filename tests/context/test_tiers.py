@@ -92,9 +92,16 @@ async def play(seed: int, ram: int, disk: int, path: Path) -> int:
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.integers(0, 2**32), st.sampled_from([0, 700, 5000, 1 << 20]), st.sampled_from([0, 6000, 20_000, 1 << 20]))
-def test_any_order_of_stops_and_cancels_loses_nothing(seed: int, ram: int, disk: int) -> None:
-    with tempfile.TemporaryDirectory() as path:
+@given(
+    st.integers(0, 2**32),
+    st.sampled_from([0, 700, 5000, 1 << 20]),
+    st.sampled_from([0, 6000, 20_000, 1 << 20]),
+    st.sampled_from([0, 1 << 20]),
+)
+def test_any_order_of_stops_and_cancels_loses_nothing(seed: int, ram: int, disk: int, large: int) -> None:
+    """What is `large` is copied by threads."""
+    with tempfile.TemporaryDirectory() as path, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("aios.kernel.context.manager.LARGE", large)
         lost = asyncio.run(play(seed, ram, disk, Path(path)))
     if max(ram, disk) == 1 << 20:
         assert lost == 0, "with room enough nothing is computed twice"
@@ -273,7 +280,7 @@ async def test_where_the_machine_has_no_memory_left_the_text_is_kept(
         raise MemoryError
 
     manager, _ = keeper(tmp_path)
-    monkeypatch.setattr(Fake, "leave", failing)
+    monkeypatch.setattr(Fake, "copying", lambda held: lambda: failing(held))
     pool = FakePool(1000)
     made = await stopped(manager, pool, "ab")
     assert where(manager, "ab") == ["text", "pool"]
