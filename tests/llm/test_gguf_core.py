@@ -12,15 +12,18 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from aios.abi.calls import LLMGenerate
+from aios.abi.calls import LLMEmbed, LLMGenerate
 from aios.abi.errors import BadRequest, ContextLengthExceeded, ModuleFault
 from aios.abi.messages import Chunk, FunctionSpec, Generation, Message, ToolSpec
 from aios.kernel import Config, CoreSection, Kernel, Scheduler
 from aios.kernel.llm import gguf
 from aios.kernel.llm.base import Request, Said
+from aios.kernel.llm.cores import make_core
 from aios.kernel.llm.gguf import GgufCore
+from aios.kernel.llm.gguf_embed import GgufEmbedCore
 from aios.kernel.syscall import Suspended
 from aios.testing.kernel import principal
 
@@ -497,6 +500,29 @@ async def test_the_window_and_the_slots_fit_the_memory_given(model: Path, tmp_pa
             pass
 
 
+# ── embedding ──
+
+
+async def test_a_core_for_embedding_turns_texts_into_vectors(model: Path, tmp_path: Path) -> None:
+    core = make_core(CoreSection(name="e", kind="gguf", path=str(model), slots=2, embeddings=True), tmp_path)
+    assert isinstance(core, GgufEmbedCore)
+    await core.open()
+    try:
+        one = await core.embed(LLMEmbed(input=["hi there", "x" * 700, "hi there"]))
+        first, long, again = (np.array(item.embedding) for item in one.data)
+        assert first.shape == long.shape == (64,)
+        assert np.allclose(first, again, atol=1e-6)
+        assert not np.allclose(first, long, atol=1e-2)
+        assert one.usage.prompt_tokens > 700
+        with pytest.raises(ContextLengthExceeded):
+            await core.embed(LLMEmbed(input="x" * 3000))
+        with pytest.raises(BadRequest, match="does not chat"):
+            core.check(args())
+        assert core.statistics()["failed"] == 1
+    finally:
+        await core.close()
+
+
 # ── under the kernel ──
 
 
@@ -530,7 +556,9 @@ async def test_a_killed_kernel_takes_the_process_along(model: Path, tmp_path: Pa
 import asyncio, sys
 from pathlib import Path
 from aios.kernel.config import CoreSection
+from aios.kernel.llm.cores import make_core
 from aios.kernel.llm.gguf import GgufCore
+from aios.kernel.llm.gguf_embed import GgufEmbedCore
 async def main():
     core = GgufCore(CoreSection(name="g", kind="gguf", path={str(model)!r}, slots=1), Path({str(tmp_path)!r}))
     await core.open()
