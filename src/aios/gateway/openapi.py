@@ -28,6 +28,7 @@ events (`event: call`, `data: {"time", "call_id", "pid", "agent", "name", "state
 
 A call with an `Idempotency-Key` outlives its connection and is answered once: the same key with the same body joins
 it or gets its recorded answer. Any call takes a header `X-AIOS-Timeout`, the seconds after which it is given up (504).
+`X-AIOS-Priority`, -20 to 19 as `nice` has it, ranks a call at servers that rank theirs, never before its process.
 """
 REASONS = {
     400: "The arguments are wrong; the message says which and why.",

@@ -152,7 +152,7 @@ class LLMManager:
             snapshot,
             streamed,
             said,
-            call.process.nice,
+            max(call.process.nice, call.nice),
             num_switches=call.num_switches,
             note=call.note,
         )

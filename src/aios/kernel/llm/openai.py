@@ -115,7 +115,7 @@ class OpenAICore:
         return active < self._upstream.pace.room
 
     def can_continue(self, args: LLMGenerate, said: Said) -> bool:
-        return self.resume in TEXTUAL and may_continue(args)
+        return not said.text or (self.resume in TEXTUAL and may_continue(args))
 
     def drop(self, snapshot: Any) -> None:
         """What was said is no burden."""
@@ -217,7 +217,7 @@ class OpenAICore:
             fields.pop("stream", None)
         fields["model"] = self._model_for(args.model)
         if (priority := self._section.priority) is not None:
-            fields.setdefault("priority", request.nice if priority == "low_first" else -request.nice)
+            fields["priority"] = request.nice if priority == "low_first" else -request.nice
         return fields
 
     def _rest(self, request: Request, said: Said, fields: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -270,9 +270,11 @@ class OpenAICore:
         verdict.said = request.said
         if events is None or not events.has_spoken:
             return verdict
-        verdict.said = events.answer.said() if may_continue(request.args) else None
+        verdict.said = (
+            said if (said := events.answer.said()) and (not said.text or may_continue(request.args)) else None
+        )
         # Who heard what cannot be carried on gets an error; who heard nothing an answer from the beginning.
-        return verdict.error if verdict.said is None and request.is_streamed else verdict
+        return verdict.error if said is None and request.is_streamed else verdict
 
     def _cannot_continue(self, request: Request) -> NotBegun:
         """The server does not take half an answer. Who heard nothing of it gets one from the beginning."""
