@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from aios.abi.calls import LLMEmbed, LLMGenerate
 from aios.abi.errors import AiosError, BadRequest, ContextLengthExceeded, ModuleFault, NotFound
@@ -18,10 +18,12 @@ from aios.abi.messages import Embeddings, Message
 from aios.kernel.config import CoreSection
 from aios.kernel.llm.embed import from_base64
 from aios.kernel.llm.local.encoder import EncoderShape
+from aios.kernel.llm.local.load import load
 from aios.kernel.llm.local.sentences import load_sentences
 from aios.kernel.llm.local.shape import ModelError
 from aios.kernel.llm.sentences import SentenceCore
 from aios.testing import ScriptedCore, booted, principal
+from aios.testing.models import write_model
 
 pytestmark = pytest.mark.anyio
 tokenizers = pytest.importorskip("tokenizers")
@@ -205,6 +207,33 @@ async def test_it_answers_no_messages_and_is_named_by_a_core_that_does_not_embed
             await kernel.call(who, "llm_embed", LLMEmbed(input="cat", model="scripted"))
         found = await kernel.call(who, "llm_embed", LLMEmbed(input="cat", model="text-embedding-3-small"))
         assert found.core == "vectors"
+
+
+@pytest.mark.parametrize("is_bare", [False, True])
+async def test_a_decoders_vector_is_the_state_of_the_last_token(tmp_path: Path, is_bare: bool) -> None:
+    """The state that gives the logits, when it goes through the output matrix."""
+    write_model(tmp_path, "qwen3", tie_word_embeddings=True)
+    decoder = load(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    if is_bare:  # as models for embedding are published
+        save_file({n.removeprefix("model."): tensor for n, tensor in tensors.items()}, tmp_path / "model.safetensors")
+    (tmp_path / "modules.json").write_text('[{"type": "sentence_transformers.models.Transformer"}]')
+    found = await ask(tmp_path, input="hello big world " * 30, context_length=1000)
+    tokens = load_sentences(tmp_path).tokens("hello big world " * 30)
+    assert found.usage.prompt_tokens == len(tokens) > 64  # more than one chunk
+    kv, at = decoder.pool(1 << 26).open(len(tokens)), 0
+    while at < len(tokens):
+        at = decoder.prefill(kv, tokens, at)
+    logits = tensors["model.embed_tokens.weight"].astype(np.float32) @ np.array(found.data[0].embedding, np.float32)
+    np.testing.assert_allclose(logits, decoder.last_logits(), atol=1e-4)
+
+
+async def test_a_decoder_whose_pooling_is_another_is_refused(tmp_path: Path) -> None:
+    write_model(tmp_path, "qwen3")
+    write_pooling(tmp_path, "mean_tokens")
+    (tmp_path / "modules.json").write_text('[{"type": "x.Transformer"}, {"type": "x.Pooling", "path": "1_Pooling"}]')
+    with pytest.raises(ModelError, match="its pooling is mean"):
+        load_sentences(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,17 @@ Reads what sentence-transformers writes beside a model (`modules.json`). Knows n
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from .decoder import Decoder, Tensors
 from .encoder import Encoder, EncoderShape
 from .linear import F32
-from .shape import ModelError
+from .load import decoder_of
+from .shape import FAMILIES, ModelError, Shape
 from .weights import Weights, read_json
 
 Pooling = Literal["mean", "cls", "last"]
@@ -22,6 +25,8 @@ _POOLING: dict[str, Pooling] = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_lasttoken": "last",
 }
+DECODER_CONTEXT = 8192
+"""Tokens of a text that a decoder takes where neither folder nor configuration says: its KV has to fit the memory."""
 _UNUSED = ("position_ids", "pooler.dense.weight", "pooler.dense.bias")
 """Endings of names that an encoder's file may hold, and that its states do not need."""
 
@@ -131,9 +136,16 @@ def load_sentences(folder: Path, context: int | None = None) -> Sentences:
 
 def _load(folder: Path, context: int | None) -> Sentences:
     config = read_json(folder / "config.json")
-    names = config.get("architectures") or []
+    names = config.get("architectures")
+    if isinstance(names, list) and any(name in FAMILIES for name in names):
+        return _of_decoder(folder, config, context)
     if not isinstance(names, list) or not any(str(name).startswith("Bert") for name in names):
-        raise ModelError(f"config.json: architectures is {names!r:.80}; for embeddings there is BertModel")
+        known = ", ".join(("BertModel", *FAMILIES))
+        raise ModelError(f"config.json: architectures is {names!r:.80}; for embeddings there are {known}")
+    return _of_encoder(folder, config, context)
+
+
+def _of_encoder(folder: Path, config: dict[str, Any], context: int | None) -> Sentences:
     shape = EncoderShape.from_config(config)
     recipe = Recipe(folder, "mean")
     most = context or min(recipe.context or shape.context, shape.context)
@@ -143,13 +155,61 @@ def _load(folder: Path, context: int | None) -> Sentences:
     prefix = "bert." if "bert.embeddings.word_embeddings.weight" in weights else ""
     weights.check({prefix + name: size for name, size in shape.tensors().items()}, _UNUSED)
     model = Encoder(shape, weights, prefix)
-    tokenizer = read_tokenizer(folder)
-    if tokenizer.get_vocab_size() > shape.vocabulary:
-        raise ModelError(f"tokenizer.json has more tokens than config.json says, vocab_size {shape.vocabulary}")
+    tokenizer = read_tokenizer(folder, shape.vocabulary)
     return Sentences(model, tokenizer, width=shape.width, context=most, vocabulary=shape.vocabulary, recipe=recipe)
 
 
-def read_tokenizer(folder: Path) -> Any:
+def _of_decoder(folder: Path, config: dict[str, Any], context: int | None) -> Sentences:
+    """A text's vector is the state of its last token, the only one that has seen all of it."""
+    shape = replace(Shape.from_config(config), is_tied=True)  # nobody asks for logits
+    recipe = Recipe(folder, "last")
+    if recipe.pooling != "last":
+        raise ModelError(f"its pooling is {recipe.pooling}, and a decoder's is that of the last token")
+    most = context or min(recipe.context or DECODER_CONTEXT, shape.context)
+    if most > shape.context:
+        raise ModelError(f"context_length is {context}, and config.json says max_position_embeddings {shape.context}")
+    weights = Weights(folder)
+    tensors = weights if "model.norm.weight" in weights else _Bare(weights)
+    prefix = "" if tensors is weights else "model."
+    weights.check({name.removeprefix(prefix): size for name, size in shape.tensors().items()})
+    kv_bytes = shape.kv.bytes(most)
+    model = _LastState(decoder_of(shape, tensors, kv_bytes=kv_bytes), tensors, kv_bytes)
+    tokenizer = read_tokenizer(folder, shape.vocabulary)
+    return Sentences(model, tokenizer, width=shape.width, context=most, vocabulary=shape.vocabulary, recipe=recipe)
+
+
+class _Bare:
+    """Tensors of a file that holds a model without its head, whose names have no "model." before them."""
+
+    def __init__(self, weights: Weights) -> None:
+        self._weights = weights
+
+    def get_tensor(self, name: str) -> Any:
+        return self._weights.get_tensor(name.removeprefix("model."))
+
+
+class _LastState:
+    """The last token's state, from a decoder. One thread at a time."""
+
+    def __init__(self, decoder: Decoder, tensors: Tensors, kv_bytes: int) -> None:
+        self._decoder = decoder
+        self._norm = np.asarray(tensors.get_tensor("model.norm.weight"), np.float32)
+        self._pool = decoder.pool(kv_bytes)
+
+    def states(self, tokens: list[int]) -> F32:
+        kv = self._pool.open(len(tokens))
+        try:
+            at = 0
+            while at < len(tokens):
+                at = self._decoder.prefill(kv, tokens, at)
+        finally:
+            kv.free()
+        x = self._decoder.last_state()
+        spread = np.sqrt((x * x).mean() + np.float32(self._decoder.shape.norm_eps))
+        return np.asarray(x / spread * self._norm, np.float32)[None]
+
+
+def read_tokenizer(folder: Path, vocabulary: int) -> Any:
     """The folder's tokenizer: it cuts nothing off, fills nothing up, and takes special tokens in a text for text."""
     from tokenizers import Tokenizer  # an extra
 
@@ -163,4 +223,6 @@ def read_tokenizer(folder: Path) -> Any:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True
+    if tokenizer.get_vocab_size() > vocabulary:
+        raise ModelError(f"tokenizer.json has more tokens than config.json says, vocab_size {vocabulary}")
     return tokenizer
