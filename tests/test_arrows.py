@@ -9,7 +9,7 @@ import pytest
 
 SRC = Path(__file__).parent.parent / "src" / "aios"
 
-SMALL = {"database", "syscall", "process", "clock", "trace", "config", "journal"}
+SMALL = {"database", "syscall", "process", "clock", "trace", "config", "journal", "secret"}
 MODULES = {"llm", "context", "memory", "storage", "tool", "access"}
 DOOR = {"kernel"}
 

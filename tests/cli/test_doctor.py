@@ -15,7 +15,7 @@ import pytest
 from conftest import CLEAN, FAR, Served, aios, home_env
 
 from aios.cli import doctor, state
-from aios.kernel import load
+from aios.kernel import load, parse
 from aios.kernel.config import ToolSection
 from aios.kernel.tool.module import Module
 
@@ -195,3 +195,25 @@ def test_a_models_folder_is_looked_at_and_what_is_missing_named(home: Path) -> N
         ("bad", "F holds no .safetensors"),
         ("ok", "the model in F"),
     ]
+
+
+def test_a_cores_key_that_cannot_be_had_fails_the_check(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_KEY", raising=False)
+    section = '[[core]]\nname = "far"\nkind = "openai"\nbase_url = "http://127.0.0.1:9/v1"\n'
+    file = home / "far.key"
+    file.write_text("sk-secret")
+    file.chmod(0o644)
+    for line, why in (
+        ('api_key_env = "NO_KEY"', "its key is read from NO_KEY, which is not set"),
+        ('api_key_file = "none.key"', "api_key_file none.key cannot be read: No such file or directory"),
+        ('api_key_file = "far.key"', "api_key_file far.key can be read by others (mode 644); chmod 600 it"),
+    ):
+        (home / "aios.toml").write_text(section + line)
+        (finding,) = doctor.check_cores(load(home / "aios.toml"))
+        assert (finding.level, finding.detail) == ("bad", why)
+
+
+def test_a_model_of_the_hub_is_said_to_come_from_there() -> None:
+    (finding,) = doctor.check_cores(parse('[[core]]\nname = "q"\nkind = "local"\nhub = "Qwen/Qwen3-0.6B"\n'))
+    assert (finding.level, finding.what) == ("ok", "core q")
+    assert "Qwen/Qwen3-0.6B of the hub" in finding.detail

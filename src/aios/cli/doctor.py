@@ -19,7 +19,7 @@ import typer
 
 import aios
 from aios.abi.errors import AiosError, BadRequest
-from aios.kernel import Config, ConfigError, load
+from aios.kernel import Config, ConfigError, CoreSection, check_key, load
 from aios.sdk.client import default_key, default_url, home_path
 
 from . import confine
@@ -31,6 +31,8 @@ from .options import ConfigFile
 from .state import config_in_use, is_running
 from .tools import AGAIN, problem
 
+LOCAL_PACKAGES = ("tokenizers", "jinja2")
+"""What models in folders need."""
 LEAST_DISK = 128 << 20
 """Bytes: with less the disk is as good as full."""
 GOOD_DISK = 1 << 30
@@ -139,9 +141,19 @@ def check_cores(settings: Config | None) -> list[Finding]:
     return [
         _folder(f"core {core.name}", Path(core.path).expanduser())
         if core.path
-        else _core(core.name, core.url, core.api_key_env)
+        else _of_hub(f"core {core.name}", core.hub)
+        if core.hub
+        else _core(core)
         for core in (settings.core if settings else ())
     ]
+
+
+def _of_hub(what: str, name: str) -> Finding:
+    """A model of the hub: the kernel fetches it, and says what is in the way."""
+    for package in ("huggingface_hub", *LOCAL_PACKAGES):
+        if importlib.util.find_spec(package) is None:
+            return Finding(what, "bad", f"it needs {package}, which 'pip install aios-kernel[local]' brings")
+    return Finding(what, "ok", f"{name} of the hub; the kernel fetches it when it starts, if it has not yet")
 
 
 def _folder(what: str, folder: Path) -> Finding:
@@ -151,20 +163,22 @@ def _folder(what: str, folder: Path) -> Finding:
             return Finding(what, "bad", f"{folder} holds no {file}: it is no folder of a model")
     if not any(folder.glob("*.safetensors")):
         return Finding(what, "bad", f"{folder} holds no .safetensors, and weights of other kinds cannot be read")
-    for package in ("tokenizers", "jinja2"):
+    for package in LOCAL_PACKAGES:
         if importlib.util.find_spec(package) is None:
             return Finding(what, "bad", f"it needs {package}, which 'pip install aios-kernel[local]' brings")
     return Finding(what, "ok", f"the model in {folder}")
 
 
-def _core(name: str, base_url: str | None, key_name: str | None) -> Finding:
-    what = f"core {name}"
+def _core(core: CoreSection) -> Finding:
+    what, base_url = f"core {core.name}", core.url
     if base_url is None:
         weights = Path(aios.__file__).parent / "kernel/llm/local/weights"
         is_there = (weights / "model.safetensors").exists()
         return Finding(what, "ok" if is_there else "bad", "packaged model" if is_there else f"no model in {weights}")
-    if key_name and not os.environ.get(key_name):
-        return Finding(what, "bad", f"its key is read from {key_name}, which is not set")
+    try:
+        check_key(core)
+    except ConfigError as error:
+        return Finding(what, "bad", error.message.partition(": ")[2])
     host, port = _address(base_url)
     try:
         socket.create_connection((host, port), timeout=3).close()

@@ -64,6 +64,7 @@ def command(
         return
     settings = configured(config, host=host, port=port, policy=policy, quantum=quantum)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    _tell_fetching()
     run_loop(_serve(settings, home, config, as_json))
     note("The kernel has stopped.")
 
@@ -96,6 +97,19 @@ def run_loop(work: Coroutine[Any, Any, Any]) -> Any:
         factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(work)
+
+
+def _tell_fetching() -> None:
+    """How far models of the hub are is news, and no warning."""
+
+    class Notes(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            note(safe(record.getMessage()))
+
+    hub = logging.getLogger("aios.hub")
+    hub.setLevel(logging.INFO)
+    hub.propagate = False
+    hub.addHandler(Notes())
 
 
 async def _serve(settings: Config, home: Path, config: Path | None, as_json: bool) -> None:
@@ -243,8 +257,11 @@ def _detach(home: Path) -> None:
 
 def _wait_until_up(home: Path, child: subprocess.Popen[bytes]) -> None:
     end = time.monotonic() + BOOT_SECONDS
+    size = 0
     while child.poll() is None:
         state = read_state(home)
+        if size != (now := (home / "kernel.log").stat().st_size):  # it says that it gets on: a model is being fetched
+            size, end = now, time.monotonic() + BOOT_SECONDS
         if state is not None and state["pid"] == child.pid:
             return
         if time.monotonic() > end:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .config import Config, ConfigError, CoreSection, RouterSection, Scheduler, load, parse, read_core
     from .kernel import Kernel
     from .process import Principal, Process
+    from .secret import check_key
     from .syscall import State, Syscall
     from .trace import Row
 
@@ -27,6 +28,7 @@ _PLACES = {
     "Scheduler": "config",
     "State": "syscall",
     "Syscall": "syscall",
+    "check_key": "secret",
     "load": "config",
     "parse": "config",
     "read_core": "config",
@@ -44,6 +46,7 @@ __all__ = [
     "Scheduler",
     "State",
     "Syscall",
+    "check_key",
     "load",
     "parse",
     "read_core",

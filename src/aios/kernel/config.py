@@ -22,6 +22,7 @@ from aios.abi.home import home_path
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Weight = Annotated[float, Meta(gt=0, le=1000)]
+HUB_NAME = r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}"
 CoreName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
@@ -124,7 +125,9 @@ class PriceSection(Price, frozen=True, kw_only=True):
 
 
 class CoreSection(Section, frozen=True):
-    """One LLM core. `nano` is the packaged model; `local` is a model in the folder `path`, as Hugging Face keeps them;
+    """One LLM core. `nano` is the packaged model; `local` is a model in the folder `path`, as Hugging Face keeps them,
+    or of their hub: `hub` is its name there (owner/name), `revision` a branch, tag or commit (else "main"). It is
+    fetched once, into the home; $HF_TOKEN and $HF_ENDPOINT count;
     `gguf` one in the file `path`, run by llama.cpp; `openai` is any server that speaks OpenAI's API at `base_url`;
     `anthropic` is Anthropic's API, or what speaks it at `base_url`.
 
@@ -152,6 +155,8 @@ class CoreSection(Section, frozen=True):
     kind: Literal["nano", "local", "gguf", "openai", "anthropic"]
     slots: Annotated[int, Meta(ge=1, le=4096)] = 8
     path: str | None = None
+    hub: Annotated[str, Meta(pattern=f"^{HUB_NAME}$")] | None = None
+    revision: Annotated[str, Meta(pattern=r"^[\w./-]{1,200}$")] | None = None
     base_url: str | None = None
     model: str | None = None
     timeout: Seconds = 120.0
@@ -209,21 +214,22 @@ class Config(Section, frozen=True):
 
 
 COMPUTE_KEYS = ("backend", "dtype", "device")
-LOCAL_KEYS = ("path", *COMPUTE_KEYS)
+HUB_KEYS = ("hub", "revision")
+LOCAL_KEYS = ("path", *HUB_KEYS, *COMPUTE_KEYS)
 REMOTE_KEYS = (
     *("base_url", "api_key_env", "api_key_file", "first_timeout", "server", "resume", "priority"),
     *("tools", "json_schema", "embeddings"),
 )
 FOREIGN_KEYS = {
-    "nano": ("path", "model", "context_length", "max_tokens", "ignore", *REMOTE_KEYS, *COMPUTE_KEYS),
+    "nano": (*HUB_KEYS, "path", "model", "context_length", "max_tokens", "ignore", *REMOTE_KEYS, *COMPUTE_KEYS),
     "local": ("max_tokens", "ignore", *REMOTE_KEYS),
-    "gguf": ("max_tokens", "ignore", "snapshot", *REMOTE_KEYS, *COMPUTE_KEYS),
+    "gguf": (*HUB_KEYS, "max_tokens", "ignore", "snapshot", *REMOTE_KEYS, *COMPUTE_KEYS),
     "openai": ("max_tokens", "ignore", "snapshot", *LOCAL_KEYS),
     "anthropic": ("snapshot", "server", "resume", "priority", "tools", "json_schema", "embeddings", *LOCAL_KEYS),
 }
 """Keys of other kinds of core: one that would be ignored is a mistake worth telling."""
 
-MODEL_PATHS = {"local": "the model's folder", "gguf": "the model's file"}
+MODEL_PATHS = {"local": "the model's folder, or hub, its name on the hub", "gguf": "the model's file"}
 
 DEFAULT_CORES = [CoreSection(name="nano", kind="nano", slots=8)]
 
@@ -412,7 +418,11 @@ def _check_core(core: CoreSection, where: str) -> None:
     for key in FOREIGN_KEYS[core.kind]:
         if getattr(core, key) is not None:
             raise ConfigError(f"{where}: core '{core.name}' is of kind {core.kind}, which takes no {key}")
-    if core.kind in MODEL_PATHS and not core.path:
+    if core.hub is not None and core.path:
+        raise ConfigError(f"{where}: core '{core.name}' has path and hub; one of them is enough")
+    if core.revision is not None and core.hub is None:
+        raise ConfigError(f"{where}: core '{core.name}' has revision, which goes with hub")
+    if core.kind in MODEL_PATHS and not core.path and core.hub is None:
         what = MODEL_PATHS[core.kind]
         raise ConfigError(f"{where}: core '{core.name}' is of kind {core.kind}, and needs path, {what}")
     _check_compute(core, where)

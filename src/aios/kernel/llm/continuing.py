@@ -175,6 +175,9 @@ class Continued(Tokened):
         usage["prompt_tokens"] = (usage.get("prompt_tokens") or 0) - moved
         usage["completion_tokens"] = (usage.get("completion_tokens") or 0) + moved
         usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
+        details = usage.get("prompt_tokens_details")
+        if details and details.get("cached_tokens"):
+            details["cached_tokens"] = min(details["cached_tokens"], usage["prompt_tokens"])
 
     def _watch(self, choice: dict[str, Any], delta: dict[str, Any]) -> None:
         """Keep text back while it may complete a stop string that began before the seam."""
@@ -195,7 +198,7 @@ class Continued(Tokened):
         answer.calls, answer.finish = rest.calls, rest.finish
         if (usage := rest.usage) is not None:
             moved = min(self._said.tokens, usage.prompt_tokens)
-            cached = usage.prompt_tokens_details.cached_tokens
+            cached = min(usage.prompt_tokens_details.cached_tokens, usage.prompt_tokens - moved)
             answer.usage = Usage.of(usage.prompt_tokens - moved, usage.completion_tokens + moved, cached)
         return answer
 

@@ -28,7 +28,7 @@ def make_core(section: CoreSection, home: Path | None = None) -> Core:
     if section.kind == "local":
         from .folder import FolderCore
 
-        return FolderCore(section)
+        return FolderCore(section, home)
     if section.kind == "gguf":
         from .gguf import GgufCore
 

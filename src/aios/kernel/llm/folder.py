@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from ..config import CoreSection
+from aios.abi.home import home_path
+
+from ..config import HUB_NAME, CoreSection
+from .hub import Progress, fetch
 from .local.backend import AS_EVER, Compute
 from .local.foreign_chat import ForeignTemplate
 from .local.foreign_tokenizer import ForeignTokenizer
@@ -16,17 +21,21 @@ from .own import Model, OwnCore
 
 
 class FolderCore(OwnCore):
-    """Of a `[[core]]` section of kind "local": `path` is the folder, `context_length` makes the window smaller."""
+    """Of a `[[core]]` section of kind "local": `path` is the folder, or `hub` names a model that is fetched into one of
+    `home`; `context_length` makes the window smaller."""
 
     kind = "local"
 
-    def __init__(self, section: CoreSection) -> None:
-        folder = Path(section.path or "").expanduser()
+    def __init__(self, section: CoreSection, home: Path | None = None) -> None:
+        self._folder = Path(section.path or "").expanduser()
+        self._section = section
+        self._home = home
+        self._progress = Progress()
         compute = Compute(section.backend or "numpy", section.dtype or "f32", section.device or "cpu")
         super().__init__(
             section.name,
-            section.model or folder.name or section.name,
-            lambda: read(folder, section.context_length, section.kv_bytes, compute),
+            section.model or section.hub or self._folder.name or section.name,
+            lambda: read(self._folder, section.context_length, section.kv_bytes, compute),
             slots=section.slots,
             kv_bytes=section.kv_bytes,
             prefix_bytes=section.prefix_bytes,
@@ -34,11 +43,29 @@ class FolderCore(OwnCore):
             snapshot=section.snapshot or "logits",
         )
 
+    async def open(self) -> None:
+        """Fetch the model if it is one of the hub's, then load it. Raises ModuleFault."""
+        if self._section.hub is not None:
+            home, revision = self._home or home_path(), self._section.revision or "main"
+            self._folder = await fetch(home, self._section.hub, revision, self._note)
+            self._progress = Progress()
+        await super().open()
+
+    def _note(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def statistics(self) -> dict[str, Any]:
+        progress = self._progress
+        fetching = {"fetched_bytes": progress.done, "fetch_bytes": progress.total} if progress.total else {}
+        return super().statistics() | fetching
+
 
 def read(folder: Path, context: int | None = None, kv_bytes: int = 0, compute: Compute = AS_EVER) -> Model:
     """The model in `folder`. Raises ModelError: what is wrong, in which file, and what to do."""
     if not folder.is_dir():
-        raise ModelError(f"there is no folder {folder}")
+        is_name = re.fullmatch(HUB_NAME, str(folder)) is not None
+        hint = f'; a model of the hub is written hub = "{folder}"' if is_name else ""
+        raise ModelError(f"there is no folder {folder}{hint}")
     try:
         return _read(folder, context, kv_bytes, compute)
     except ModuleNotFoundError as error:

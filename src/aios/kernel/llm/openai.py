@@ -252,6 +252,8 @@ class OpenAICore:
             self._can.refuse_resume(verdict.message)
             self._adopt()
             return self._cannot_continue(request)
+        if verdict.error.code == "upstream_unreachable":
+            self._can.is_told = False  # another one may be there when it is back
         verdict.said = request.said
         if events is None or not events.has_spoken:
             return verdict
@@ -288,7 +290,8 @@ class OpenAICore:
         can, upstream = self._can, self._upstream
         response = await upstream.get(MODELS, PROBE_SECONDS)
         if response.status != 200 or not can.learn_models(response.body, self.model):
-            can.found = f"does not list its models (status {response.status})"
+            can.found = f"its server does not list its models (status {response.status})"
+            can.is_told = response.status in (200, 404, 405)  # it is up, and will not learn to
             return
         if (props := can.row.props) is not None:
             response = await upstream.get(props, PROBE_SECONDS, is_beside=True)

@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 from aios.abi.errors import AiosError, ModuleFault, TimedOut, UpstreamFault
 
 from ..config import ConfigError, CoreSection, check_url
+from ..secret import Secret
 from .base import NotBegun
 from .connection import OnData, Pool, Response, Unreachable
 from .pace import Pace
-from .secret import Secret
 
 WHOLE_FACTOR = 5
 """An answer that comes whole says nothing until it is done: it is given so many times the time between two tokens."""

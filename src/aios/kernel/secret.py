@@ -8,9 +8,15 @@ from pathlib import Path
 
 from aios.abi.home import home_path
 
-from ..config import ConfigError, CoreSection
+from .config import ConfigError, CoreSection
 
 MAX_KEY = 16 << 10
+
+
+def check_key(section: CoreSection) -> None:
+    """Raise ConfigError when a core's key cannot be had as it is configured."""
+    if not Secret(section).text() and section.api_key_env is not None:
+        raise ConfigError(f"core '{section.name}': its key is read from {section.api_key_env}, which is not set")
 
 
 class Secret:
@@ -20,6 +26,7 @@ class Secret:
         self._core = section.name
         self._env = section.api_key_env
         self._file = section.api_key_file
+        self._path: Path | None = None
         self._seen: tuple[int, int, int] | None = None
         self._text = ""
 
@@ -34,7 +41,7 @@ class Secret:
         """The key, "" when there is none. Raises ConfigError for a file that cannot be used."""
         if self._file is None:
             return os.environ.get(self._env, "") if self._env else ""
-        path = self._path(self._file)
+        path = self._path = self._path or self._place(self._file)
         try:
             found = path.stat()
             mark = (found.st_mtime_ns, found.st_size, found.st_ino)
@@ -49,7 +56,7 @@ class Secret:
         key = self._text or (os.environ.get(self._env, "") if self._env else "")
         return message.replace(key, "[key]") if len(key) >= 4 else message
 
-    def _path(self, name: str) -> Path:
+    def _place(self, name: str) -> Path:
         home = home_path().resolve()
         path = (home / name).resolve()
         if not path.is_relative_to(home):
