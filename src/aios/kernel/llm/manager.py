@@ -160,6 +160,7 @@ class LLMManager:
     def _account(self, call: Syscall, generation: Generation) -> None:
         call.snapshot = None
         call.tokens_in = generation.usage.prompt_tokens
+        call.tokens_cached = generation.usage.prompt_tokens_details.cached_tokens
         call.tokens_out = generation.usage.completion_tokens
         call.cost = self.prices.cost(call.args, generation)
 
