@@ -178,6 +178,23 @@ def test_the_port_is_tried_on_the_address_that_a_kernel_would_take(home: Path, h
     assert doctor._port(load()) == [("port", "ok", f"{host}:{port} is free")]
 
 
+def test_a_gguf_file_is_looked_at_and_what_is_missing_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = home / "model.gguf"
+    (home / "aios.toml").write_text(f'[[core]]\nname = "own"\nkind = "gguf"\npath = "{file}"\n')
+
+    def found(package: object) -> tuple[str, str]:
+        monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: package)
+        ((_, level, detail),) = doctor.check_cores(load())
+        return level, detail.replace(str(file), "F")
+
+    assert found(object()) == ("bad", "F cannot be read: No such file or directory")
+    file.write_bytes(b"hello")
+    assert found(object()) == ("bad", "F is no GGUF file")
+    file.write_bytes(b"GGUF")
+    assert found(None) == ("bad", "it needs xllamacpp, which 'pip install aios-kernel[gguf]' brings")
+    assert found(object()) == ("ok", "the model in F")
+
+
 def test_a_models_folder_is_looked_at_and_what_is_missing_named(home: Path) -> None:
     pytest.importorskip("tokenizers")
     folder = home / "model"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -91,6 +92,31 @@ async def test_a_process_has_a_default_which_its_children_inherit_and_a_call_may
             await kernel.call(child, "llm_generate", ask(window="error"))
 
 
+async def test_a_process_keeps_its_default_over_a_restart(tmp_path: Path) -> None:
+    async with booted(cores={"one": small()}, home=tmp_path) as kernel:
+        spawned = await kernel.call(
+            principal(kernel, is_admin=True), "proc_spawn", abi.ProcSpawn(agent="a", window="drop")
+        )
+        await kernel.call(kernel.authenticate(spawned.key), "llm_generate", ask(LONG[-1:]))
+    async with booted(cores={"one": small()}, home=tmp_path) as kernel:
+        answer = await kernel.call(kernel.authenticate(spawned.key), "llm_generate", ask())
+        assert answer.context.dropped_messages == 6
+
+
+async def test_a_call_that_was_open_when_the_kernel_ended_is_made_to_fit_again(tmp_path: Path) -> None:
+    core = small()
+    core.gate.clear()
+    async with booted(cores={"one": core}, home=tmp_path) as kernel:
+        who = principal(kernel)
+        kernel.submit(who, "llm_generate", ask(window="drop"), key="k")
+        await core.entered(1)
+    second = small()
+    async with booted(cores={"one": second}, home=tmp_path) as kernel:
+        answer = await kernel.call(who, "llm_generate", ask(window="drop"), key="k")
+        assert answer.context.dropped_messages == 6
+        assert [args.messages for args in second.seen] == [core.seen[0].messages]
+
+
 async def test_the_configuration_has_the_last_word_where_nobody_else_speaks() -> None:
     config = Config(context=ContextSection(window="drop"))
     async with booted(cores={"one": small()}, config=config) as kernel:
@@ -107,6 +133,7 @@ async def test_a_summary_is_a_generation_of_the_same_process_and_stands_in_for_w
         assert answer.context is not None
         assert answer.context.policy == "summarise"
         assert answer.context.summary == "they met"
+        assert answer.context.dropped_tokens == 10 * answer.context.dropped_messages
         *summaries, final = core.seen
         assert summaries
         assert all("Summarise" in args.messages[0].text() for args in summaries)

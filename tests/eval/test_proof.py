@@ -62,7 +62,8 @@ async def proved(at: At, name: str) -> dict[str, Check]:
 async def test_the_packaged_model_does_all_that_is_tried_and_nothing_is_left_behind() -> None:
     async with subject(NanoCore("nano", slots=2)) as at:
         found = await proved(at, "nano")
-        assert {what: check.state for what, check in found.items()} == dict.fromkeys([*proof.CHECKS, "cost"], "works")
+        states = {what: check.state for what, check in found.items()}
+        assert states == {**dict.fromkeys([*proof.CHECKS, "cost"], "works"), "embeddings": "no"}
         assert "kv_exact: the same answer, 96 tokens" in found["resume"].detail
         assert "4096 tokens" in found["context"].detail
         assert not at.kernel.statistics()["open_calls"]
@@ -82,6 +83,7 @@ async def test_what_a_core_does_not_offer_is_no_failure() -> None:
             "abort": "works",
             "resume": "no",
             "context": "no",
+            "embeddings": "no",
             "cost": "works",
         }
 

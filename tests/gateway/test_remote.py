@@ -125,3 +125,13 @@ async def test_an_answer_that_two_servers_gave_is_one_stream_for_its_client(is_o
     assert [choice["delta"].get("role") for choice in choices].count("assistant") == 1
     assert [choice["finish_reason"] for choice in choices].count("stop") == 1
     assert choices[-1]["finish_reason"] == "stop"
+
+
+async def test_a_call_may_stand_back_behind_its_process_and_not_before_it() -> None:
+    async with serving(Server("vllm")) as up, served(remote(up.url, server="vllm", priority="low_first")) as at:
+        for priority in ("7", "-5", "900"):
+            status, _, _ = await at.post("/v1/chat/completions", ask(model="gpu"), **{"X-AIOS-Priority": priority})
+            assert status == 200
+        assert [body["priority"] for body in up.seen] == [7, 0, 19]
+        status, body, _ = await at.post("/v1/chat/completions", ask(model="gpu"), **{"X-AIOS-Priority": "high"})
+        assert (status, body["error"]["param"]) == (400, "X-AIOS-Priority")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
 import json
 import os
 import signal
@@ -26,6 +25,7 @@ from aios.kernel.syscall import Suspended
 from aios.testing.kernel import principal
 
 pytest.importorskip("xllamacpp")
+from llama_server import slots_of
 from tiny_gguf import TEXT_OF_A_CALL, THINKING, TRIMMING, write_gguf
 
 pytestmark = pytest.mark.anyio
@@ -78,13 +78,8 @@ async def rest(core: GgufCore, given: LLMGenerate, snapshot: Any, heard: list[Ch
 
 def slots(core: GgufCore) -> list[dict[str, Any]]:
     """What the server says of its slots."""
-    process = core._process
-    assert process is not None
-    connection = http.client.HTTPConnection(process._address.removeprefix("http://"), timeout=10)
-    connection.request("GET", "/slots", headers={"authorization": f"Bearer {process._key}"})
-    said: list[dict[str, Any]] = json.loads(connection.getresponse().read())
-    connection.close()
-    return said
+    assert core._process is not None
+    return slots_of(core._process._address, core._process._key)
 
 
 async def until(is_so: Callable[[], bool]) -> None:
@@ -342,6 +337,18 @@ async def test_an_aborted_call_frees_the_servers_slot(model: Path, tmp_path: Pat
         took = asyncio.get_running_loop().time() - began
         assert took < 5  # about 1 ms on an idle machine; the bound is for a loaded one
         assert len(said(heard)) < 480
+
+
+async def test_a_call_aborted_while_its_prompt_is_read_is_not_read_to_the_end(model: Path, tmp_path: Path) -> None:
+    async with opened(model, tmp_path, slots=1, context_length=2048) as core:
+        long = args("y" * 1900, max_tokens=1)
+        task = asyncio.create_task(whole(core, long))
+        await until(lambda: slots(core)[0]["is_processing"])
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        usage = (await whole(core, long)).usage
+        assert usage.prompt_tokens_details.cached_tokens < usage.prompt_tokens - 1
 
 
 async def test_a_cancelled_calls_file_is_removed(model: Path, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from aios.abi.messages import Message
 from aios.kernel import Config, Kernel
 from aios.kernel.config import ConfigError, CoreSection, parse
 from aios.kernel.llm import hub_fetch
-from aios.kernel.llm.folder import read
+from aios.kernel.llm.folder import FolderCore, read
 from aios.kernel.llm.hub import Progress, fetch, fetched, place_of
 from aios.kernel.llm.local.shape import ModelError
 from aios.testing import models, principal, until
@@ -210,6 +210,13 @@ async def test_a_core_of_the_hub_answers_and_needs_no_hub_the_second_time(hub: H
             await kernel.stop(0.0)
         hub.refusal = (500, "")
     assert answers[0] == answers[1]
+
+
+def test_a_core_that_is_being_fetched_says_how_far_it_is(tmp_path: Path) -> None:
+    core = FolderCore(CoreSection(name="q", kind="local", hub="tiny/model"), tmp_path)
+    assert core.statistics() == {}
+    core._note(Progress(600_000_000, 1_200_000_000))
+    assert core.statistics()["progress"] == "50 % of 1.2 GB"
 
 
 def test_a_path_that_looks_like_a_name_of_the_hub_is_told_how_to_write_one() -> None:

@@ -254,6 +254,18 @@ async def test_an_answer_that_broke_off_and_cannot_be_carried_on_ends_in_one_err
             assert len(at.seen) == 1
 
 
+async def test_an_answer_of_which_nothing_was_said_but_its_role_is_begun_again_anywhere() -> None:
+    async with serving(Server("openai", dies_after=0)) as at:
+        core = OpenAICore(CoreSection(name="far", kind="openai", base_url=at.url, model="tale"))
+        async with booted(cores=[core]) as kernel:
+            chunks: list[Chunk] = []
+            done = await kernel.call(principal(kernel), "llm_generate", args(), on_chunk=chunks.append)
+            assert done.message.content == "".join(chunk.text for chunk in chunks) == WHOLE
+            assert len(at.seen) == 2
+            raw = b"".join(chunk.raw for chunk in chunks)
+            assert (raw.count(b'"role"'), raw.count(b"chat-2"), raw.count(b'"finish_reason":"stop"')) == (1, 0, 1)
+
+
 async def test_a_core_of_another_kind_goes_on_with_what_a_server_said() -> None:
     async with serving(Server("vllm", dies_after=7)) as at:
         far = OpenAICore(CoreSection(name="far", kind="openai", base_url=at.url, model="tale", server="vllm"))

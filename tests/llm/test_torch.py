@@ -131,6 +131,18 @@ def test_row_counts_that_change_bits_are_not_proven(monkeypatch: pytest.MonkeyPa
 
 
 @TYPES
+def test_memory_that_grew_while_it_was_computed_in_can_be_handed_on_and_restored(compute: Compute) -> None:
+    decoder = tiny_model.decoder(compute=compute)
+    kv = opened(decoder, list(range(120)), 300)
+    for position in range(120, 140):
+        decoder.decode([7], [kv], [position])
+    other = decoder.pool(1 << 28).open(300)
+    other.copy(kv, 140)
+    kv.load(other.export(140))
+    assert kv.export(140).tobytes() == other.export(140).tobytes()
+
+
+@TYPES
 def test_keys_and_values_leave_and_come_back_bit_by_bit(compute: Compute) -> None:
     decoder = tiny_model.decoder(compute=compute)
     pool, tokens = decoder.pool(1 << 20), list(range(CHUNK))

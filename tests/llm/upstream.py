@@ -236,6 +236,10 @@ class Server:
         if path.endswith("/chat/completions"):
             writer.write(framed(self._event(number, {"role": "assistant", "content": ""})))
         for token in self.story[begin:]:
+            if told == self.dies_after:
+                self.dies_after = None
+                await writer.drain()
+                raise ConnectionError
             if told == most:
                 finish = "length"
                 break
@@ -248,10 +252,6 @@ class Server:
             else:
                 writer.write(framed(self._piece(number, path, token, body, begin + told, size)))
             told += 1
-            if told == self.dies_after:
-                self.dies_after = None
-                await writer.drain()
-                raise ConnectionError
             await asyncio.wait({leaving}, timeout=self.pause)
             if leaving.done():
                 raise ConnectionError

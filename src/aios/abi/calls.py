@@ -16,7 +16,7 @@ from msgspec import Meta, Struct, field
 
 from .choices import choices_at, place_of
 from .errors import BadRequest, NotFound
-from .messages import Generation, Message, ToolSpec
+from .messages import Embeddings, Generation, Message, ToolSpec
 
 Text = Annotated[str, Meta(max_length=1 << 20)]
 Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
@@ -79,6 +79,19 @@ class LLMGenerate(Args, frozen=True):
     length_penalty: Annotated[float, Meta(ge=-4, le=4)] | None = None
     cache_salt: Annotated[str, Meta(max_length=256)] | None = None
     window: WindowPolicy | None = None
+    extra: dict[str, Any] | None = None
+
+
+class LLMEmbed(Args, frozen=True):
+    """`input` is a text, or a list of texts, or the tokens of one text, or a list of such lists. `dimensions` asks for
+    shorter vectors than the model's own, `encoding_format` for numbers, or for base64 of little-endian f32.
+    `extra` holds parameters that the kernel does not know; remote cores get them as they came.
+    """
+
+    input: Text | list[Text | int | list[int]]
+    model: str | None = None
+    dimensions: Annotated[int, Meta(ge=1, le=1 << 16)] | None = None
+    encoding_format: Literal["float", "base64"] | None = None
     extra: dict[str, Any] | None = None
 
 
@@ -362,6 +375,7 @@ _ROWS = [
         "Ask a model for the next message.",
         is_streamed=True,
     ),
+    CallSpec("llm_embed", "llm", LLMEmbed, Embeddings, R, "Turn texts into vectors that say what they mean."),
     CallSpec("mem_write", "memory", MemWrite, Written, W, "Keep an entry in the agent's memory."),
     CallSpec("mem_read", "memory", MemId, Entry, R, "Read one entry of the agent's memory."),
     CallSpec("mem_search", "memory", MemSearch, Entries, R, "Find the k entries that fit a query best, best first."),

@@ -160,3 +160,20 @@ class Generation(Struct, frozen=True, omit_defaults=True):
     created: int | None = None
     context: ContextReport | None = None
     cost: float | None = None
+
+
+class Embedding(Struct, frozen=True):
+    """The vector of the input's text number `index`: numbers, or base64 of little-endian f32, as was asked."""
+
+    index: int
+    embedding: list[float] | str
+
+
+class Embeddings(Struct, frozen=True, omit_defaults=True):
+    """What `llm_embed` answers: a vector for each text, in the input's order. `cost` as in a Generation."""
+
+    data: list[Embedding]
+    model: str
+    core: str
+    usage: Usage
+    cost: float | None = None

@@ -90,7 +90,7 @@ MARKS = {"works": "✓", "no": "–", "fails": "✗"}
 def check_line(check: Check, columns: int | None) -> str:
     """One thing that was tried of a core: a mark, what, how long it took, what came of it."""
     took = span(check.seconds) if check.seconds else ""
-    return cut(safe(f"{MARKS[check.state]} {check.what:<9}{took:>6}  {check.detail}"), columns)
+    return cut(safe(f"{MARKS[check.state]} {check.what:<10}{took:>6}  {check.detail}"), columns)
 
 
 def rank(core: Told) -> tuple[int, float, str]:

@@ -138,14 +138,30 @@ def check_config(path: Path | None) -> tuple[Config | None, list[Finding]]:
 
 
 def check_cores(settings: Config | None) -> list[Finding]:
-    return [
-        _folder(f"core {core.name}", Path(core.path).expanduser())
-        if core.path
-        else _of_hub(f"core {core.name}", core.hub)
-        if core.hub
-        else _core(core)
-        for core in (settings.core if settings else ())
-    ]
+    return [_found(core) for core in (settings.core if settings else ())]
+
+
+def _found(core: CoreSection) -> Finding:
+    if core.hub is not None:
+        return _of_hub(f"core {core.name}", core.hub)
+    if core.path is None:
+        return _core(core)
+    look = _file if core.kind == "gguf" else _folder
+    return look(f"core {core.name}", Path(core.path).expanduser())
+
+
+def _file(what: str, file: Path) -> Finding:
+    """A GGUF file, from outside."""
+    try:
+        with file.open("rb") as opened:
+            magic = opened.read(4)
+    except OSError as error:
+        return Finding(what, "bad", f"{file} cannot be read: {error.strerror}")
+    if magic != b"GGUF":
+        return Finding(what, "bad", f"{file} is no GGUF file")
+    if importlib.util.find_spec("xllamacpp") is None:
+        return Finding(what, "bad", "it needs xllamacpp, which 'pip install aios-kernel[gguf]' brings")
+    return Finding(what, "ok", f"the model in {file}")
 
 
 def _of_hub(what: str, name: str) -> Finding:

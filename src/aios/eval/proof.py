@@ -81,8 +81,8 @@ async def prove(admin: AsyncClient, connect: Callable[[str], AsyncClient], name:
     client = connect(spawned.key)
     try:
         subject = Subject(core, admin, client, spawned.pid)
-        for what, check in CHECKS.items():
-            yield await _tried(what, check, subject)
+        for what in CHECKS if core["kind"] != "embed" else ("embeddings",):
+            yield await _tried(what, CHECKS[what], subject)
         yield Check("cost", "works", await _cost(subject), 0.0)
     finally:
         await client.aclose()
@@ -96,7 +96,7 @@ async def _tried(what: str, check: Callable[[Subject], Awaitable[Verdict]], subj
     except (Denied, Unauthorized):
         raise
     except AiosError as error:
-        is_refusal = error.fault == "agent" and error.status == 400
+        is_refusal = error.fault == "agent" and error.status in (400, 404)
         verdict = Verdict("no" if is_refusal and what in OPTIONAL else "fails", f"{error.code}: {error.message}")
     return Check(what, verdict.state, verdict.detail, time.perf_counter() - began)
 
@@ -251,6 +251,15 @@ async def _context(subject: Subject) -> Verdict:
     return Verdict("fails", f"a prompt longer than its {window} tokens was answered")
 
 
+async def _embeddings(subject: Subject) -> Verdict:
+    texts: list[str | int | list[int]] = ["a boat", "a ship"]
+    answer = await subject.client.llm_embed(texts, model=subject.name, timeout=TIMEOUT)
+    sizes = {len(each.embedding) for each in answer.data}
+    if len(answer.data) != len(texts) or len(sizes) != 1:
+        return Verdict("fails", f"{len(answer.data)} vectors for {len(texts)} texts")
+    return Verdict("works", f"{sizes.pop()} numbers a text")
+
+
 CHECKS: dict[str, Callable[[Subject], Awaitable[Verdict]]] = {
     "chat": _chat,
     "stream": _stream,
@@ -259,8 +268,9 @@ CHECKS: dict[str, Callable[[Subject], Awaitable[Verdict]]] = {
     "abort": _abort,
     "resume": _resume,
     "context": _context,
+    "embeddings": _embeddings,
 }
-OPTIONAL = ("tools", "schema")
+OPTIONAL = ("tools", "schema", "embeddings")
 """What a server may refuse without being broken."""
 
 

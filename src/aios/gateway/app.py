@@ -21,7 +21,7 @@ from starlette.types import ASGIApp
 
 from aios.abi.errors import AiosError, BadRequest, Denied, KernelFault, NotFound
 
-from . import cores, events, native, openai, openapi
+from . import cores, embeddings, events, native, openai, openapi
 from .errors import error_body, error_headers, refuse
 from .exchange import JSON, Exchange, Receive, Scope, Send, encode
 from .host import LocalNames, host_of
@@ -54,6 +54,7 @@ def _routes() -> list[Route]:
         ("GET", "/v1/models", openai.list_models),
         ("GET", "/v1/models/{model:path}", openai.get_model),
         ("POST", "/v1/chat/completions", openai.chat_completions),
+        ("POST", "/v1/embeddings", embeddings.embeddings),
         ("POST", "/aios/v1/calls/{name}", native.run_call),
         ("GET", "/aios/v1/processes", native.list_processes),
         ("GET", "/aios/v1/processes/{pid}", native.get_process),

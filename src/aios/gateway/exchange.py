@@ -46,6 +46,9 @@ ONCE = (
 
 WINDOWS: tuple[WindowPolicy, ...] = get_args(WindowPolicy)
 
+FIRST, LAST = -20, 19
+"""Of what `nice` can be."""
+
 MAX_VALUES = 200_000
 """Commas in a body. A few megabytes of the smallest values would keep the loop busy with parsing for seconds."""
 
@@ -148,6 +151,17 @@ class Exchange:
         raise BadRequest(
             f"X-AIOS-Window must be one of {words}, not '{text[:40]}'{nearest(text, WINDOWS)}", param="X-AIOS-Window"
         )
+
+    def nice(self) -> int:
+        """How far behind others the client puts this call, from `X-AIOS-Priority`: as `nice`, low goes first."""
+        text = self.header(b"x-aios-priority")
+        if text is None:
+            return FIRST
+        try:
+            return min(max(int(text), FIRST), LAST)
+        except ValueError:
+            why = f"X-AIOS-Priority must be a whole number from {FIRST} to {LAST}, low first, not '{text[:40]}'"
+            raise BadRequest(why, param="X-AIOS-Priority") from None
 
     def session(self) -> str | None:
         """What the client's calls belong together by, from `X-AIOS-Session`: a hint, so a long one is cut."""

@@ -37,6 +37,7 @@ async def _run(exchange: Exchange, spec: CallSpec, args: Args) -> None:
         key=exchange.idempotency_key(),
         timeout=exchange.timeout(),
         session=exchange.session(),
+        nice=exchange.nice(),
     )
     result = await exchange.outcome(call)
     await exchange.reply(200, encode(result), JSON, call_headers(call))

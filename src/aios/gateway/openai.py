@@ -79,6 +79,7 @@ async def chat_completions(exchange: Exchange) -> None:
         key=exchange.idempotency_key(),
         timeout=exchange.timeout(),
         session=exchange.session(),
+        nice=exchange.nice(),
     )
     generation = await exchange.outcome(call)
     body = encode(_completion(call, generation))

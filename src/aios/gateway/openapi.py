@@ -12,6 +12,7 @@ from aios import __version__
 from aios.abi.calls import CALLS, CallSpec, Processes, ProcessInfo
 from aios.kernel import CoreSection
 
+from .embeddings import EmbeddingList, EmbedRequest
 from .exchange import JSON, Exchange
 from .native import MintedKey, NewKey, SignalBody
 from .openai import ChatRequest, Completion
@@ -27,6 +28,7 @@ events (`event: call`, `data: {"time", "call_id", "pid", "agent", "name", "state
 
 A call with an `Idempotency-Key` outlives its connection and is answered once: the same key with the same body joins
 it or gets its recorded answer. Any call takes a header `X-AIOS-Timeout`, the seconds after which it is given up (504).
+`X-AIOS-Priority`, -20 to 19 as `nice` has it, ranks a call at servers that rank theirs, never before its process.
 """
 REASONS = {
     400: "The arguments are wrong; the message says which and why.",
@@ -181,6 +183,12 @@ def _openai_paths() -> dict[str, Any]:
         "requestBody": _body(_ref("ChatRequest")),
         "responses": _responses(_ref("Completion"), tuple(REASONS), error="OpenAIError", is_streamed=True),
     }
+    embed = chat | {
+        "operationId": "createEmbedding",
+        "summary": "Turn texts into vectors, as OpenAI's clients do.",
+        "requestBody": _body(_ref("EmbedRequest")),
+        "responses": _responses(_ref("EmbeddingList"), tuple(REASONS), error="OpenAIError"),
+    }
     return {
         "/v1/models": {
             "get": _get("listModels", "Models that answer.", _ref("Models"), tag="openai", error="OpenAIError")
@@ -189,6 +197,7 @@ def _openai_paths() -> dict[str, Any]:
             "get": _get("getModel", "One model.", _ref("Model"), model, tag="openai", error="OpenAIError")
         },
         "/v1/chat/completions": {"post": chat},
+        "/v1/embeddings": {"post": embed},
     }
 
 
@@ -263,6 +272,8 @@ def _schemas() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         Status,
         ChatRequest,
         Completion,
+        EmbedRequest,
+        EmbeddingList,
         SignalBody,
         NewKey,
         MintedKey,

@@ -151,8 +151,16 @@ async def stream_call(exchange: Exchange, name: str, args: Args, encoder: Encode
 
     stream = EventStream(exchange, gone, comment)
     key, timeout = exchange.idempotency_key(), exchange.timeout()
-    session = exchange.session()
-    call = kernel.submit(exchange.principal, name, args, key=key, on_chunk=on_chunk, timeout=timeout, session=session)
+    call = kernel.submit(
+        exchange.principal,
+        name,
+        args,
+        key=key,
+        on_chunk=on_chunk,
+        timeout=timeout,
+        session=exchange.session(),
+        nice=exchange.nice(),
+    )
     stream.headers = lambda: call_headers(call)
     encoder.begin(call)
     for chunk in early:

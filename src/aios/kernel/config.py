@@ -140,7 +140,8 @@ class CoreSection(Section, frozen=True):
     `server` says what speaks at `base_url`, and with it what that can do; without it the server is asked. What stands
     here goes before what is known of its kind: `resume` (how an answer is gone on with after an interrupt: "none",
     "prefill_text", or "tokens"), `priority` (whether requests carry one, and which goes first; a server that is not set
-    up for it refuses them), `tools`, `json_schema` and `embeddings` (false: such requests are refused here).
+    up for it refuses them), `tools`, `json_schema` and `embeddings` (false: such requests are refused here; with
+    `embeddings = true` those for models that nobody knows come here). `embed_batch` texts are posted at once (256).
     With `probe = false` the server is never asked what it can do.
 
     `context_length` makes a local model's window smaller. `kv_bytes` bounds what running sequences of a `nano` or
@@ -172,6 +173,7 @@ class CoreSection(Section, frozen=True):
     probe: bool = True
     max_tokens: Annotated[int, Meta(ge=1)] | None = None
     ignore: list[str] | None = None
+    embed_batch: Annotated[int, Meta(ge=1)] | None = None
     context_length: Annotated[int, Meta(ge=16)] | None = None
     kv_bytes: Annotated[int, Meta(ge=1 << 20)] = 512 << 20
     prefix_bytes: Annotated[int, Meta(ge=0)] = 64 << 20
@@ -216,16 +218,14 @@ class Config(Section, frozen=True):
 COMPUTE_KEYS = ("backend", "dtype", "device")
 HUB_KEYS = ("hub", "revision")
 LOCAL_KEYS = ("path", *HUB_KEYS, *COMPUTE_KEYS)
-REMOTE_KEYS = (
-    *("base_url", "api_key_env", "api_key_file", "first_timeout", "server", "resume", "priority"),
-    *("tools", "json_schema", "embeddings"),
-)
+CHAT_KEYS = ("server", "resume", "priority", "tools", "json_schema", "embeddings", "embed_batch")
+REMOTE_KEYS = ("base_url", "api_key_env", "api_key_file", "first_timeout", *CHAT_KEYS)
 FOREIGN_KEYS = {
     "nano": (*HUB_KEYS, "path", "model", "context_length", "max_tokens", "ignore", *REMOTE_KEYS, *COMPUTE_KEYS),
     "local": ("max_tokens", "ignore", *REMOTE_KEYS),
     "gguf": (*HUB_KEYS, "max_tokens", "ignore", "snapshot", *REMOTE_KEYS, *COMPUTE_KEYS),
     "openai": ("max_tokens", "ignore", "snapshot", *LOCAL_KEYS),
-    "anthropic": ("snapshot", "server", "resume", "priority", "tools", "json_schema", "embeddings", *LOCAL_KEYS),
+    "anthropic": ("snapshot", *CHAT_KEYS, *LOCAL_KEYS),
 }
 """Keys of other kinds of core: one that would be ignored is a mistake worth telling."""
 

@@ -235,12 +235,14 @@ class Kernel:
         on_chunk: OnChunk | None = None,
         timeout: float | None = None,
         session: str | None = None,
+        nice: int = -20,
     ) -> Syscall:
         """Check, acknowledge and queue a call; its `future` gives the result struct or raises an AiosError.
 
         A refusal raises at once. With `key` a repeated submit joins the first call or gets its recorded answer
         (`on_chunk` then hears what was said so far before this returns); another body is a Conflict. Calls of one
-        `session` go to the same core where there is a choice.
+        `session` go to the same core where there is a choice. Servers that rank their calls are told `nice`, but never
+        less than the process has.
         """
         if self._is_stopping:
             raise Stopping("the kernel is stopping; try again when it is back", retry_after=5)
@@ -254,7 +256,7 @@ class Kernel:
                 return earlier
             body = earlier
         call = self._make(spec, args, process, principal, key)
-        call.body, call.session = body, session
+        call.body, call.session, call.nice = body, session, nice
         if on_chunk is not None:
             call.listeners.append(on_chunk)
         self._start(call, timeout)

@@ -88,6 +88,7 @@ class Syscall:
         "is_restarting",
         "key",
         "listeners",
+        "nice",
         "noted",
         "num_slices",
         "num_switches",
@@ -145,6 +146,8 @@ class Syscall:
         self.core: str | None = None
         self.session: str | None = None
         """What the caller says its calls belong together by: a hint for the choice of a core."""
+        self.nice = -20
+        """How far behind others the caller puts it, where a server behind a core ranks its calls: low goes first."""
         self.ties: Any = None
         """What ties it to a core that served the like; the llm module's own."""
         self.num_tries = 0

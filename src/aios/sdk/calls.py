@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, TypeVar
 
 from aios.abi import calls
-from aios.abi.messages import Chunk, Generation, Message, ToolSpec
+from aios.abi.messages import Chunk, Embeddings, Generation, Message, ToolSpec
 
 from .stream import AsyncStream, Stream
 
@@ -157,6 +157,32 @@ class AsyncCalls(ABC):
             "extra": extra,
         }
         return self._stream(Generation, "llm_generate", sent, idempotency_key, timeout)
+
+    async def llm_embed(
+        self,
+        input: str | list[str | int | list[int]],
+        *,
+        model: str | None = None,
+        dimensions: int | None = None,
+        encoding_format: Literal["float", "base64"] | None = None,
+        extra: dict[str, Any] | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> Embeddings:
+        """Turn texts into vectors that say what they mean.
+
+        `input` is a text, or a list of texts, or the tokens of one text, or a list of such lists. `dimensions` asks for
+        shorter vectors than the model's own, `encoding_format` for numbers, or for base64 of little-endian f32.
+        `extra` holds parameters that the kernel does not know; remote cores get them as they came.
+        """
+        sent: dict[str, Any] = {
+            "input": input,
+            "model": model,
+            "dimensions": dimensions,
+            "encoding_format": encoding_format,
+            "extra": extra,
+        }
+        return await self._call(Embeddings, "llm_embed", sent, idempotency_key, timeout)
 
     async def mem_write(
         self,
@@ -527,6 +553,32 @@ class Calls(ABC):
             "extra": extra,
         }
         return self._stream(Generation, "llm_generate", sent, idempotency_key, timeout)
+
+    def llm_embed(
+        self,
+        input: str | list[str | int | list[int]],
+        *,
+        model: str | None = None,
+        dimensions: int | None = None,
+        encoding_format: Literal["float", "base64"] | None = None,
+        extra: dict[str, Any] | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> Embeddings:
+        """Turn texts into vectors that say what they mean.
+
+        `input` is a text, or a list of texts, or the tokens of one text, or a list of such lists. `dimensions` asks for
+        shorter vectors than the model's own, `encoding_format` for numbers, or for base64 of little-endian f32.
+        `extra` holds parameters that the kernel does not know; remote cores get them as they came.
+        """
+        sent: dict[str, Any] = {
+            "input": input,
+            "model": model,
+            "dimensions": dimensions,
+            "encoding_format": encoding_format,
+            "extra": extra,
+        }
+        return self._call(Embeddings, "llm_embed", sent, idempotency_key, timeout)
 
     def mem_write(
         self,

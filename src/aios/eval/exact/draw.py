@@ -12,6 +12,8 @@ from aios.abi.messages import FunctionSpec, Message, ToolSpec
 
 MODELS = ("qwen3", "nano", "llama 3", "mistral", "qwen2")
 """The packaged one, and a random one of each family; a round has one of them, in turn."""
+PACKAGED = "nano"
+"""Computed by NumPy only."""
 WAYS = ("greedy", "sampled", "beam", "grammar")
 Fate = Literal["calm", "stopped", "killed"]
 FATES: tuple[Fate, ...] = ("calm", "stopped", "calm", "killed")
@@ -75,19 +77,23 @@ class Round:
     cuts: tuple[int, ...]
 
 
-def rounds(count: int, size: int, seed: int) -> Iterator[Round]:
+def rounds(count: int, size: int, seed: int, backend: str = "numpy") -> Iterator[Round]:
     """So many that `count` generations are asked for, `size` in each but perhaps the last one."""
+    models = [model for model in MODELS if backend == "numpy" or model != PACKAGED]
     for number in range(-(-count // size)):
-        yield _round(number, min(size, count - number * size), seed)
+        # As many models as fates would meet in the same pairs for ever.
+        turn = number // len(FATES) if len(models) == len(FATES) else 0
+        model = models[(number + turn) % len(models)]
+        yield _round(number, min(size, count - number * size), seed, model)
 
 
-def _round(number: int, size: int, seed: int) -> Round:
+def _round(number: int, size: int, seed: int, model: str) -> Round:
     dice = random.Random(f"{seed}/{number}")
     fate = FATES[number % len(FATES)]
     num_cuts = {"calm": 0, "stopped": 1, "killed": 2}[fate]
     return Round(
         number=number,
-        model=MODELS[number % len(MODELS)],
+        model=model,
         fate=fate,
         slots=dice.choice(SLOTS),
         quantum=dice.choice((dice.randint(1, 8), dice.randint(1, 64))),

@@ -18,11 +18,13 @@ from aios.abi.errors import AiosError, CutShort, Stopping
 from aios.abi.messages import Generation, Usage
 from aios.testing.models import write_model
 
-from .draw import CONTEXT, MODELS, WAYS, Ask, Round, Tier, rounds
+from .draw import CONTEXT, MODELS, PACKAGED, WAYS, Ask, Round, Tier, rounds
 from .world import InProcess, NoKernel, Served, World
 
 SIZE = 20
 """Generations of a round."""
+STALLED_SECONDS = 120.0
+"""Without an answer for so long a round is taken never to end."""
 KEPT = 5
 """Differences that are told in full."""
 LEAST_KV, SLOT_KV, NANO_KV = 2 << 20, 320 << 10, 26 << 20
@@ -78,7 +80,7 @@ async def prove(
     async with AsyncExitStack() as stack:
         models = _Models(folder / "models", backend)
         alone = _Alone(folder / "alone", models, stack)
-        for each in rounds(count, size, seed):
+        for each in rounds(count, size, seed, backend):
             amid, covered = await _play(each, folder / f"round-{each.number}", models)
             solo = [await alone.ask(each.model, ask) for ask in each.asks]
             _compare(each, solo, amid, found)
@@ -117,7 +119,7 @@ class _Models:
         self._backend = backend
 
     def config(self, model: str, *, policy: str, slots: int, quantum: int, has_cache: bool, tier: Tier = "ram") -> str:
-        needed = slots * (NANO_KV if model == "nano" else SLOT_KV)
+        needed = slots * (NANO_KV if model == PACKAGED else SLOT_KV)
         ram, disk = BYTES[tier]
         lines = [
             f"[context]\nram_bytes = {ram}\ndisk_bytes = {disk}",
@@ -126,11 +128,11 @@ class _Models:
             f'[[core]]\nname = "one"\nslots = {slots}\nkv_bytes = {max(LEAST_KV, needed)}',
             f"prefix_bytes = {(8 << 20) if has_cache else 0}",
         ]
-        if model == "nano":
+        if model == PACKAGED:
             lines.append('kind = "nano"')
         else:
             lines.append(f'kind = "local"\ncontext_length = {CONTEXT}\npath = "{self._written(model)}"')
-        if self._backend != "numpy":
+        if model != PACKAGED:
             lines.append(f'backend = "{self._backend}"')
         return "\n".join(lines) + "\n"
 
@@ -219,7 +221,12 @@ class _Play:
     async def _until(self, count: int) -> None:
         while len(self._answers) < count:
             self._moved.clear()
-            await self._moved.wait()
+            try:
+                async with asyncio.timeout(STALLED_SECONDS):
+                    await self._moved.wait()
+            except TimeoutError:
+                number = self._round.number
+                raise RuntimeError(f"round {number} stands still:\n{self._world.story()}") from None
 
     async def _keep_asking(self, number: int, ask: Ask) -> None:
         await asyncio.sleep(ask.after)

@@ -38,6 +38,9 @@ class World(Protocol):
     async def ask(self, agent: str, args: LLMGenerate, key: str | None) -> Generation:
         """Raises what the call ended with. Cancelled, so is the call, unless it has a key."""
 
+    def story(self) -> str:
+        """What is known of a kernel that does not answer."""
+
 
 class InProcess:
     """A `Kernel` in this process. It cannot be killed, only stopped with no time to finish anything."""
@@ -63,6 +66,11 @@ class InProcess:
         kernel = self._alive()
         answer: Generation = await kernel.call(principal(kernel, agent), "llm_generate", args, key=key)
         return answer
+
+    def story(self) -> str:
+        kernel = self._alive()
+        rows = [f"{row.call_id} {row.state} {row.why or ''}" for row in list(kernel.trace.rows)[-40:]]
+        return "\n".join([str(kernel.statistics()), *rows])
 
     def _alive(self) -> Kernel:
         assert self._kernel is not None
@@ -101,8 +109,12 @@ class Served:
         """Raise RuntimeError when it died of itself."""
         assert self._child is not None
         if self._is_to_live and self._child.poll() is not None:
-            said = (self._home / "kernel.log").read_text()[-4000:]
-            raise RuntimeError(f"'aios up' ended with code {self._child.returncode}:\n{said}")
+            raise RuntimeError(f"'aios up' ended with code {self._child.returncode}:\n{self.story()}")
+
+    def story(self) -> str:
+        said = (self._home / "kernel.log").read_text()
+        crash = said.rfind("Fatal Python error")
+        return said[crash : crash + 4000] if crash >= 0 else said[-4000:]
 
     def _launched(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-c", "from aios.cli.main import main; main()", "up"]

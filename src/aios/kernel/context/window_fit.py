@@ -119,7 +119,8 @@ class Windows:
     async def _summarised(
         self, call: Syscall, measure: Measure, found: Fit, report: ContextReport
     ) -> tuple[Fit, ContextReport]:
-        """`found` with a summary of what it dropped; should that turn out too long, with fewer turns beside it."""
+        """`found` with a summary of what it dropped; should that turn out too long, with fewer turns beside it. Its
+        `tokens` leave the summary out."""
         args: LLMGenerate = call.args
         summary, is_cut = await self._summary(call, transcript(found.dropped), _summary_tokens(measure))
         noted = with_summary(found.kept, summary, len(found.dropped))
@@ -127,9 +128,12 @@ class Windows:
         final = await asyncio.to_thread(fit, noted, _counter(args, measure), limit=limit, room=limit)
         if final is None:
             raise _too_long(args, measure, measure.count(args), found.tokens)
+        kept = found.tokens  # without the summary: what was dropped is counted, not what it was exchanged for
+        if final.dropped:
+            kept -= await asyncio.to_thread(_counter(args, measure), noted) - final.tokens
         self._counts["summaries"] += 1
         report = msgspec.structs.replace(report, summary=summary, is_summary_cut=is_cut)
-        return Fit(final.kept, found.dropped + final.dropped, final.tokens), report
+        return Fit(final.kept, found.dropped + final.dropped, kept), report
 
     async def _summary(self, call: Syscall, text: str, tokens: int) -> tuple[str, bool]:
         """What `text` comes to, in `tokens` tokens at most, and whether the model had more to say."""

@@ -61,6 +61,7 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX versions_by_hash ON versions(hash);
     CREATE INDEX files_in_trash ON files(owner, agent, trashed) WHERE trashed IS NOT NULL;
     """,
+    "ALTER TABLE processes ADD COLUMN window TEXT;",
 )
 """Script n brings a home of version n to n + 1. Never edit one that was released: add the next."""
 

@@ -27,10 +27,11 @@ class ProcessRecords:
             process.nice,
             process.command,
             process.started_wall,
+            process.window,
         )
 
         def job(connection: apsw.Connection) -> None:
-            connection.execute("INSERT OR REPLACE INTO processes VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+            connection.execute("INSERT OR REPLACE INTO processes VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
 
         def then(_: None, error: AiosError | None) -> None:
             process.is_recorded = error is None  # when the disk is full, the process's next call tries again
@@ -46,9 +47,11 @@ class ProcessRecords:
         return self._database.read(lambda c: value(c, sql)) or 0
 
     def find(self, pid: int) -> Process | None:
-        sql = "SELECT agent, owner, parent, nice, command, started FROM processes WHERE pid = ?"
+        sql = "SELECT agent, owner, parent, nice, command, started, window FROM processes WHERE pid = ?"
         found = self._database.read(lambda c: row(c, sql, (pid,)))
         if found is None:
             return None
-        agent, owner, parent, nice, command, started = found
-        return Process(pid, agent, owner, parent, nice, command, started_wall=started, is_recorded=True)
+        agent, owner, parent, nice, command, started, window = found
+        known = Process(pid, agent, owner, parent, nice, command, started_wall=started, is_recorded=True)
+        known.window = window
+        return known

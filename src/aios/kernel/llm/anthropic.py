@@ -72,7 +72,7 @@ class AnthropicCore:
         return active < self._upstream.pace.room
 
     def can_continue(self, args: LLMGenerate, said: Said) -> bool:
-        return False
+        return not said.text
 
     def drop(self, snapshot: Any) -> None:
         """There are no snapshots here."""

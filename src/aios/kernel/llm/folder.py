@@ -10,7 +10,7 @@ from typing import Any
 from aios.abi.home import home_path
 
 from ..config import HUB_NAME, CoreSection
-from .hub import Progress, fetch
+from .hub import Progress, fetch, share
 from .local.backend import AS_EVER, Compute
 from .local.foreign_chat import ForeignTemplate
 from .local.foreign_tokenizer import ForeignTokenizer
@@ -56,8 +56,9 @@ class FolderCore(OwnCore):
 
     def statistics(self) -> dict[str, Any]:
         progress = self._progress
-        fetching = {"fetched_bytes": progress.done, "fetch_bytes": progress.total} if progress.total else {}
-        return super().statistics() | fetching
+        if not progress.total:
+            return super().statistics()
+        return {"progress": share(progress), "fetched_bytes": progress.done, "fetch_bytes": progress.total}
 
 
 def read(folder: Path, context: int | None = None, kv_bytes: int = 0, compute: Compute = AS_EVER) -> Model:

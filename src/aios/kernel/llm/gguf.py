@@ -47,7 +47,7 @@ FIRST_PAUSE = 0.5
 """Seconds before the server is started again; doubled with each crash in the window."""
 OWN_WINDOW = 4096
 """Tokens of the window where neither the file nor the configuration bounds it."""
-OURS = ("cache_salt", "beam_width", "length_penalty", "model", "min_tokens")
+OURS = ("cache_salt", "beam_width", "length_penalty", "model", "min_tokens", "window")
 """What the kernel knows of a request, and the server does not."""
 LAST_MOMENT = 1.0
 """Seconds for a process whose connections broke to say how it ended."""

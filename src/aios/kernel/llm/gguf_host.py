@@ -16,6 +16,8 @@ import threading
 from typing import Any, NoReturn
 
 _PDEATHSIG = 1
+CPU_BATCH = 64
+"""Tokens of a prompt that are read at once on a processor, which is as fast with these as with more."""
 
 
 def main() -> NoReturn:
@@ -57,6 +59,9 @@ def _serve(order: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     params.endpoint_slots = True
     params.cache_ram_mib = 0  # no second store of prompts beside the slots: the kernel says who shares what
     params.ctx_shift = False  # nothing is dropped from a conversation in silence
+    if not _has_accelerator(xllamacpp):
+        # Between two batches of a prompt the server looks whether anybody still waits, and lets the others go on.
+        params.n_batch = params.n_ubatch = CPU_BATCH
     params.ui = False
     params.verbosity = 1  # faults only
     for threads in (params.cpuparams, params.cpuparams_batch):
@@ -66,6 +71,12 @@ def _serve(order: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     except RuntimeError:
         sys.exit(1)  # why was printed, or will be at an orderly end, and the kernel reads that
     return server, {"address": server.listening_address, "version": xllamacpp.__version__}
+
+
+def _has_accelerator(xllamacpp: Any) -> bool:
+    """Whether llama.cpp has found anything to compute on but the processor."""
+    processor = xllamacpp.ggml_backend_dev_type.GGML_BACKEND_DEVICE_TYPE_CPU
+    return any(device["type"] != processor for device in xllamacpp.get_device_info())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""What `llm_generate` means: which core may run a call, and how a slice of it is run. Knows no policy and no wire."""
+"""What `llm_generate` and `llm_embed` mean: which core may run a call, and how a slice of it is run.
+
+Knows no policy and no wire.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,14 @@ from typing import Any
 
 import msgspec
 
+from aios.abi.calls import LLMEmbed, LLMGenerate
 from aios.abi.errors import AiosError, KernelFault
-from aios.abi.messages import Generation
+from aios.abi.messages import Embeddings, Generation
 
 from ..syscall import Suspended, Syscall
 from .affinity import Ties, beginnings
 from .base import Core, CoreInfo, NotBegun, Request, Said, Stored
+from .embed import check_embed, check_input, embedder, is_for_embedding
 from .measure import Measure, check_length, measure_of
 from .prices import Prices
 from .roster import AT_WORK, CoreState, Roster, Seat
@@ -41,17 +46,36 @@ class LLMManager:
         """Raise what keeps every core of this name from taking the call, now or ever. Cores that cannot take it though
         others can are not asked."""
         refusals: list[AiosError] = []
+        if isinstance(call.args, LLMEmbed):
+            check_input(call.args)
+            call.args = self._for_embedding(call.args)
         serving = self.router.serving(call.args.model)
         for seat in serving:
             try:
-                seat.core.check(call.args)
-                if call.args.window in (None, "error"):
-                    check_length(seat.core, call.args)
+                self._check(seat.core, call.args)
             except AiosError as error:
                 refusals.append(error)
                 call.refused_until[seat.name] = math.inf
         if len(refusals) == len(serving):
             raise refusals[0]
+
+    def _check(self, core: Core, args: LLMGenerate | LLMEmbed) -> None:
+        if isinstance(args, LLMEmbed):
+            check_embed(core, args, [seat.core for seat in self.roster])
+            return
+        core.check(args)
+        if args.window in (None, "error"):
+            check_length(core, args)
+
+    def _for_embedding(self, args: LLMEmbed) -> LLMEmbed:
+        """With the name of a core that is for embedding, if there is one, where none was named or none that we know:
+        the router's default is for answering."""
+        if args.model and args.model in self.router.names():
+            return args
+        found = next((seat.name for seat in self.roster if is_for_embedding(seat.core)), None)
+        if found is None or (args.model and self.router.default is None):
+            return args
+        return msgspec.structs.replace(args, model=found)
 
     def measure(self, model: str | None) -> Measure | None:
         """The smallest window among the cores that answer to `model`, as far as they know theirs."""
@@ -108,15 +132,18 @@ class LLMManager:
         seat = self.roster.find(slot)
         seat.active += 1
         call.core = slot
-        if call.snapshot is None and (route := self.router.route(call.args.model)) is not None:
+        route = self.router.route(call.args.model)
+        if call.snapshot is None and route is not None and len(route.by_name) > 1:
             self.router.begins(route, _ties(call), slot)
 
     def release(self, call: Syscall, slot: str) -> None:
         self.roster.find(slot).active -= 1
         self.on_left()
 
-    async def run(self, call: Syscall, slot: str, quantum: int | None) -> Generation | Suspended:
+    async def run(self, call: Syscall, slot: str, quantum: int | None) -> Generation | Embeddings | Suspended:
         seat = self.roster.find(slot)
+        if isinstance(call.args, LLMEmbed):
+            return await self._embed(call, seat)
         streamed = bool(call.listeners) or call.chunks is not None
         said, snapshot = (call.snapshot, None) if isinstance(call.snapshot, Said) else (None, call.snapshot)
         request = Request(
@@ -126,7 +153,7 @@ class LLMManager:
             snapshot,
             streamed,
             said,
-            call.process.nice,
+            max(call.process.nice, call.nice),
             num_switches=call.num_switches,
             note=call.note,
         )
@@ -145,6 +172,18 @@ class LLMManager:
             call.num_tries = 0
         return outcome
 
+    async def _embed(self, call: Syscall, seat: Seat) -> Embeddings | Suspended:
+        core = embedder(seat.core)
+        assert core is not None, "others have refused the call"
+        try:
+            outcome = await core.embed(call.args)
+        except NotBegun as refusal:
+            return self._try_again(call, seat, refusal)
+        seat.is_down = False
+        self._account(call, outcome)
+        seat.ended(call.tokens_in, 0, self._now(), call.cost)
+        return outcome if call.cost is None else msgspec.structs.replace(outcome, cost=call.cost)
+
     def _try_again(self, call: Syscall, seat: Seat, refusal: NotBegun) -> Suspended:
         """Back to the queue, for another core or for this one later. Raises what went wrong when it was tried often,
         or when what was said cannot be gone on with anywhere."""
@@ -157,12 +196,12 @@ class LLMManager:
         call.refused_until[seat.name] = self._now() + refusal.after
         return Suspended(said, 0, refusal.after, is_refusal=True)
 
-    def _account(self, call: Syscall, generation: Generation) -> None:
+    def _account(self, call: Syscall, done: Generation | Embeddings) -> None:
         call.snapshot = None
-        call.tokens_in = generation.usage.prompt_tokens
-        call.tokens_cached = generation.usage.prompt_tokens_details.cached_tokens
-        call.tokens_out = generation.usage.completion_tokens
-        call.cost = self.prices.cost(call.args, generation)
+        call.tokens_in = done.usage.prompt_tokens
+        call.tokens_cached = done.usage.prompt_tokens_details.cached_tokens
+        call.tokens_out = done.usage.completion_tokens
+        call.cost = self.prices.cost(call.args, done)
 
     def drop(self, call: Syscall) -> None:
         seat = self.roster.get(call.core)
@@ -219,6 +258,6 @@ def _ties(call: Syscall) -> Ties:
         ties = call.ties = Ties(
             (process.owner, process.agent, str(session)) if session else None,
             None if process.is_implicit else process.pid,
-            beginnings(args),
+            beginnings(args) if isinstance(args, LLMGenerate) else (),
         )
     return ties

@@ -17,9 +17,9 @@ from typing import Any
 
 import msgspec
 
-from aios.abi.calls import LLMGenerate
+from aios.abi.calls import LLMEmbed, LLMGenerate
 from aios.abi.errors import AiosError, BadRequest, UpstreamFault
-from aios.abi.messages import Generation
+from aios.abi.messages import Embeddings, Generation
 
 from ..config import CoreSection
 from ..syscall import Suspended
@@ -35,6 +35,7 @@ from .continuing import (
     rest_of,
     stops_of,
 )
+from .openai_embed import embed
 from .openai_wire import Answer, Events, error_of, parse_whole
 from .servers import Capabilities
 from .slices import Slices
@@ -114,7 +115,7 @@ class OpenAICore:
         return active < self._upstream.pace.room
 
     def can_continue(self, args: LLMGenerate, said: Said) -> bool:
-        return self.resume in TEXTUAL and may_continue(args)
+        return not said.text or (self.resume in TEXTUAL and may_continue(args))
 
     def drop(self, snapshot: Any) -> None:
         """What was said is no burden."""
@@ -139,6 +140,19 @@ class OpenAICore:
         if answer is None:
             return self._suspended(asked, before)
         return answer.generation(self.model, self.name, request.args.seed)
+
+    @property
+    def embeds(self) -> bool | None:
+        return self._section.embeddings
+
+    def check_embed(self, args: LLMEmbed) -> None:
+        """The server knows what it can do."""
+
+    async def embed(self, args: LLMEmbed) -> Embeddings:
+        return await embed(self._upstream, args, self._model_for(args.model), self._section.embed_batch)
+
+    def _model_for(self, asked: str | None) -> str:
+        return self._asks_for or (asked if asked != self.name else None) or self.model
 
     # ── one request ──
 
@@ -196,15 +210,14 @@ class OpenAICore:
 
     def _fields(self, request: Request) -> dict[str, Any]:
         args = request.args
-        asked = args.model if args.model not in (None, self.name) else self.model
         fields = {name: value for name, value in msgspec.structs.asdict(args).items() if value is not None}
         fields.pop("window", None)  # the kernel has seen to it
         if extra := fields.pop("extra", None):
             fields = {**extra, **fields}
             fields.pop("stream", None)
-        fields["model"] = self._asks_for or asked
+        fields["model"] = self._model_for(args.model)
         if (priority := self._section.priority) is not None:
-            fields.setdefault("priority", request.nice if priority == "low_first" else -request.nice)
+            fields["priority"] = request.nice if priority == "low_first" else -request.nice
         return fields
 
     def _rest(self, request: Request, said: Said, fields: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -257,9 +270,11 @@ class OpenAICore:
         verdict.said = request.said
         if events is None or not events.has_spoken:
             return verdict
-        verdict.said = events.answer.said() if may_continue(request.args) else None
+        verdict.said = (
+            said if (said := events.answer.said()) and (not said.text or may_continue(request.args)) else None
+        )
         # Who heard what cannot be carried on gets an error; who heard nothing an answer from the beginning.
-        return verdict.error if verdict.said is None and request.is_streamed else verdict
+        return verdict.error if said is None and request.is_streamed else verdict
 
     def _cannot_continue(self, request: Request) -> NotBegun:
         """The server does not take half an answer. Who heard nothing of it gets one from the beginning."""

@@ -206,7 +206,7 @@ class OwnCore:
         return room >= (promised + 1) * pool.shape.bytes(self._engine.context)
 
     def can_continue(self, args: LLMGenerate, said: Said) -> bool:
-        return False
+        return not said.text
 
     async def run(self, request: Request, quantum: int | None) -> Generation | Suspended:
         held = await self._held(self._opened(), request)

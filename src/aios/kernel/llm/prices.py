@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from aios.abi.calls import LLMGenerate
-from aios.abi.messages import Generation, Usage
+from aios.abi.calls import LLMEmbed, LLMGenerate
+from aios.abi.messages import Embeddings, Generation, Usage
 
 from ..config import CoreSection, Price, PriceSection
 
@@ -51,7 +51,7 @@ class Prices:
         """A core is to be priced by its section: where it is, and a price of its own if it has one."""
         self._sections[section.name] = section
 
-    def cost(self, args: LLMGenerate, generation: Generation) -> float | None:
+    def cost(self, args: LLMGenerate | LLMEmbed, generation: Generation | Embeddings) -> float | None:
         """US dollars for what `generation` used, None when that is not known."""
         section = self._sections.get(generation.core)
         usage = generation.usage
@@ -99,7 +99,7 @@ def _host(section: CoreSection) -> str | None:
     return urlsplit(section.base_url).hostname
 
 
-def _is_standard(args: LLMGenerate) -> bool:
+def _is_standard(args: LLMGenerate | LLMEmbed) -> bool:
     """Whether nothing was asked for that costs more or less than usual."""
     extra = args.extra or {}
     return extra.get("service_tier", "auto") in _STANDARD and extra.get("speed", "standard") in _STANDARD

@@ -173,7 +173,9 @@ class TorchMemory:
         self._device = device
 
     def zeros(self, shape: Sequence[int]) -> Array:
-        return torch.zeros(tuple(shape), dtype=self._dtype, device=self._device)
+        # Made while it computes or not, they are written to in both: restored, copied, handed on.
+        with torch.inference_mode(False):
+            return torch.zeros(tuple(shape), dtype=self._dtype, device=self._device)
 
     def read(self, data: Array) -> NDArray[Any]:
         held = data.to("cpu", copy=True, memory_format=torch.contiguous_format)

@@ -1,0 +1,77 @@
+"""Embeddings of a server that speaks OpenAI's API. Knows that wire, and nothing of queues or of how answers stream."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from aios.abi.calls import LLMEmbed
+from aios.abi.errors import UpstreamFault
+from aios.abi.messages import Embeddings, Usage
+
+from .embed import in_form, texts_of
+from .openai_wire import error_of
+from .upstream import Upstream
+
+PATH = "/embeddings"
+BATCH = 256
+"""Texts that are posted at once, where the configuration says nothing: some servers take no more."""
+
+
+class _Item(Struct):
+    index: int
+    embedding: list[float] | str
+
+
+class _Usage(Struct):
+    prompt_tokens: int | None = None
+
+
+class _Body(Struct):
+    data: list[_Item]
+    model: str | None = None
+    usage: _Usage | None = None
+
+
+_decode = msgspec.json.Decoder(_Body).decode
+
+
+async def embed(upstream: Upstream, args: LLMEmbed, model: str, batch: int | None) -> Embeddings:
+    """Vectors of all texts, asked batch by batch; those that come in the form that was asked stay as they are."""
+    texts = texts_of(args)
+    size = batch or BATCH
+    vectors: list[list[float] | str] = []
+    tokens, named = 0, model
+    with upstream.attempt(is_streamed=False, has_spoken=lambda: False):
+        for start in range(0, len(texts), size):
+            part = texts[start : start + size]
+            body = await _ask(upstream, args, model, args.input if len(part) == len(texts) else part, len(part))
+            vectors += [item.embedding for item in body.data]
+            tokens += (body.usage.prompt_tokens or 0) if body.usage is not None else 0
+            named = body.model or named
+        return Embeddings(in_form(args, vectors, upstream.name), named, upstream.name, Usage.of(tokens, 0))
+
+
+async def _ask(upstream: Upstream, args: LLMEmbed, model: str, given: Any, count: int) -> _Body:
+    fields: dict[str, Any] = {**(args.extra or {}), "model": model, "input": given}
+    if args.dimensions is not None:
+        fields["dimensions"] = args.dimensions
+    if args.encoding_format is not None:
+        fields["encoding_format"] = args.encoding_format
+    response = await upstream.post(PATH, msgspec.json.encode(fields))
+    if response.status != 200:
+        raise error_of(upstream.name, upstream.key_source, response.status, response.body, response.headers)
+    try:
+        body = _decode(response.body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise _garbage(upstream, "is no list of embeddings") from None
+    body.data.sort(key=lambda item: item.index)
+    if [item.index for item in body.data] != list(range(count)):
+        raise _garbage(upstream, f"holds {len(body.data)} embeddings of {count} texts")
+    return body
+
+
+def _garbage(upstream: Upstream, why: str) -> UpstreamFault:
+    return UpstreamFault(f"core '{upstream.name}' answered with what {why}", code="upstream_garbage")
