@@ -92,9 +92,16 @@ async def play(seed: int, ram: int, disk: int, path: Path) -> int:
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.integers(0, 2**32), st.sampled_from([0, 700, 5000, 1 << 20]), st.sampled_from([0, 6000, 20_000, 1 << 20]))
-def test_any_order_of_stops_and_cancels_loses_nothing(seed: int, ram: int, disk: int) -> None:
-    with tempfile.TemporaryDirectory() as path:
+@given(
+    st.integers(0, 2**32),
+    st.sampled_from([0, 700, 5000, 1 << 20]),
+    st.sampled_from([0, 6000, 20_000, 1 << 20]),
+    st.sampled_from([0, 1 << 20]),
+)
+def test_any_order_of_stops_and_cancels_loses_nothing(seed: int, ram: int, disk: int, large: int) -> None:
+    """What is `large` is copied by threads."""
+    with tempfile.TemporaryDirectory() as path, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("aios.kernel.context.manager.LARGE", large)
         lost = asyncio.run(play(seed, ram, disk, Path(path)))
     if max(ram, disk) == 1 << 20:
         assert lost == 0, "with room enough nothing is computed twice"
@@ -199,6 +206,29 @@ async def test_one_that_is_cancelled_while_it_is_written_leaves_no_file(
     assert where(manager, "ab") == ["nowhere", "ram"]
 
 
+async def test_when_the_one_who_asked_for_the_room_is_cancelled_what_is_written_is_carried_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager, swap = keeper(tmp_path, ram=0, disk=11_000)
+    pool = FakePool(1000)
+    put, made = swap.put, await stopped(manager, pool, "a")
+    loop = asyncio.get_running_loop()
+    asking = asyncio.create_task(begun(manager, "b", pool, 400))
+
+    def putting(key: str, parts: Any) -> int:
+        loop.call_soon_threadsafe(asking.cancel)
+        asyncio.run_coroutine_threadsafe(asyncio.wait([asking]), loop).result()
+        return put(key, parts)
+
+    monkeypatch.setattr(swap, "put", putting)
+    await asyncio.wait([asking])
+    await manager.close()
+    assert asking.cancelled()
+    assert where(manager, "a") == ["disk"]
+    assert list(swap.sizes()) == list(manager._files.values())
+    assert made[0].num_lost == 0
+
+
 async def test_one_that_goes_on_while_it_is_written_goes_on_from_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,6 +271,24 @@ async def test_on_a_disk_that_is_full_or_fails_the_text_is_kept(
     await manager.take(made[0])
     assert made[0].num_lost == 1
     swap.check_integrity()
+
+
+async def test_where_the_machine_has_no_memory_left_the_text_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(held: Fake) -> Any:
+        raise MemoryError
+
+    manager, _ = keeper(tmp_path)
+    monkeypatch.setattr(Fake, "copying", lambda held: lambda: failing(held))
+    pool = FakePool(1000)
+    made = await stopped(manager, pool, "ab")
+    assert where(manager, "ab") == ["text", "pool"]
+    manager.drop(made[1])
+    await manager.take(made[0])
+    assert made[0].num_lost == 1
+    manager.part(made[0])
+    assert pool.reserved == 0
 
 
 async def test_a_file_that_was_damaged_meanwhile_is_computed_anew_and_says_so(tmp_path: Path) -> None:

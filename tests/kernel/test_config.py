@@ -37,7 +37,7 @@ CORE_AT = '[[core]]\nname = "x"\nkind = "openai"\nbase_url = "{}"'
         ('[journal]\nmode = "durabel"', "did you mean 'durable'"),
         (
             '[[core]]\nname = "a"\nkind = "vllm"',
-            """kind is 'vllm', and must be "anthropic" or "gguf" or "local" or "nano" or "openai\"""",
+            """kind is 'vllm', and must be "anthropic" or "embed" or "gguf" or "local" or "nano" or "openai\"""",
         ),
         ("[server", "not valid TOML"),
         ('[router]\ndefault = "nanu"\n[[core]]\nname = "nano"\nkind = "nano"', "did you mean 'nano'"),

@@ -19,7 +19,7 @@ from aios.abi.errors import BadRequest, ContextLengthExceeded, ModuleFault
 from aios.abi.messages import Chunk, FunctionSpec, Generation, Message, ToolSpec, Usage
 from aios.eval.bench import nano
 from aios.kernel.context import ContextManager
-from aios.kernel.llm.base import Request
+from aios.kernel.llm.base import Request, Said
 from aios.kernel.llm.nano import NanoCore
 from aios.kernel.storage import Swap
 from aios.kernel.syscall import State, Suspended
@@ -532,3 +532,30 @@ async def test_a_prompt_that_begins_like_an_earlier_one_says_how_much_it_did_not
     assert cached[0] == cached[2] == 0
     assert cached[1] == (first.usage.prompt_tokens - 1) // 64 * 64 > 0
     assert first.message == second.message == apart.message
+
+
+# ── half an answer of another core ──
+
+
+@pytest.mark.parametrize("quantum", [None, 3])
+async def test_what_another_core_has_said_is_gone_on_with(core: NanoCore, quantum: int | None) -> None:
+    args, said = ask(max_tokens=40), Said("Well, hello", 4)
+    whole, _ = await finish(core, args)
+    assert core.can_continue(args, said)
+    listener = Listener()
+    outcome = await core.run(Request("r", args, listener, is_streamed=True, said=said), quantum)
+    while isinstance(outcome, Suspended):
+        outcome = await core.run(Request("r", args, listener, outcome.snapshot, is_streamed=True), quantum)
+    assert outcome.message.text() == said.text + listener.text
+    assert len(listener.text) > 1
+    assert outcome.usage.prompt_tokens == whole.usage.prompt_tokens
+    assert 11 < outcome.usage.completion_tokens <= 40
+
+
+async def test_what_text_cannot_hold_is_not_gone_on_with(core: NanoCore) -> None:
+    said = Said("one two", 2)
+    assert core.can_continue(ask(), said)
+    assert core.can_continue(ask(response_format={"type": "json_object"}), Said("", 0))
+    assert core.can_continue(ask(stop="xyz"), said)
+    for more in ({"response_format": {"type": "json_object"}}, {"logprobs": True}, {"beam_width": 2}, {"stop": "o me"}):
+        assert not core.can_continue(ask(**more), said)

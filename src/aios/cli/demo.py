@@ -1,4 +1,4 @@
-"""`aios demo`: two dozen agents share one small model under a kernel made for the occasion."""
+"""`aios demo`: two dozen agents share one small model under a kernel made for the occasion; or another scene."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ from .exits import FAILED
 from .options import POLICIES, one_of
 from .up import run_loop
 
+SCENES = ("agents", "context")
 SLOTS = 8
 
 
 def command(
+    scene: Annotated[str, typer.Argument(metavar="[SCENE]", help="agents (unless said) or context.")] = "agents",
     agents: Annotated[int, typer.Option(min=1, max=1000, help="How many agents, all at once.")] = 24,
     seed: Annotated[int, typer.Option(min=0, help="Draws other tasks.")] = 0,
     policy: Annotated[str, typer.Option(help="Who goes next: rr or fifo.")] = "rr",
@@ -35,11 +37,21 @@ def command(
     few million parameters, call tools, wait their turns, are interrupted and resumed. Their tasks hold names and
     numbers that the model never saw in training. Nothing is left behind.
 
+    'aios demo context' shows a beam search that is interrupted in its middle, saved with its keys and values or as text
+    alone, and gone on with: the tree of what was tried, and that nothing changed. It takes --json only.
+
     \b
     Examples:
       aios demo
       aios demo --agents 48 --quantum 4 --seed 7
+      aios demo context
     """
+    if one_of("scene", scene, SCENES) == "context":
+        from .demo_context import play
+
+        if not play(as_json=as_json):
+            raise typer.Exit(FAILED)
+        return
     one_of("policy", policy, POLICIES)
     with tempfile.TemporaryDirectory(prefix="aios-demo-") as home:
         runs, figures = run_loop(_play(Path(home), agents, seed, policy, quantum, as_json))

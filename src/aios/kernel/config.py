@@ -129,7 +129,8 @@ class CoreSection(Section, frozen=True):
     or of their hub: `hub` is its name there (owner/name), `revision` a branch, tag or commit (else "main"). It is
     fetched once, into the home; $HF_TOKEN and $HF_ENDPOINT count;
     `gguf` one in the file `path`, run by llama.cpp; `openai` is any server that speaks OpenAI's API at `base_url`;
-    `anthropic` is Anthropic's API, or what speaks it at `base_url`.
+    `anthropic` is Anthropic's API, or what speaks it at `base_url`; `embed` is a model in the folder `path` that only
+    turns texts into vectors (BERT, as sentence-transformers keeps it).
 
     `timeout` is seconds between two tokens, `first_timeout` those to the first one (without it, as much). The key is
     read from the environment variable `api_key_env`, or from the file `api_key_file` in the home, which nobody
@@ -153,7 +154,7 @@ class CoreSection(Section, frozen=True):
     """
 
     name: CoreName
-    kind: Literal["nano", "local", "gguf", "openai", "anthropic"]
+    kind: Literal["nano", "local", "gguf", "openai", "anthropic", "embed"]
     slots: Annotated[int, Meta(ge=1, le=4096)] = 8
     path: str | None = None
     hub: Annotated[str, Meta(pattern=f"^{HUB_NAME}$")] | None = None
@@ -225,11 +226,16 @@ FOREIGN_KEYS = {
     "local": ("max_tokens", "ignore", *REMOTE_KEYS),
     "gguf": (*HUB_KEYS, "max_tokens", "ignore", "snapshot", *REMOTE_KEYS, *COMPUTE_KEYS),
     "openai": ("max_tokens", "ignore", "snapshot", *LOCAL_KEYS),
+    "embed": ("max_tokens", "ignore", "snapshot", *HUB_KEYS, *REMOTE_KEYS, *COMPUTE_KEYS),
     "anthropic": ("snapshot", *CHAT_KEYS, *LOCAL_KEYS),
 }
 """Keys of other kinds of core: one that would be ignored is a mistake worth telling."""
 
-MODEL_PATHS = {"local": "the model's folder, or hub, its name on the hub", "gguf": "the model's file"}
+MODEL_PATHS = {
+    "local": "the model's folder, or hub, its name on the hub",
+    "gguf": "the model's file",
+    "embed": "the model's folder",
+}
 
 DEFAULT_CORES = [CoreSection(name="nano", kind="nano", slots=8)]
 

@@ -69,6 +69,9 @@ def _encode(text: str) -> list[int]:
 class Plain:
     """A chat template that has nothing but the messages' text."""
 
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode())
+
     def render(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]]) -> list[int]:
         return _encode("".join(str(message["content"]) for message in messages))
 

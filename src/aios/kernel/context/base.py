@@ -6,7 +6,7 @@ next token. Text-based: what was asked and said, which goes on once that is comp
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -99,15 +99,15 @@ class Held(Protocol):
     def size(self) -> int:
         """Bytes of keys and values that would leave the pool with it."""
 
-    def leave(self) -> list[Array]:
-        """Give its room in the pool back. Returns copies of what was there, for `enter`."""
+    def copying(self) -> Callable[[], list[Array]]:
+        """What gives copies of its keys and values. Any thread may call it, while it runs too: for nothing, then."""
 
-    def enter(self, arrays: Sequence[Array] | None) -> None:
-        """Be in the pool again, with what `leave` gave; without it, all is computed anew. MemoryError if it is full,
-        ValueError when `arrays` do not fit."""
+    def reopen(self, arrays: Sequence[Array] | None) -> Callable[[], None]:
+        """Have room in the pool again, for what `copying` gave; without it, all is computed anew. What this returns
+        puts `arrays` there, in any thread. MemoryError if the pool is full, ValueError when `arrays` do not fit."""
 
     def forget(self) -> None:
-        """Give all room back and keep nothing of what was there: `enter` computes it anew, if it goes on at all."""
+        """Give its room back and keep nothing of what was there."""
 
     @property
     def state(self) -> bytes:

@@ -24,6 +24,8 @@ from .tiers import Entry, Tier, Tiers
 OVERHEAD = 4096
 """Bytes that a snapshot takes on disk beside its arrays and state, at most."""
 R = TypeVar("R")
+LARGE = 16 << 20
+"""Bytes whose copying takes more than a few milliseconds."""
 UNREADABLE = "its snapshot could not be read back"
 
 
@@ -50,7 +52,7 @@ class ContextManager:
         self._files: dict[Entry, str] = {}
         self._stored: dict[str, tuple[Stored, str, int]] = {}
         """Of an earlier run of the kernel, or left for the next: by call's id, with the file's name and size."""
-        self._being_written = 0
+        self._being_written = self._being_copied = 0
         self._numbers = count()
         self._kept: frozenset[str] = frozenset()
         self._parting: dict[Entry, None] = {}
@@ -132,7 +134,7 @@ class ContextManager:
         """Give `held`, which was made of what `load` gave, its room in its pool; as `take`. Nothing is stored then."""
         async with self._gate(held.pool).lock:
             await self._clear(held.pool, held.needs, is_patient=True)
-            arrays, why = _enter(held, arrays)
+            arrays, why = await _enter(held, arrays)
             self._tiers.count(Tier.DISK if arrays is not None else Tier.TEXT, held.pool)
             if (found := self._stored.pop(held.key, None)) is not None:
                 self._remove_file(found[1])
@@ -219,10 +221,9 @@ class ContextManager:
             await self._clear(held.pool, held.needs, is_patient=True)
         finally:
             entry.is_pinned = False
-        # From here to the end nothing else runs: it is in its old place, and then in the pool.
         if self._tiers.get(held.key) is not entry:
             return None  # dropped; there is nothing to go on with
-        arrays, misfit = _enter(held, arrays)
+        arrays, misfit = await _enter(held, arrays)
         self._tiers.count(entry.tier if arrays is not None else Tier.TEXT, held.pool)
         self._leave_tier(entry)
         return why or misfit
@@ -231,7 +232,7 @@ class ContextManager:
         """The arrays of a generation on disk; None and why, when they are not to be had."""
         try:
             snapshot = await self._run(_read, self._swap, self._files[entry])
-        except (OSError, SnapshotError, KeyError) as error:
+        except (OSError, SnapshotError, KeyError, MemoryError) as error:
             self._num_failed += 1
             return None, f"{UNREADABLE}: {error}"
         return snapshot.arrays, None
@@ -260,17 +261,35 @@ class ContextManager:
         fits = await self._free_ram(held.size)
         if not self._tiers.has(entry, Tier.POOL):
             return  # it went on meanwhile
-        arrays = held.leave()
-        self._tiers.move(entry, Tier.RAM, sum(array.nbytes for array in arrays), arrays)
-        if not fits:
+        await self._to_ram(entry)
+        if not fits and self._tiers.has(entry, Tier.RAM):
             await self._spill(entry)
+
+    async def _to_ram(self, entry: Entry) -> None:
+        """From its pool to memory; its text is kept where the machine has none left. It may go on meanwhile."""
+        held = entry.held
+        size, arrays = held.size, None
+        self._being_copied += size
+        try:
+            arrays = await _carried_out(held.copying(), size)
+        except MemoryError:
+            pass
+        finally:
+            self._being_copied -= size
+        if not self._tiers.has(entry, Tier.POOL):
+            return
+        held.forget()
+        if arrays is None:
+            self._tiers.move(entry, Tier.TEXT, 0)
+        else:
+            self._tiers.move(entry, Tier.RAM, sum(array.nbytes for array in arrays), arrays)
 
     async def _free_ram(self, size: int) -> bool:
         """Move the oldest in memory to the disk until there is room for `size` bytes; False when there never is."""
         if size > self._ram_bytes:
             return False
         async with self._spilling:
-            while self._tiers.bytes(Tier.RAM) + size > self._ram_bytes:
+            while self._tiers.bytes(Tier.RAM) + self._being_copied + size > self._ram_bytes:
                 if (oldest := self._tiers.oldest(Tier.RAM)) is None:
                     return False
                 await self._spill(oldest)
@@ -324,8 +343,7 @@ class ContextManager:
             name, size = self._files.pop(entry), entry.bytes
         else:
             if entry.tier is Tier.POOL and held.form == "logits":
-                arrays = held.leave()
-                self._tiers.move(entry, Tier.RAM, sum(array.nbytes for array in arrays), arrays)
+                await self._to_ram(entry)
             snapshot = _snapshot(entry)
             written = await self._write(snapshot)
             if written is None and snapshot.form == "logits":
@@ -377,14 +395,36 @@ class ContextManager:
         return await asyncio.get_running_loop().run_in_executor(self._disk, job, *args)
 
 
-def _enter(held: Held, arrays: Sequence[Array] | None) -> tuple[Sequence[Array] | None, str | None]:
+async def _enter(held: Held, arrays: Sequence[Array] | None) -> tuple[Sequence[Array] | None, str | None]:
     """Put it into its pool. What it could use of `arrays`, and why not all."""
     try:
-        held.enter(arrays)
-        return arrays, None
+        load = held.reopen(arrays)
     except ValueError as error:
-        held.enter(None)
+        held.reopen(None)()
         return None, f"{UNREADABLE}: {error}"
+    try:
+        await _carried_out(load, sum(array.nbytes for array in arrays or ()))
+    except BaseException:
+        held.forget()
+        raise
+    return arrays, None
+
+
+async def _carried_out(job: Callable[[], R], size: int) -> R:
+    """Do `job`, which copies `size` bytes: aside, when that would hold up the loop. It is over when this returns or
+    raises, whoever is cancelled: what it copies to and from is not given to others before."""
+    if size < LARGE:
+        return job()
+    future = asyncio.get_running_loop().run_in_executor(None, job)
+    cancelled: asyncio.CancelledError | None = None
+    while not future.done():
+        try:
+            await asyncio.shield(future)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    return future.result()
 
 
 def _snapshot(entry: Entry) -> Snapshot:

@@ -37,6 +37,10 @@ def make_core(section: CoreSection, home: Path | None = None) -> Core:
         from .anthropic import AnthropicCore
 
         return AnthropicCore(section)
+    if section.kind == "embed":
+        from .sentences import SentenceCore
+
+        return SentenceCore(section)
     from .openai import OpenAICore
 
     return OpenAICore(section)

@@ -39,7 +39,7 @@ class InPool:
         raise ValueError("this core keeps nothing from one run to the next")
 
     async def admit(self, held: Held, arrays: Sequence[NDArray[Any]] | None) -> None:
-        held.enter(arrays)
+        held.reopen(arrays)()
 
     def drop_stored(self, key: str) -> None:
         pass

@@ -206,7 +206,7 @@ class OwnCore:
         return room >= (promised + 1) * pool.shape.bytes(self._engine.context)
 
     def can_continue(self, args: LLMGenerate, said: Said) -> bool:
-        return not said.text
+        return not said.text or (self._translator is not None and self._translator.can_continue(args, said.text))
 
     async def run(self, request: Request, quantum: int | None) -> Generation | Suspended:
         held = await self._held(self._opened(), request)
@@ -299,8 +299,10 @@ class OwnCore:
 
     async def _begin(self, engine: Engine, request: Request) -> Sequence:
         assert self._translator is not None
-        translate = self._translator.spec
-        spec = translate(request.args) if self._is_quick else await asyncio.to_thread(translate, request.args)
+        translate, said = self._translator.spec, request.said.text if request.said is not None else ""
+        spec = (
+            translate(request.args, said) if self._is_quick else await asyncio.to_thread(translate, request.args, said)
+        )
         try:
             if engine.is_ready(spec):
                 sequence = Sequence(request.id, spec, engine.grammars)
@@ -312,7 +314,7 @@ class OwnCore:
             return engine.admit(sequence)
         except MemoryError:
             full = Full(f"core '{self.name}' has no memory free for so many lines", code="no_kv_room", retry_after=1)
-            raise NotBegun(full, after=0.05, is_busy=True) from None
+            raise NotBegun(full, after=0.05, is_busy=True, said=request.said) from None
         except GrammarError as error:
             raise _bad_schema(error, spec.answer is not None) from None
 

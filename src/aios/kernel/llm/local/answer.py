@@ -74,7 +74,7 @@ class Teller:
         return Generation(
             message=message,
             finish_reason=finish,
-            usage=Usage.of(len(sequence.spec.prompt), len(sequence.output), sequence.num_cached),
+            usage=_usage(sequence),
             model=model,
             core=core,
             seed=seed,
@@ -93,6 +93,13 @@ class Teller:
     def _token(self, token: int) -> tuple[str, list[int]]:
         data = self._vocabulary.tokens[token]
         return data.decode("utf-8", "replace"), list(data)
+
+
+def _usage(sequence: Sequence) -> Usage:
+    """What another core has said of the answer is prompt to this one, and answer to who asked."""
+    said = sequence.spec.num_said
+    prompt = len(sequence.spec.prompt) - said
+    return Usage.of(prompt, len(sequence.output) + said, min(sequence.num_cached, prompt))
 
 
 def _message(sequence: Sequence, dialect: Dialect | None) -> tuple[Message, FinishReason]:

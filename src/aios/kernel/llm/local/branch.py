@@ -40,6 +40,9 @@ class Spec:
     length_penalty: float = 1.0
     group: str = ""
     """Whose prefixes it may share."""
+    said: str = ""
+    num_said: int = 0
+    """What another core has said of the answer: the prompt ends with it, in so many tokens."""
 
     @property
     def longest(self) -> int:
@@ -77,6 +80,8 @@ class Branch:
         )  # fmt: skip
         dialect = grammars.vocabulary.dialect
         self.text = TextStream(spec.stops, dialect.opening if dialect is not None and self.guide.watches else "")
+        if spec.said:
+            self.text.feed(spec.said.encode(), may_stop=False)
         self.fresh: list[str] = []
         """Text that became certain and that nobody took."""
         self.thought = Thought(grammars.vocabulary.reasoning, is_open=spec.is_thinking)

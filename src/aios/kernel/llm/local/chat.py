@@ -55,6 +55,9 @@ class ChatTemplate:
             ids.append(self.tokenizer.special["<|assistant|>"])
         return ids
 
+    def encode(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text)
+
     def _turn(self, role: str, text: str, calls: Sequence[Mapping[str, Any]] | None = None) -> list[int]:
         ids = [self.tokenizer.special[f"<|{role}|>"], *self.tokenizer.encode(text)]
         for each in calls or ():

@@ -136,6 +136,11 @@ class Decoder:
             logits: F32 = room.logits(self._head, 1)[0]
         return logits
 
+    def last_state(self) -> F32:
+        """State (width,) of the last position that `prefill` computed, before the last norm."""
+        with self.backend.scope():
+            return np.array(self.backend.host(self._last))
+
     def decode(self, tokens: Sequence[int], kvs: Sequence[KV], positions: Sequence[int]) -> F32:
         """One step for many sequences: `tokens[i]` stands at `positions[i]` of sequence i.
 

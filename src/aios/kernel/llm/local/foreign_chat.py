@@ -62,6 +62,10 @@ class ForeignTemplate:
             raise ModuleFault(f"this model's chat template: {error}") from None
         return self._tokenizer.encode_rendered(text)
 
+    def encode(self, text: str) -> list[int]:
+        """Tokens of text in which nothing is special."""
+        return self._tokenizer.encode(text)
+
     def _rendered(self, messages: list[Any], tools: list[Any]) -> str:
         return self._program.render(
             messages=messages, tools=tools or None, documents=None, add_generation_prompt=True, **self._values

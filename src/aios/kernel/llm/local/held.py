@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -46,11 +47,11 @@ class Held:
     def state(self) -> bytes:
         return state_of(self.sequence)
 
-    def leave(self) -> list[NDArray[Any]]:
-        return self.sequence.leave()
+    def copying(self) -> Callable[[], list[NDArray[Any]]]:
+        return self.sequence.copying()
 
-    def enter(self, arrays: Many[NDArray[Any]] | None) -> None:
-        self.sequence.enter(self.pool, arrays)
+    def reopen(self, arrays: Many[NDArray[Any]] | None) -> Callable[[], None]:
+        return self.sequence.reopen(self.pool, arrays)
 
     def forget(self) -> None:
         self.sequence.release()

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from .backend import AS_EVER, Compute, make_backend
-from .decoder import Decoder
+from .decoder import Decoder, Tensors
 from .host import said
 from .shape import ModelError, Shape
 from .weights import Weights, count, read_json
@@ -26,17 +26,29 @@ def load(
     """
     shape = Shape.from_config(read_json(folder / "config.json"), context=context)
     weights = Weights(folder)
-    wanted = shape.tensors()
-    weights.check(wanted)
+    weights.check(shape.tensors())
+    return decoder_of(shape, weights, digest=weights.digest(), kv_bytes=kv_bytes, is_padded=is_padded, compute=compute)
+
+
+def decoder_of(
+    shape: Shape,
+    tensors: Tensors,
+    *,
+    digest: str = "",
+    kv_bytes: int = 0,
+    is_padded: bool = True,
+    compute: Compute = AS_EVER,
+) -> Decoder:
+    """A decoder of `tensors`, if it fits the memory. Raises ModelError."""
     backend = make_backend(compute)
     needed, free = needed_bytes(shape, compute) + kv_bytes, backend.free_bytes()
     if free is not None and needed > free:
         raise ModelError(
-            f"it takes {said(needed)} of {backend.place} ({count(wanted) / 1e9:.2f} billion weights as "
+            f"it takes {said(needed)} of {backend.place} ({count(shape.tensors()) / 1e9:.2f} billion weights as "
             f"{compute.dtype}, and {said(kv_bytes)} for its sequences), and {said(free)} are free; take a smaller "
             "model, or lower kv_bytes"
         )
-    return Decoder(shape, weights, digest=weights.digest(), is_padded=is_padded, backend=backend)
+    return Decoder(shape, tensors, digest=digest, is_padded=is_padded, backend=backend)
 
 
 def needed_bytes(shape: Shape, compute: Compute = AS_EVER) -> int:

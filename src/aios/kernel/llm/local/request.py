@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import msgspec
@@ -28,6 +29,9 @@ class Template(Protocol):
     """What turns a conversation into tokens, up to where the model is to speak. Raises BadRequest for one it cannot."""
 
     def render(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]]) -> list[int]: ...
+
+    def encode(self, text: str) -> list[int]:
+        """Tokens of text in which nothing is special."""
 
 
 class Translator:
@@ -53,8 +57,9 @@ class Translator:
                         param="messages",
                     )
 
-    def spec(self, args: LLMGenerate) -> Spec:
-        """The spec of `args`. Raises BadRequest, and ContextLengthExceeded with the counts."""
+    def spec(self, args: LLMGenerate, said: str = "") -> Spec:
+        """The spec of `args`, behind what another core has `said` of the answer. Raises BadRequest, and
+        ContextLengthExceeded with the counts."""
         prompt = self._prompt(args)
         room = self._context - len(prompt)
         minimum, stops = self._limits(args)
@@ -65,7 +70,7 @@ class Translator:
                 "shorten the messages or lower max_tokens",
                 param="messages",
             )
-        return Spec(
+        spec = Spec(
             prompt=tuple(prompt),
             max_tokens=args.max_tokens or room,
             min_tokens=minimum,
@@ -77,6 +82,33 @@ class Translator:
             is_parallel=args.parallel_tool_calls is not False,
             is_thinking=self._ends_in_thought(prompt),
             **self._grammar(args),
+        )
+        return self._behind(spec, said) if said else spec
+
+    def _behind(self, spec: Spec, said: str) -> Spec:
+        """`spec` for what is left of its answer. With the same draws as its beginning it would repeat itself."""
+        ids = self._template.encode(said)
+        return replace(
+            spec,
+            prompt=(*spec.prompt, *ids),
+            max_tokens=max(1, spec.max_tokens - len(ids)),
+            min_tokens=max(0, spec.min_tokens - len(ids)),
+            sampling=replace(spec.sampling, seed=spec.sampling.seed + len(ids)),
+            said=said,
+            num_said=len(ids),
+        )
+
+    def can_continue(self, args: LLMGenerate, said: str) -> bool:
+        """Whether an answer can be gone on with from its text: not what is held to a form, thought aloud or counted."""
+        stops = (args.stop,) if isinstance(args.stop, str) else args.stop or ()
+        return not (
+            args.response_format is not None
+            or args.tool_choice not in (None, "auto", "none")
+            or args.logprobs
+            or (args.beam_width or 1) > 1
+            or self._vocabulary.reasoning is not None
+            or args.messages[-1].role == "assistant"
+            or any(said.endswith(stop[:size]) for stop in stops for size in range(1, len(stop) + 1))
         )
 
     def _ends_in_thought(self, prompt: Sequence[int]) -> bool:

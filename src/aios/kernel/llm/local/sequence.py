@@ -7,6 +7,7 @@ the same.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence as Many
 from typing import Any
 
@@ -173,15 +174,25 @@ class Sequence:
         """Bytes of keys and values that `leave` gives."""
         return pool.shape.exact_bytes(self.computed) * sum(branch.kv is not None for branch in self.branches)
 
+    def copying(self) -> Callable[[], list[Array]]:
+        """What gives copies of its keys and values, a branch each. Any thread may call it; when the sequence goes on
+        meanwhile they are of no use."""
+        kvs, computed = [branch.kv for branch in self.branches if branch.kv is not None], self.computed
+        return lambda: [kv.export(computed) for kv in kvs]
+
     def leave(self) -> list[Array]:
-        """Give its memory back. Returns copies of the keys and values that it held, a branch each."""
-        arrays = [branch.kv.export(self.computed) for branch in self.branches if branch.kv is not None]
+        """Give its memory back. Returns copies of the keys and values that it held."""
+        arrays = self.copying()()
         self.release()
         return arrays
 
     def enter(self, pool: KVPool, arrays: Many[Array] | None) -> None:
-        """Take memory again, with what `leave` gave, else with nothing computed. Raises MemoryError when `pool` is
-        full, ValueError when `arrays` are not this sequence's; all is as before then."""
+        """Be in memory again, with what `leave` gave, else with nothing computed; raises as `reopen`."""
+        self.reopen(pool, arrays)()
+
+    def reopen(self, pool: KVPool, arrays: Many[Array] | None) -> Callable[[], None]:
+        """Take memory for `arrays`, which what it returns puts there; any thread may call that. Raises MemoryError when
+        `pool` is full, ValueError when `arrays` are not this sequence's; all is as before then."""
         if arrays is not None and not self._fit(pool, arrays):
             raise ValueError("its keys and values are of another shape")
         before = self.computed
@@ -191,9 +202,13 @@ class Sequence:
         except MemoryError:
             self.computed = before
             raise
-        for branch, data in zip(self.branches, arrays or (), strict=False):
-            if branch.kv is not None:
-                branch.kv.load(data)
+        kvs = [branch.kv for branch in self.branches if branch.kv is not None]
+
+        def load() -> None:
+            for kv, data in zip(kvs, arrays or (), strict=False):
+                kv.load(data)
+
+        return load
 
     def _fit(self, pool: KVPool, arrays: Many[Array]) -> bool:
         shape = pool.shape

@@ -89,7 +89,7 @@ class Shape:
     @classmethod
     def from_config(cls, config: Mapping[str, Any], *, context: int | None = None) -> Shape:
         """Of a Hugging Face `config.json`; `context` makes the window smaller. Raises ModelError."""
-        take = _Fields(config)
+        take = Fields(config)
         family = _family(config)
         for key in FOREIGN:
             if config.get(key) and config[key] != 1:
@@ -159,7 +159,7 @@ class Shape:
         return found
 
 
-class _Fields:
+class Fields:
     """Takes values out of a config by their kind. Raises ModelError that names the key."""
 
     def __init__(self, config: Mapping[str, Any], where: str = "config.json") -> None:
@@ -208,11 +208,11 @@ def _family(config: Mapping[str, Any]) -> Family:
     return family
 
 
-def _rope(take: _Fields, context: int) -> Rope:
+def _rope(take: Fields, context: int) -> Rope:
     """Older files say `rope_theta` and `rope_scaling`, newer ones `rope_parameters`."""
     key = "rope_parameters" if take.config.get("rope_parameters") else "rope_scaling"
     said = dict(take.section(key))
-    theta = _Fields({"rope_theta": said.pop("rope_theta", None) or take.config.get("rope_theta")}).number(
+    theta = Fields({"rope_theta": said.pop("rope_theta", None) or take.config.get("rope_theta")}).number(
         "rope_theta", 10_000.0
     )
     old = said.pop("type", "default")
@@ -227,7 +227,7 @@ def _rope(take: _Fields, context: int) -> Rope:
             raise ModelError(f"config.json: {key} of type {kind} takes no {name!r:.40}{hint}")
     if kind == "default":
         return Rope(theta)
-    own = _Fields(said, f"config.json, {key}")
+    own = Fields(said, f"config.json, {key}")
     factor = own.number("factor", 0.0)
     trained = own.count("original_max_position_embeddings", default=None if kind == "llama3" else context)
     numbers = {
@@ -242,7 +242,7 @@ def yarn_attention(factor: float) -> float:
     return 0.1 * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
-def _windows(take: _Fields, family: Family, layers: int) -> tuple[int, ...]:
+def _windows(take: Fields, family: Family, layers: int) -> tuple[int, ...]:
     if family.window == "never" or (family.window == "used" and not take.flag("use_sliding_window")):
         return (0,) * layers
     if "sliding_window" in take.config and take.config["sliding_window"] is None:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,8 +44,9 @@ class Weights:
         for path in self.files:
             self._places.update(_places(path))
 
-    def check(self, wanted: Mapping[str, tuple[int, ...]]) -> None:
-        """Raise ModelError unless there are just the `wanted` tensors, in their shapes, of a kind that can be read."""
+    def check(self, wanted: Mapping[str, tuple[int, ...]], unused: Sequence[str] = ()) -> None:
+        """Raise ModelError unless there are just the `wanted` tensors, in their shapes, of a kind that can be read; and
+        those whose names end as one of `unused`."""
         for name, shape in wanted.items():
             place = self._places.get(name)
             if place is None:
@@ -56,8 +57,11 @@ class Weights:
                 raise ModelError(f"the weights' {name} is of type {place.kind}; supported are {', '.join(_TYPES)}")
         tied = {"lm_head.weight"}  # some files hold the embedding a second time
         for name in self._places.keys() - wanted.keys() - tied:
-            if not name.endswith(_UNUSED):
+            if not name.endswith((*_UNUSED, *unused)):
                 raise ModelError(f"the weights hold {name}, which a model of this config.json does not have")
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._places
 
     def get_tensor(self, name: str) -> NDArray[Any]:
         """A copy: f16 as it is, bf16 as f32."""
