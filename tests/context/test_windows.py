@@ -178,8 +178,8 @@ async def test_a_call_that_is_cancelled_while_its_summary_is_made_takes_that_alo
         await core.entered(1)
         assert call.state.value == "blocked"
         kernel.cancel(call)
-        core.gate.set()
         await until(lambda: not call.process.open_calls and not kernel.windows.statistics()["under_way"])
+        assert not core.inside
         assert call.state.value == "cancelled"
         assert kernel.queues["llm"].num_expected == 0
 
@@ -202,7 +202,8 @@ async def test_a_stopped_process_stays_stopped_though_its_messages_fit_by_now() 
         await until(lambda: not kernel.windows.statistics()["under_way"])
         assert call.state.value == "blocked"
         await kernel.call(admin, "proc_signal", abi.ProcSignal(pid=call.process.pid, signal="cont"))
-        assert (await kernel.wait(call)).message.text() == "ok"
+        async with asyncio.timeout(10):
+            assert (await kernel.wait(call)).message.text() == "ok"
 
 
 async def test_a_repeat_under_a_key_tells_the_same_report() -> None:

@@ -231,6 +231,20 @@ def test_a_grammar_that_breaks_fails_its_own_sequence_only(shared: Engine, monke
     assert bad.line.kv is None
 
 
+def test_what_comes_back_from_bytes_tells_all_its_text_also_what_another_core_had_said(shared: Engine) -> None:
+    prompt = tuple(TOKENIZER.encode("hello the"))
+    sequence = shared.new("s", Spec(prompt, 40, min_tokens=40, said=" the", num_said=1))
+    shared.add(sequence)
+    for _ in range(10):
+        shared.step()
+    shared.remove("s")
+    said = sequence.text.text
+    assert said.startswith(" the")
+    again = restored(shared, saved(sequence, shared), with_kv=True)
+    assert again.take_text() == again.text.text == said
+    shared.release(again)
+
+
 def test_engines_with_other_weights_or_sizes_have_other_fingerprints(shared: Engine) -> None:
     assert shared.fingerprint == engine().fingerprint
     assert shared.fingerprint != engine(num_hidden_layers=1).fingerprint

@@ -12,15 +12,18 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from aios.abi.calls import LLMGenerate
+from aios.abi.calls import LLMEmbed, LLMGenerate
 from aios.abi.errors import BadRequest, ContextLengthExceeded, ModuleFault
 from aios.abi.messages import Chunk, FunctionSpec, Generation, Message, ToolSpec
 from aios.kernel import Config, CoreSection, Kernel, Scheduler
 from aios.kernel.llm import gguf
 from aios.kernel.llm.base import Request, Said
+from aios.kernel.llm.cores import make_core
 from aios.kernel.llm.gguf import GgufCore
+from aios.kernel.llm.gguf_embed import GgufEmbedCore
 from aios.kernel.syscall import Suspended
 from aios.testing.kernel import principal
 
@@ -55,6 +58,11 @@ async def opened(model: Path, home: Path, **section: Any) -> AsyncIterator[GgufC
 def args(text: str = "hi there", **more: Any) -> LLMGenerate:
     given = {"temperature": 0.0, "max_tokens": 60, "seed": 1, **more}
     return LLMGenerate(messages=[Message(role="user", content=text)], **given)
+
+
+def long(text: str = "hi there") -> LLMGenerate:
+    """An answer that cannot all have been sent before somebody looks: each token comes with the likeliest others."""
+    return args(text, max_tokens=1900, logprobs=True, top_logprobs=20)
 
 
 async def whole(core: GgufCore, given: LLMGenerate, heard: list[Chunk] | None = None) -> Generation:
@@ -325,9 +333,9 @@ async def test_many_answers_share_few_slots_and_all_are_their_solo_runs(model: P
 
 
 async def test_an_aborted_call_frees_the_servers_slot(model: Path, tmp_path: Path) -> None:
-    async with opened(model, tmp_path) as core:
+    async with opened(model, tmp_path, context_length=2048) as core:
         heard: list[Chunk] = []
-        task = asyncio.create_task(whole(core, args(max_tokens=480), heard))
+        task = asyncio.create_task(whole(core, long(), heard))
         await until(lambda: len(heard) > 3)
         task.cancel()
         await asyncio.wait([task])
@@ -336,18 +344,18 @@ async def test_an_aborted_call_frees_the_servers_slot(model: Path, tmp_path: Pat
         await until(lambda: not any(slot["is_processing"] for slot in slots(core)))
         took = asyncio.get_running_loop().time() - began
         assert took < 5  # about 1 ms on an idle machine; the bound is for a loaded one
-        assert len(said(heard)) < 480
+        assert len(said(heard)) < 1900
 
 
 async def test_a_call_aborted_while_its_prompt_is_read_is_not_read_to_the_end(model: Path, tmp_path: Path) -> None:
     async with opened(model, tmp_path, slots=1, context_length=2048) as core:
-        long = args("y" * 1900, max_tokens=1)
-        task = asyncio.create_task(whole(core, long))
+        given = args("y" * 1900, max_tokens=1)
+        task = asyncio.create_task(whole(core, given))
         await until(lambda: slots(core)[0]["is_processing"])
         task.cancel()
         await asyncio.wait([task])
         assert task.cancelled()
-        usage = (await whole(core, long)).usage
+        usage = (await whole(core, given)).usage
         assert usage.prompt_tokens_details.cached_tokens < usage.prompt_tokens - 1
 
 
@@ -366,8 +374,8 @@ async def test_a_cancelled_calls_file_is_removed(model: Path, tmp_path: Path) ->
 
 
 async def test_a_dropped_answers_slot_is_free_at_once(model: Path, tmp_path: Path) -> None:
-    async with opened(model, tmp_path, slots=1) as core:
-        held = await begin(core, args(max_tokens=480), 9)
+    async with opened(model, tmp_path, slots=1, context_length=2048) as core:
+        held = await begin(core, long(), 9)
         core.drop(held.snapshot)
         await until(lambda: not slots(core)[0]["is_processing"])
         assert core.statistics()["kept"] == 0
@@ -388,11 +396,11 @@ async def test_a_killed_process_is_one_honest_error_and_the_core_comes_back(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gguf, "FIRST_PAUSE", 0.001)
-    async with opened(model, tmp_path) as core:
+    async with opened(model, tmp_path, context_length=2048) as core:
         solo = await whole(core, args())
         held = await begin(core, args(), 9)
         heard: list[Chunk] = []
-        task = asyncio.create_task(whole(core, args(max_tokens=480), heard))
+        task = asyncio.create_task(whole(core, long(), heard))
         await until(lambda: len(heard) > 3)
         os.kill(pid_of(core), signal.SIGKILL)
         with pytest.raises(ModuleFault, match=r"core 'g'.*SIGKILL") as caught:
@@ -497,11 +505,34 @@ async def test_the_window_and_the_slots_fit_the_memory_given(model: Path, tmp_pa
             pass
 
 
+# ── embedding ──
+
+
+async def test_a_core_for_embedding_turns_texts_into_vectors(model: Path, tmp_path: Path) -> None:
+    core = make_core(CoreSection(name="e", kind="gguf", path=str(model), slots=2, embeddings=True), tmp_path)
+    assert isinstance(core, GgufEmbedCore)
+    await core.open()
+    try:
+        one = await core.embed(LLMEmbed(input=["hi there", "x" * 700, "hi there"]))
+        first, other, again = (np.array(item.embedding) for item in one.data)
+        assert first.shape == other.shape == (64,)
+        assert np.allclose(first, again, atol=1e-6)
+        assert not np.allclose(first, other, atol=1e-2)
+        assert one.usage.prompt_tokens > 700
+        with pytest.raises(ContextLengthExceeded):
+            await core.embed(LLMEmbed(input="x" * 3000))
+        with pytest.raises(BadRequest, match="does not chat"):
+            core.check(args())
+        assert core.statistics()["failed"] == 1
+    finally:
+        await core.close()
+
+
 # ── under the kernel ──
 
 
 async def test_agents_take_turns_on_one_slot_and_each_gets_its_solo_answer(model: Path, tmp_path: Path) -> None:
-    section = CoreSection(name="g", kind="gguf", path=str(model), slots=1, context_length=512)
+    section = CoreSection(name="g", kind="gguf", path=str(model), slots=1, context_length=2048)
     kernel = await Kernel.boot(Config(core=[section], scheduler=Scheduler(quantum=7)), tmp_path)
     try:
         prompts = [f"agent {n}" for n in range(3)]
@@ -513,12 +544,11 @@ async def test_agents_take_turns_on_one_slot_and_each_gets_its_solo_answer(model
         assert all(call.num_switches > 3 for call in calls)
         assert kernel.statistics()["cores"]["g"]["restored"] > 9
 
-        long = kernel.submit(agents[0], "llm_generate", args(max_tokens=480))
-        other = kernel.submit(agents[1], "llm_generate", args(max_tokens=480))
-        await until(lambda: long.num_switches + other.num_switches > 2)
-        kernel.cancel(long)
-        kernel.cancel(other)
-        await asyncio.wait([long.future, other.future])  # type: ignore[list-item]
+        endless = [kernel.submit(agent, "llm_generate", long()) for agent in agents[:2]]
+        await until(lambda: sum(call.num_switches for call in endless) > 2)
+        for call in endless:
+            kernel.cancel(call)
+        await asyncio.wait([call.future for call in endless if call.future is not None])
         assert list((tmp_path / "slots" / "g").iterdir()) == []
         kernel.check_integrity()
     finally:
@@ -530,7 +560,9 @@ async def test_a_killed_kernel_takes_the_process_along(model: Path, tmp_path: Pa
 import asyncio, sys
 from pathlib import Path
 from aios.kernel.config import CoreSection
+from aios.kernel.llm.cores import make_core
 from aios.kernel.llm.gguf import GgufCore
+from aios.kernel.llm.gguf_embed import GgufEmbedCore
 async def main():
     core = GgufCore(CoreSection(name="g", kind="gguf", path={str(model)!r}, slots=1), Path({str(tmp_path)!r}))
     await core.open()

@@ -37,7 +37,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @asynccontextmanager
 async def asked(model: Path, **section: Any) -> AsyncIterator[tuple[OpenAICore, str]]:
-    async with llama_server(model) as url:
+    async with llama_server(model, context=2048) as url:
         core = OpenAICore(CoreSection(name="l", kind="openai", base_url=url, **{"server": "llama", **section}))
         await core.open()
         try:
@@ -87,7 +87,7 @@ async def test_it_chats_streams_and_calls_tools(model: Path) -> None:
 async def test_what_it_can_do_is_found_out(model: Path, declared: str | None) -> None:
     async with asked(model, server=declared) as (core, _):
         await until(lambda: core.statistics()["found"] == "as its server says")
-        assert (core.slots, core.context_length, core.resume) == (2, 512, "prefill_text")
+        assert (core.slots, core.context_length, core.resume) == (2, 2048, "prefill_text")
 
 
 @pytest.mark.parametrize("quantum", [1, 7, 30])
@@ -117,9 +117,9 @@ async def test_half_an_answer_is_gone_on_with(model: Path) -> None:
 async def test_an_aborted_call_frees_the_servers_slot(model: Path) -> None:
     async with asked(model) as (core, url):
         heard: list[Chunk] = []
-        task = asyncio.create_task(whole(core, args(max_tokens=480), heard))
+        task = asyncio.create_task(whole(core, args(max_tokens=1900, logprobs=True, top_logprobs=20), heard))
         await until(lambda: len(heard) > 3)
         task.cancel()
         await asyncio.wait([task])
         await until(lambda: not any(slot["is_processing"] for slot in slots_of(url)))
-        assert len(said(heard)) < 480
+        assert len(said(heard)) < 1900

@@ -164,9 +164,18 @@ def test_an_answer_held_to_a_schema_is_held_to_it_after_the_thought_only(grammar
 
 
 def test_what_is_glued_to_the_closing_mark_is_dropped_where_a_schema_holds(spelt: Grammars) -> None:
-    branch = line(spelt, answer=response_schema(ANSWER, HERMES), is_thinking=True)
-    assert say(branch, tokens(spelt, 'so</think>"yes"'))
+    glued = spelt.vocabulary.tokens.index(b"\x01")
+    own = Grammars(
+        replace(
+            spelt.vocabulary, tokens=[*spelt.vocabulary.tokens[:glued], b">x", *spelt.vocabulary.tokens[glued + 1 :]]
+        )
+    )
+    branch = line(own, answer=response_schema(ANSWER, HERMES), is_thinking=True)
+    assert say(branch, [*tokens(own, "so</think"), glued, *tokens(own, '"yes"')])
     assert (branch.thought.text, branch.text.text) == ("so", '"yes"')
+    free = line(own, is_thinking=True)
+    assert say(free, [*tokens(own, "so</think"), glued, *tokens(own, "y"), own.vocabulary.end])
+    assert (free.thought.text, free.text.text) == ("so", "xy")
 
 
 def test_a_stop_string_ends_the_answer_and_no_thought(either: Grammars) -> None:

@@ -68,7 +68,7 @@ def listed(as_json: AsJson = False) -> None:
 
 def add(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="What it is to be called.")] = None,
-    kind: Annotated[str | None, typer.Option(help="nano, local, gguf, openai or anthropic.")] = None,
+    kind: Annotated[str | None, typer.Option(help="nano, local, gguf, openai, anthropic or embed.")] = None,
     base_url: Annotated[str | None, typer.Option(help="Where its server is.")] = None,
     model: Annotated[str | None, typer.Option(help="What the server calls the model.")] = None,
     path: Annotated[str | None, typer.Option(help="The model's folder or file.")] = None,

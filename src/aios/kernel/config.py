@@ -219,12 +219,14 @@ class Config(Section, frozen=True):
 COMPUTE_KEYS = ("backend", "dtype", "device")
 HUB_KEYS = ("hub", "revision")
 LOCAL_KEYS = ("path", *HUB_KEYS, *COMPUTE_KEYS)
-CHAT_KEYS = ("server", "resume", "priority", "tools", "json_schema", "embeddings", "embed_batch")
+EMBED_KEYS = ("embeddings", "embed_batch")
+CHAT_KEYS = ("server", "resume", "priority", "tools", "json_schema", *EMBED_KEYS)
 REMOTE_KEYS = ("base_url", "api_key_env", "api_key_file", "first_timeout", *CHAT_KEYS)
+SERVER_KEYS = tuple(key for key in REMOTE_KEYS if key not in EMBED_KEYS)
 FOREIGN_KEYS = {
     "nano": (*HUB_KEYS, "path", "model", "context_length", "max_tokens", "ignore", *REMOTE_KEYS, *COMPUTE_KEYS),
     "local": ("max_tokens", "ignore", *REMOTE_KEYS),
-    "gguf": (*HUB_KEYS, "max_tokens", "ignore", "snapshot", *REMOTE_KEYS, *COMPUTE_KEYS),
+    "gguf": (*HUB_KEYS, "max_tokens", "ignore", "snapshot", *SERVER_KEYS, *COMPUTE_KEYS),
     "openai": ("max_tokens", "ignore", "snapshot", *LOCAL_KEYS),
     "embed": ("max_tokens", "ignore", "snapshot", *HUB_KEYS, *REMOTE_KEYS, *COMPUTE_KEYS),
     "anthropic": ("snapshot", *CHAT_KEYS, *LOCAL_KEYS),

@@ -31,8 +31,10 @@ def make_core(section: CoreSection, home: Path | None = None) -> Core:
         return FolderCore(section, home)
     if section.kind == "gguf":
         from .gguf import GgufCore
+        from .gguf_embed import GgufEmbedCore
 
-        return GgufCore(section, home or home_path())
+        kind = GgufEmbedCore if section.embeddings else GgufCore
+        return kind(section, home or home_path())
     if section.kind == "anthropic":
         from .anthropic import AnthropicCore
 

@@ -79,6 +79,7 @@ class GgufCore:
         self._process: Process | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._is_up = asyncio.Event()
+        self._is_pooled = False
         self._broken: str | None = None
         """Why the server is not started again."""
         self._counts = {"requests": 0, "failed": 0, "active": 0, "restarts": 0}
@@ -269,11 +270,14 @@ class GgufCore:
         if free is not None and needed > free:
             raise ModelError(f"{self._path} takes {bytes_said(needed)} with its KV, and {bytes_said(free)} are free")
         self.context_length = context
+        self._is_pooled = info.is_pooled
 
     async def _start(self) -> None:
         threads = max(1, (os.cpu_count() or 2) - 1)
-        order = {"path": str(self._path.resolve()), "slots": self.slots, "context": self.context_length}
+        order: dict[str, Any] = {"path": str(self._path.resolve()), "slots": self.slots, "context": self.context_length}
         order |= {"folder": f"{self._folder}{os.sep}", "threads": threads}
+        if self._section.embeddings:
+            order["pooling"] = "own" if self._is_pooled else "mean"
         self._process = Process(self.name, order)
         try:
             await self._process.start()

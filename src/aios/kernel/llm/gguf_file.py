@@ -31,6 +31,8 @@ class GgufInfo:
     context_length: int | None
     kv_bytes: int | None
     size: int
+    is_pooled: bool
+    """It says how the vectors of a text's tokens become one."""
 
 
 def read_info(path: Path) -> GgufInfo:
@@ -110,7 +112,8 @@ def _info(entries: dict[str, Any], size: int) -> GgufInfo:
         value = entries.get(f"{architecture}.{key}")
         return value if isinstance(value, int) and value > 0 else None
 
-    return GgufInfo(architecture, number("context_length"), _kv_bytes(entries, architecture), size)
+    pooling = f"{architecture}.pooling_type"
+    return GgufInfo(architecture, number("context_length"), _kv_bytes(entries, architecture), size, pooling in entries)
 
 
 def _kv_bytes(entries: dict[str, Any], architecture: str) -> int | None:

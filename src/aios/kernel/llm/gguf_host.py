@@ -59,7 +59,12 @@ def _serve(order: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     params.endpoint_slots = True
     params.cache_ram_mib = 0  # no second store of prompts beside the slots: the kernel says who shares what
     params.ctx_shift = False  # nothing is dropped from a conversation in silence
-    if not _has_accelerator(xllamacpp):
+    if pooling := order.get("pooling"):
+        params.embedding = True
+        params.n_batch = params.n_ubatch = order["context"]  # a text is read in one piece
+        if pooling == "mean":
+            params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+    elif not _has_accelerator(xllamacpp):
         # Between two batches of a prompt the server looks whether anybody still waits, and lets the others go on.
         params.n_batch = params.n_ubatch = CPU_BATCH
     params.ui = False

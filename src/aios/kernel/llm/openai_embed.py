@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 import msgspec
 from msgspec import Struct
@@ -11,13 +13,26 @@ from aios.abi.calls import LLMEmbed
 from aios.abi.errors import UpstreamFault
 from aios.abi.messages import Embeddings, Usage
 
+from .connection import Response
 from .embed import in_form, texts_of
 from .openai_wire import error_of
-from .upstream import Upstream
 
 PATH = "/embeddings"
 BATCH = 256
 """Texts that are posted at once, where the configuration says nothing: some servers take no more."""
+
+
+class Server(Protocol):
+    """What is asked: an `Upstream`, or a server of our own."""
+
+    name: str
+
+    @property
+    def key_source(self) -> str: ...
+
+    async def post(self, path: str, body: bytes) -> Response: ...
+
+    def attempt(self, *, is_streamed: bool, has_spoken: Callable[[], bool]) -> AbstractContextManager[None]: ...
 
 
 class _Item(Struct):
@@ -38,7 +53,7 @@ class _Body(Struct):
 _decode = msgspec.json.Decoder(_Body).decode
 
 
-async def embed(upstream: Upstream, args: LLMEmbed, model: str, batch: int | None) -> Embeddings:
+async def embed(upstream: Server, args: LLMEmbed, model: str, batch: int | None) -> Embeddings:
     """Vectors of all texts, asked batch by batch; those that come in the form that was asked stay as they are."""
     texts = texts_of(args)
     size = batch or BATCH
@@ -54,7 +69,7 @@ async def embed(upstream: Upstream, args: LLMEmbed, model: str, batch: int | Non
         return Embeddings(in_form(args, vectors, upstream.name), named, upstream.name, Usage.of(tokens, 0))
 
 
-async def _ask(upstream: Upstream, args: LLMEmbed, model: str, given: Any, count: int) -> _Body:
+async def _ask(upstream: Server, args: LLMEmbed, model: str, given: Any, count: int) -> _Body:
     fields: dict[str, Any] = {**(args.extra or {}), "model": model, "input": given}
     if args.dimensions is not None:
         fields["dimensions"] = args.dimensions
@@ -73,5 +88,5 @@ async def _ask(upstream: Upstream, args: LLMEmbed, model: str, given: Any, count
     return body
 
 
-def _garbage(upstream: Upstream, why: str) -> UpstreamFault:
+def _garbage(upstream: Server, why: str) -> UpstreamFault:
     return UpstreamFault(f"core '{upstream.name}' answered with what {why}", code="upstream_garbage")

@@ -214,7 +214,7 @@ class OwnCore:
         before = sequence.num_chosen
         teller = Teller(sequence, engine.grammars.vocabulary, is_unheard=held.is_unheard)
         job = _Job(sequence, left=quantum, is_streamed=request.is_streamed)
-        job.unsent = len(sequence.output) if held.is_unheard else 0
+        job.unsent = len(sequence.output) + sequence.spec.num_said if held.is_unheard else 0
         held.is_unheard = False
         self._jobs[sequence.id] = job
         self._inbox.put(lambda engine: engine.add(sequence))

@@ -80,6 +80,7 @@ def _line(branch: Branch) -> _Line:
 
 def _branch(line: _Line, spec: Spec, grammars: Grammars) -> Branch:
     branch = Branch(spec, grammars)
+    branch.fresh.append(branch.text.text)  # what another core has said of the answer
     for token in line.output:
         branch.accept(token)
     branch.score, branch.logprobs = line.score, line.logprobs
