@@ -41,7 +41,7 @@ async def test_a_loop_with_tools_runs_as_on_any_other_core() -> None:
         (call,) = message.tool_calls or ()
         assert call.type == "function"
         assert (call.function.name, json.loads(call.function.arguments)) == ("find", {"q": "x"})
-        messages += [message.model_dump(exclude_none=True), {"role": "tool", "tool_call_id": call.id, "content": "42"}]  # type: ignore[list-item]
+        messages += [message.model_dump(exclude_none=True), {"role": "tool", "tool_call_id": call.id, "content": "42"}]
         done = await sdk.chat.completions.create(model="claude", messages=messages, tools=TOOLS)
         assert done.choices[0].message.content == "It is 42."
         assert done.usage is not None

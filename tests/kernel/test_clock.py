@@ -33,7 +33,7 @@ async def test_a_timer_never_fires_before_its_time() -> None:
 
     for n in range(left):
         due = clock.now() + n * 0.00037
-        clock.call_later(n * 0.00037, lambda due=due: fire(due))  # type: ignore[misc]  # it is bound
+        clock.call_later(n * 0.00037, lambda due=due: fire(due))
     await fired.wait()
     assert early == []
 

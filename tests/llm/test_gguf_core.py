@@ -500,6 +500,8 @@ async def test_the_window_and_the_slots_fit_the_memory_given(model: Path, tmp_pa
         assert (core.context_length, core.slots) == (1024, 4)  # 256 bytes a token
     async with opened(model, tmp_path, slots=4, context_length=2048, kv_bytes=1 << 20) as core:
         assert (core.context_length, core.slots) == (2048, 2)
+    async with opened(model, tmp_path, slots=300, context_length=16) as core:
+        assert (core.context_length, core.slots) == (16, 256)
     with pytest.raises(ModuleFault, match="made for 2048"):
         async with opened(model, tmp_path, context_length=4096):
             pass

@@ -15,7 +15,6 @@ from aios.abi.calls import LLMGenerate
 from aios.abi.messages import Message
 from aios.kernel import Kernel, Principal
 from aios.kernel.llm.local.decoder import Decoder
-from aios.kernel.llm.local.kv import KVPool
 from aios.kernel.llm.local.load import load
 from aios.kernel.llm.nano import WEIGHTS, NanoCore
 from aios.kernel.llm.own import OwnCore
@@ -119,7 +118,7 @@ def _contestants(kernel: Kernel, who: Principal, padded: Decoder, unpadded: Deco
 
 def decode(decoder: Decoder, batch: int, tokens: int) -> None:
     """The smallest loop that speaks: prefill, then for each token one step and an argmax."""
-    pool = KVPool(decoder.shape.kv, KV_BYTES << 2)
+    pool = decoder.pool(KV_BYTES << 2)
     kvs = [pool.open(PROMPT + tokens) for _ in range(batch)]
     for index, kv in enumerate(kvs):
         decoder.prefill(kv, range(index, index + PROMPT), 0)

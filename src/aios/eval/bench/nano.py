@@ -22,7 +22,6 @@ from aios.abi.messages import Message
 from aios.kernel import Kernel, Principal
 from aios.kernel.llm.local.decoder import Decoder
 from aios.kernel.llm.local.engine import Engine
-from aios.kernel.llm.local.kv import KVPool
 from aios.kernel.llm.local.load import load
 from aios.kernel.llm.local.sequence import Spec
 from aios.kernel.llm.local.tokenizer import Tokenizer
@@ -82,7 +81,7 @@ def _contestants(kernel: Kernel, who: Principal, folder: Path) -> dict[str, Cont
 
 def decode_bare(decoder: Decoder, batch: int, tokens: int) -> None:
     """The smallest loop that speaks: prefill, then for each token one step and an argmax."""
-    pool = KVPool(decoder.shape.kv, _KV_BYTES)
+    pool = decoder.pool(_KV_BYTES)
     kvs = [pool.open(PROMPT + tokens) for _ in range(batch)]
     for index, kv in enumerate(kvs):
         decoder.prefill(kv, range(index, index + PROMPT), 0)

@@ -93,15 +93,18 @@ def texts_of(args: LLMEmbed) -> list[str] | list[list[int]]:
 def in_form(args: LLMEmbed, vectors: Sequence[list[float] | str], core: str) -> list[Embedding]:
     """`vectors` as the agent asked for them; what is in that form already stays as it is."""
     wants_text = args.encoding_format == "base64"
-    convert = to_base64 if wants_text else from_base64
     try:
-        return [Embedding(n, v if isinstance(v, str) is wants_text else convert(v)) for n, v in enumerate(vectors)]  # type: ignore[arg-type]  # told apart by the test
+        return [Embedding(n, _as_text(v) if wants_text else _as_numbers(v)) for n, v in enumerate(vectors)]
     except (ValueError, binascii.Error):
         raise UpstreamFault(f"core '{core}' answered with a vector that is none", code="upstream_garbage") from None
 
 
-def to_base64(vector: Sequence[float]) -> str:
-    return base64.b64encode(np.asarray(vector, "<f4").tobytes()).decode()
+def _as_text(vector: Sequence[float] | str) -> str:
+    return vector if isinstance(vector, str) else base64.b64encode(np.asarray(vector, "<f4").tobytes()).decode()
+
+
+def _as_numbers(vector: list[float] | str) -> list[float]:
+    return from_base64(vector) if isinstance(vector, str) else vector
 
 
 def from_base64(text: str) -> list[float]:

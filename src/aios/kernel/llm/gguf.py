@@ -45,6 +45,8 @@ MAX_CRASHES, CRASH_WINDOW = 5, 600.0
 """So many in so many seconds, and the server is not started again."""
 FIRST_PAUSE = 0.5
 """Seconds before the server is started again; doubled with each crash in the window."""
+MAX_SLOTS = 256
+"""llama.cpp has no more in one server."""
 OWN_WINDOW = 4096
 """Tokens of the window where neither the file nor the configuration bounds it."""
 OURS = ("cache_salt", "beam_width", "length_penalty", "model", "min_tokens", "window")
@@ -253,19 +255,20 @@ class GgufCore:
     def _fit(self, info: GgufInfo) -> None:
         """How long the window is and how many slots there are, within `kv_bytes`. Raises ModelError."""
         section, trained = self._section, info.context_length
+        self.slots = min(section.slots, MAX_SLOTS)
         if section.context_length and trained and section.context_length > trained:
             raise ModelError(f"context_length = {section.context_length}, and {self._path} was made for {trained}")
         context = section.context_length or trained or OWN_WINDOW
         if info.kv_bytes:
             tokens = section.kv_bytes // info.kv_bytes
             if not section.context_length:
-                context = min(context, max(tokens // section.slots, 16))
+                context = min(context, max(tokens // self.slots, 16))
             if tokens < context:
                 raise ModelError(
                     f"kv_bytes = {section.kv_bytes}, and one sequence of {context} tokens takes "
                     f"{context * info.kv_bytes}; give it at least that, or a shorter context_length"
                 )
-            self.slots = min(section.slots, tokens // context)
+            self.slots = min(self.slots, tokens // context)
         needed, free = info.size + context * self.slots * (info.kv_bytes or 0), free_bytes()
         if free is not None and needed > free:
             raise ModelError(f"{self._path} takes {bytes_said(needed)} with its KV, and {bytes_said(free)} are free")

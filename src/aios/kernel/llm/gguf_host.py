@@ -61,12 +61,12 @@ def _serve(order: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     params.ctx_shift = False  # nothing is dropped from a conversation in silence
     if pooling := order.get("pooling"):
         params.embedding = True
-        params.n_batch = params.n_ubatch = order["context"]  # a text is read in one piece
+        params.n_batch = params.n_ubatch = max(order["context"], order["slots"])  # a text is read in one piece
         if pooling == "mean":
             params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     elif not _has_accelerator(xllamacpp):
         # Between two batches of a prompt the server looks whether anybody still waits, and lets the others go on.
-        params.n_batch = params.n_ubatch = CPU_BATCH
+        params.n_batch = params.n_ubatch = max(CPU_BATCH, order["slots"])  # all slots may say a token at once
     params.ui = False
     params.verbosity = 1  # faults only
     for threads in (params.cpuparams, params.cpuparams_batch):
