@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from aios.abi.calls import LLMGenerate
@@ -20,6 +20,7 @@ from aios.kernel.llm.nano import WEIGHTS, NanoCore
 from aios.kernel.llm.own import OwnCore
 from aios.testing import booted, principal
 
+from . import beside
 from .shapes import ShapeCore, decoder_of
 from .timing import Times, ratio
 
@@ -41,6 +42,8 @@ class Case:
     decoders: Callable[[], tuple[Decoder, Decoder]]
     """With constant rows, and without."""
     core: Callable[[Decoder], OwnCore]
+    rounds: int = 5
+    """At most."""
 
 
 def cases(*, quick: bool) -> list[Case]:
@@ -58,7 +61,7 @@ def cases(*, quick: bool) -> list[Case]:
         lambda: (load(WEIGHTS), load(WEIGHTS, is_padded=False)),
         lambda decoder: NanoCore(slots=max(BATCHES), kv_bytes=KV_BYTES),
     )
-    return [nano, of_shape("tiny", 32 if quick else 96), *([] if quick else [of_shape("mid", 12)])]
+    return [nano, of_shape("tiny", 32 if quick else 96), *([] if quick else [replace(of_shape("mid", 40), rounds=2)])]
 
 
 def main(as_json: bool, quick: bool) -> dict[str, Any]:
@@ -71,8 +74,11 @@ def main(as_json: bool, quick: bool) -> dict[str, Any]:
 
 async def measure(*, quick: bool = False) -> dict[str, Any]:
     rounds = 2 if quick else 5
-    own = {case.name: await _measure(case, rounds) for case in cases(quick=quick)}
-    return {"rounds": rounds, "unit": "tokens per second", "own": own}
+    own = {case.name: await _measure(case, min(rounds, case.rounds)) for case in cases(quick=quick)}
+    found: dict[str, Any] = {"rounds": rounds, "unit": "tokens per second", "own": own}
+    if beside.is_possible():
+        found["beside_transformers"] = {"tiny": beside.measure("tiny", rounds, 48 if quick else 128)}
+    return found
 
 
 async def _measure(case: Case, rounds: int) -> dict[str, Any]:
@@ -147,4 +153,12 @@ def table(figures: dict[str, Any]) -> str:
         lines.append(model)
         for key, title, form in rows:
             lines.append(f"  {title:<20}" + "".join(f"{format(batches[f'batch_{b}'][key], form):>10}" for b in BATCHES))
+    for model, found in figures.get("beside_transformers", {}).items():
+        one, many = found["one"], found["unequal"]
+        lines += [
+            f"{model} on torch, beside transformers",
+            f"  one sequence: {one['times_transformers']} times its speed",
+            f"  {beside.UNEQUAL} of unequal length: {many['times_one_by_one']} times its speed one by one, "
+            f"{many['times_transformers']} times in a padded batch",
+        ]
     return "\n".join(lines)

@@ -36,6 +36,10 @@ class _State(msgspec.Struct, frozen=True):
     ended: list[_Line]
 
 
+# Made here, not where it is used: two threads that come upon a type for the first time together crash msgspec.
+_decode = msgspec.json.Decoder(_State).decode
+
+
 def state_of(sequence: Sequence) -> bytes:
     """All of an unfinished sequence but its keys and values."""
     rng = {name: str(value) for name, value in sequence.sampler.state().get("rng", {}).items()}
@@ -50,7 +54,7 @@ def sequence_of(id: str, state: bytes, grammars: Grammars) -> Sequence:
     Raises SnapshotError, GrammarError.
     """
     try:
-        saved = msgspec.json.decode(state, type=_State)
+        saved = _decode(state)
         return _restored(id, saved, grammars)
     except (msgspec.DecodeError, KeyError, IndexError, TypeError) as error:
         raise SnapshotError(f"this is no state of a sequence: {error!r:.200}") from None
