@@ -14,10 +14,10 @@ from aios.abi.calls import LLMGenerate
 from aios.abi.errors import AiosError, BadRequest, ContextLengthExceeded, ModuleFault, TimedOut, TooLarge, UpstreamFault
 from aios.abi.messages import Chunk, Generation, Message
 from aios.kernel.config import ConfigError, CoreSection
-from aios.kernel.llm import connection
 from aios.kernel.llm.base import NotBegun, Request
-from aios.kernel.llm.connection import Broken, Connection, Pool, Response
-from aios.kernel.llm.openai import OpenAICore
+from aios.kernel.llm.remote import connection
+from aios.kernel.llm.remote.connection import Broken, Connection, Pool, Response
+from aios.kernel.llm.remote.openai import OpenAICore
 
 pytestmark = pytest.mark.anyio
 

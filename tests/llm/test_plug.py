@@ -193,6 +193,15 @@ async def test_calls_that_wait_for_a_core_that_is_drained_end_at_once_and_say_wh
         assert (await at.kernel.wait(at.submit("one"))).core == "one"
 
 
+async def test_a_call_that_is_on_its_way_into_the_journal_when_its_core_is_drained_does_not_wait_for_ever() -> None:
+    async with world(ScriptedCore(name="one")) as at:
+        call = at.submit("one")
+        assert call.state is State.NEW
+        at.kernel.cores.drain("one")
+        with pytest.raises(Stopping, match="being drained"):
+            await at.kernel.wait(call)
+
+
 async def test_a_removed_core_is_closed_when_its_last_call_is_over_and_can_come_again() -> None:
     async with world(ScriptedCore(name="one")) as at:
         core = at.put(Door("two", tokens=8, slots=1))

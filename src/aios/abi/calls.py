@@ -305,7 +305,8 @@ class OpenCall(Result, frozen=True):
 
 
 class ProcessInfo(Result, frozen=True):
-    """`cost` is US dollars for the calls of it whose price is known; None when that is none of them."""
+    """`cost` is US dollars for the calls of it whose price is known; None when that is none of them. `tokens_cached` of
+    those in were computed for an earlier prompt that began alike."""
 
     pid: int
     agent: str
@@ -328,6 +329,7 @@ class ProcessInfo(Result, frozen=True):
     core: str | None
     open_calls: list[OpenCall]
     cost: float | None = None
+    tokens_cached: int = 0
 
 
 class Processes(Result, frozen=True):

@@ -433,6 +433,7 @@ class Kernel:
         process = call.process
         process.open_calls.pop(call.id, None)
         process.tokens_in += call.tokens_in
+        process.tokens_cached += call.tokens_cached
         process.tokens_out += call.tokens_out
         if call.cost is not None:
             process.cost = (process.cost or 0.0) + call.cost

@@ -27,7 +27,7 @@ from aios.abi.messages import (
     Usage,
 )
 
-from .base import Emit, Said
+from ..base import Emit, Said
 from .sse import MAX_EVENT, payload_of
 
 MAX_ANSWER = 64 << 20
