@@ -27,11 +27,6 @@ from aios.testing import ScriptedCore, booted, until
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class At(NamedTuple):
     kernel: Kernel
     admin: AsyncClient
