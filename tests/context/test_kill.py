@@ -22,7 +22,7 @@ from aios.testing.models import write_model
 
 pytestmark = pytest.mark.anyio
 
-AGENTS = 5
+AGENTS = 3
 CONFIG = """
 [scheduler]
 policy = "rr"
