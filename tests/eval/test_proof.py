@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -17,12 +18,15 @@ from aios.eval import proof
 from aios.eval.proof import Check, prove
 from aios.gateway import bind, serve, url_of
 from aios.kernel import Kernel
+from aios.kernel.config import CoreSection
 from aios.kernel.llm.base import Request
+from aios.kernel.llm.folder import FolderCore
 from aios.kernel.llm.nano import NanoCore
 from aios.kernel.process import ProcessState
 from aios.kernel.syscall import Suspended
 from aios.sdk import AsyncClient
 from aios.testing import ScriptedCore, booted, until
+from aios.testing.models import write_model
 
 pytestmark = pytest.mark.anyio
 
@@ -98,6 +102,39 @@ async def test_a_refusal_of_tools_is_no_failure_and_a_fault_is_one() -> None:
         assert "unsupported: not here" in found["tools"].detail
         assert found["chat"].state == found["stream"].state == found["abort"].state == "fails"
         assert "it is broken" in found["chat"].detail
+
+
+async def test_a_core_whose_server_is_not_there_is_not_asked_for_everything() -> None:
+    async with subject(ScriptedCore(UpstreamFault("nobody listens", code="upstream_unreachable"))) as at:
+        found = await proved(at, "scripted")
+        assert list(found) == ["chat"]
+        assert found["chat"].state == "fails"
+
+
+async def test_a_core_with_a_small_window_is_asked_for_what_fits(tmp_path: Path) -> None:
+    write_model(tmp_path / "small", "qwen3")
+    section = CoreSection(name="small", kind="local", path=str(tmp_path / "small"), context_length=512)
+    async with subject(FolderCore(section)) as at:
+        found = await proved(at, "small")
+        assert found["abort"].state == "works", found["abort"].detail
+        assert found["resume"].state == "works", found["resume"].detail
+
+
+class Llama(ScriptedCore):
+    """Knows no `min_tokens`, and goes on with other draws."""
+
+    kind = "gguf"
+
+    def check(self, args: LLMGenerate) -> None:
+        if args.min_tokens or (args.max_tokens == proof.LONG and args.temperature):
+            raise BadRequest("not so")
+
+
+async def test_a_gguf_core_is_asked_for_what_it_can_promise() -> None:
+    async with subject(Llama(tokens=2000)) as at:
+        found = await proved(at, "scripted")
+        assert found["abort"].state == "works", found["abort"].detail
+        assert found["resume"].state != "fails", found["resume"].detail
 
 
 class Forgetful(ScriptedCore):

@@ -173,6 +173,7 @@ REFUSALS: list[tuple[str, Any, type[AiosError], str]] = [
         "too long",
     ),
     ("422 Unprocessable", {"detail": "field required"}, BadRequest, "field required"),
+    ("501 Not Implemented", {"error": {"message": "no embeddings here"}}, BadRequest, "no embeddings here"),
     ("413 Too Large", {"error": "large"}, TooLarge, "large"),
     ("401 Unauthorized", {"error": {"message": "Incorrect API key sk-secret"}}, UpstreamFault, "kernel's key"),
     ("404 Not Found", {"message": "no such model"}, UpstreamFault, "no such model"),

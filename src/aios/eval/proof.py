@@ -29,7 +29,10 @@ BYTES_A_TOKEN = 9
 State = Literal["works", "no", "fails"]
 """`no`: it is not offered, which is no fault."""
 EXACT = ("kv_exact", "kv_file")
-OWN = ("nano", "local", "gguf")
+OWN = ("nano", "local")
+"""Kinds that know `min_tokens`."""
+GONE = ("upstream_unreachable", "timed_out")
+"""Faults after which nothing else is worth its waiting."""
 
 
 class Verdict(NamedTuple):
@@ -64,10 +67,13 @@ class Subject:
         messages = [{"role": "user", "content": text}]
         return await self.client.llm_generate(messages, model=self.name, timeout=TIMEOUT, **more)
 
-    def long(self) -> dict[str, Any]:
-        """Arguments of an answer that does not end by itself too soon, where that can be asked for."""
-        own = {"min_tokens": LONG} if self.core["kind"] in OWN else {}
-        return {"max_tokens": LONG, "temperature": 0.8, "seed": 7, **own}
+    def long(self, tokens: int = LONG) -> dict[str, Any]:
+        """Arguments of an answer that does not end by itself too soon, where that can be asked for, and fits."""
+        bound = min(tokens, (self.core["context_length"] or 2 * tokens) // 2)
+        if self.core["kind"] == "gguf":  # goes on with the same bits where nothing is drawn
+            return {"max_tokens": bound, "temperature": 0}
+        own = {"min_tokens": min(bound, LONG)} if self.core["kind"] in OWN else {}
+        return {"max_tokens": bound, "temperature": 0.8, "seed": 7, **own}
 
 
 async def prove(admin: AsyncClient, connect: Callable[[str], AsyncClient], name: str) -> AsyncIterator[Check]:
@@ -82,7 +88,10 @@ async def prove(admin: AsyncClient, connect: Callable[[str], AsyncClient], name:
     try:
         subject = Subject(core, admin, client, spawned.pid)
         for what in CHECKS if core["kind"] != "embed" else ("embeddings",):
-            yield await _tried(what, CHECKS[what], subject)
+            check = await _tried(what, CHECKS[what], subject)
+            yield check
+            if check.detail.startswith(GONE):
+                return
         yield Check("cost", "works", await _cost(subject), 0.0)
     finally:
         await client.aclose()
@@ -185,8 +194,7 @@ async def _schema(subject: Subject) -> Verdict:
 async def _abort(subject: Subject) -> Verdict:
     """Leave in the middle: the call is over, and with it the slot is free."""
     messages = [{"role": "user", "content": "Count from one to a hundred, in words."}]
-    more = {**subject.long(), "max_tokens": 512}
-    async with subject.client.stream(messages, model=subject.name, timeout=TIMEOUT, **more) as stream:
+    async with subject.client.stream(messages, model=subject.name, timeout=TIMEOUT, **subject.long(512)) as stream:
         piece = await anext(aiter(stream), None)
         began = time.perf_counter()
     if piece is None:

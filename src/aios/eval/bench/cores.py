@@ -71,7 +71,9 @@ async def measure(*, quick: bool = False) -> dict[str, Any]:
     found: dict[str, Any] = {"rounds": rounds, "unit": "tokens per second", "own": own}
     if beside.is_possible():
         longest = 48 if quick else 128
-        found["beside_transformers"] = {"tiny": await asyncio.to_thread(beside.measure, "tiny", rounds, longest)}
+        tiny = await asyncio.to_thread(beside.measure, "tiny", rounds, longest)
+        mid = {} if quick else {"mid": await asyncio.to_thread(beside.measure, "mid", 2, 24)}
+        found["beside_transformers"] = {"tiny": tiny} | mid
         found["gpu"] = await asyncio.to_thread(beside.on_gpu, rounds, longest)
     return found
 
