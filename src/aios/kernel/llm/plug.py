@@ -246,7 +246,7 @@ class Plug:
     def sweep(self) -> None:
         """End the calls that no core can serve any more, and see what others can begin now."""
         for call in list(self._calls.open()):
-            if call.state not in (State.QUEUED, State.BLOCKED, State.SUSPENDED):
+            if call.state not in (State.NEW, State.QUEUED, State.BLOCKED, State.SUSPENDED):
                 continue
             if call.snapshot is not None:
                 seat = self._roster.get(call.core)
