@@ -18,6 +18,7 @@ import msgspec
 
 from aios.cli.main import VERBS, main, usage
 from aios.kernel import config
+from aios.kernel.llm.roster import CORE_TRANSITIONS
 from aios.kernel.process import PROCESS_TRANSITIONS
 from aios.kernel.syscall import TRANSITIONS
 
@@ -30,6 +31,8 @@ def with_states(text: str) -> str:
         diagram("new", TRANSITIONS),
         "\nAnd of an agent process:\n",
         diagram("running", PROCESS_TRANSITIONS),
+        "\nAnd of an LLM core:\n",
+        diagram("opening", CORE_TRANSITIONS),
     ]
     return MARK.sub(lambda found: found[1] + "\n".join(drawn) + "\n" + found[2], text)
 

@@ -24,7 +24,7 @@ from aios.abi.errors import (
     TimedOut,
     Unauthorized,
 )
-from aios.cli import console, logs, tools, top, view
+from aios.cli import console, core_view, logs, tools, top, view
 from aios.cli.config import to_toml
 from aios.cli.exits import code_of
 from aios.cli.main import GROUPS, VERBS, usage
@@ -121,8 +121,55 @@ def test_the_admins_process_is_seen_while_programs_work_in_it() -> None:
     assert (view.state(busy), view.doing(busy)) == ("queued", "llm_generate, 2nd in line")
 
 
+def drawn_cores(cores: list[core_view.Told], columns: int, height: int) -> list[str]:
+    screen = Console(width=columns, file=io.StringIO())
+    with screen.capture() as captured:
+        screen.print(top.picture([], cores, columns, height))
+    return captured.get().splitlines()[1:]
+
+
+KV = {"kv_budget_bytes": 536_870_912, "kv_reserved_bytes": 37_748_736, "suspended_pool": 5, "suspended_disk": 1}
+OWN_CORE = {
+    "name": "nano", "model": "aios-nano", "state": "ready", "active": 8, "slots": 8, "left": 14, "why": None,
+    "detail": {**KV, "tokens_per_second": 812.4, "prefix_hit_tokens": 64, "prefix_missed_tokens": 36, "switches": 1240},
+}  # fmt: skip
+FAILED_CORE = {**OWN_CORE, "name": "bad", "state": "failed", "active": 0, "why": "there is no folder /models/qwen3"}
+DRAINED_CORE = {**OWN_CORE, "name": "old", "state": "draining", "active": 1, "left": 4, "detail": {"refusals": 3}}
+
+
+def test_top_shows_a_cores_speed_memory_tiers_hits_and_switches_as_far_as_there_is_room() -> None:
+    [wide, *_] = drawn_cores([OWN_CORE], 150, 24)
+    assert wide == (
+        "nano         ████████ 8/8 slots · aios-nano · 812 tok/s · KV 37.7MB of 537MB · set aside: 5 pool, 1 disk · "
+        "prefix 64% · 1.2k switches"
+    )
+    for columns in (30, 40, 60, 80, 100):
+        [line, *_] = drawn_cores([OWN_CORE], columns, 24)
+        assert len(line) <= columns
+        assert line.startswith("nano         ███")
+        facts = line.split(" · ")[1:]
+        assert facts == [fact for fact in wide.split(" · ")[1:] if fact in facts]
+
+
+def test_top_shows_the_cores_in_trouble_first_and_counts_those_it_has_no_room_for() -> None:
+    lines = drawn_cores([OWN_CORE] * 20 + [DRAINED_CORE] * 2 + [FAILED_CORE], 80, 24)
+    assert lines[0] == "bad          ░░░░░░░░ 0/8 slots · failed: there is no folder /models/qwen3"
+    assert lines[1].startswith("old          █░░░░░░░ 1/8 slots · draining: 4 calls left · aios-nano")
+    assert lines[7] == "… and 16 more cores: 16 ready"
+    assert drawn_cores([DRAINED_CORE], 50, 24)[0] == "old          █░░░░░░░ 1/8 slots · draining: 4 cal…"
+
+
 def drawn(processes: list[ProcessInfo], columns: int, height: int) -> list[str]:
-    core = {"name": "漢字", "active": 1, "slots": 2, "model": "m"}
+    core = {
+        "name": "漢字",
+        "active": 1,
+        "slots": 2,
+        "model": "m",
+        "state": "ready",
+        "left": 1,
+        "why": None,
+        "detail": {},
+    }
     screen = Console(width=columns, file=io.StringIO())
     with screen.capture() as captured:
         screen.print(top.picture(processes, [core], columns, height))
@@ -133,7 +180,7 @@ def test_top_counts_by_state_and_says_which_states_it_has_no_room_for() -> None:
     many = [process(call("running")), process(call("queued")), process(call("queued")), process(), process()]
     lines = drawn(many, 80, 8)
     assert lines[0] == "5 processes: 1 running, 2 queued, 2 idle · 280 tokens, 15 switches"
-    assert lines[1] == "漢字         █░ 1/2 slots, m"
+    assert lines[1] == "漢字         █░ 1/2 slots · m · 0 tok/s"
     assert lines[-1] == "… and 2 more, idle"
     assert len(lines) == 8
     assert drawn([*many, process(call("queued"))], 80, 8)[-1] == "… and 3 more: 1 queued, 2 idle"

@@ -221,6 +221,14 @@ def test_a_kernel_whose_every_core_is_broken_starts_and_says_so_loudly(tmp_path:
         kernel.close()
 
 
+def test_a_core_is_proved_by_the_command(served: Served) -> None:
+    done = aios("cores", "test", "scripted", env=served.env())
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line[:2] for line in done.stdout.splitlines()] == ["✓ ", "✓ ", "– ", "– ", "✓ ", "– ", "– ", "– ", "✓ "]
+    told = json.loads(aios("cores", "test", "scripted", "--json", env=served.env()).stdout)
+    assert [check["what"] for check in told][:2] == ["chat", "stream"]
+
+
 # ── how it looks ──
 
 

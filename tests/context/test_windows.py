@@ -16,7 +16,7 @@ from aios.kernel import Config
 from aios.kernel.config import ContextSection, CoreSection
 from aios.kernel.llm.measure import check_length, estimate
 from aios.kernel.llm.nano import NanoCore
-from aios.kernel.llm.openai import OpenAICore
+from aios.kernel.llm.remote.openai import OpenAICore
 from aios.testing import ScriptedCore, booted, principal, until
 
 pytestmark = pytest.mark.anyio

@@ -15,7 +15,7 @@ from served import Served, served
 from upstream import Step, Upstream, upstream, whole
 
 from aios.kernel.config import CoreSection
-from aios.kernel.llm.anthropic import AnthropicCore
+from aios.kernel.llm.remote.anthropic import AnthropicCore
 
 pytestmark = pytest.mark.anyio
 

@@ -12,7 +12,7 @@ from served import served
 from upstream import upstream, whole
 
 from aios.kernel.config import CoreSection
-from aios.kernel.llm.openai import OpenAICore
+from aios.kernel.llm.remote.openai import OpenAICore
 
 pytestmark = pytest.mark.anyio
 

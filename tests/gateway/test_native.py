@@ -13,7 +13,7 @@ from served import ask, served
 
 from aios.gateway import events as streams_of_events
 from aios.kernel.process import Process
-from aios.testing import ScriptedCore
+from aios.testing import ScriptedCore, until
 
 pytestmark = pytest.mark.anyio
 
@@ -210,6 +210,64 @@ async def test_cores_say_what_they_are() -> None:
         assert (core["name"], core["slots"], core["resume"]) == ("scripted", 8, "kv_exact")
 
 
+async def test_an_admin_adds_drains_and_removes_cores_and_nobody_else_does() -> None:
+    async with served() as at:
+        admin = bearer(at.key_of("root", is_admin=True))
+        far = {"name": "far", "kind": "openai", "base_url": "http://127.0.0.1:9/v1", "probe": False}
+        for path, body in (("", far), ("/scripted/drain", {}), ("/scripted/open", {})):
+            status, refused, _ = await at.post(f"/aios/v1/cores{path}", body)
+            assert (status, refused["error"]["code"]) == (403, "admin_only")
+        status, added, _ = await at.post("/aios/v1/cores", far, **admin)
+        assert (status, added["state"]) == (202, "opening")
+        await until(lambda: at.kernel.cores.find("far").state.value == "ready")
+        assert (await at.post("/aios/v1/cores", far, **admin))[0] == 200
+        status, refused, _ = await at.post("/aios/v1/cores", {**far, "slots": 2}, **admin)
+        assert (status, refused["error"]["code"]) == (409, "core_exists")
+        assert {"far"} < {model["id"] for model in (await at.get("/v1/models"))[1]["data"]}
+        for step, state in (("drain", "draining"), ("drain", "draining"), ("open", "ready"), ("open", "ready")):
+            _, told, _ = await at.post(f"/aios/v1/cores/far/{step}", {}, **admin)
+            assert (told["state"], told["left"]) == (state, 0)
+        async with at.session.delete(f"{at.url}/aios/v1/cores/far", headers=admin) as response:
+            assert response.status == 202
+        await until(lambda: at.kernel.llm.roster.get("far") is None)
+        async with at.session.delete(f"{at.url}/aios/v1/cores/far", headers=admin) as response:
+            assert response.status == 404
+        status, refused, _ = await at.post("/aios/v1/cores", {"name": "x", "kind": "nano", "slotz": 3}, **admin)
+        assert (status, "did you mean 'slots'" in refused["error"]["message"]) == (400, True)
+
+
+async def test_the_coming_and_going_of_cores_is_told_to_admins_only_and_says_who_asked() -> None:
+    async with served() as at:
+        key = at.key_of("root", is_admin=True)
+        await at.post("/aios/v1/cores/scripted/drain", {}, **bearer(key))
+        told = []
+        for each in (bearer(key), {}):
+            async with at.session.get(f"{at.url}/aios/v1/events?follow=false&tail=100", headers=each) as response:
+                told.append(await response.text())
+        assert (
+            '"agent":"kernel","name":"core","state":"draining","core":"scripted","why":"asked for by root"' in told[0]
+        )
+        assert '"name":"core"' not in told[1]
+
+
+async def test_calls_of_one_session_header_go_to_one_core() -> None:
+    async with served() as at:
+        seen: list[str | None] = []
+        submit = at.kernel.submit
+
+        def spy(*args: Any, **more: Any) -> Any:
+            seen.append(more.get("session"))
+            return submit(*args, **more)
+
+        at.kernel.submit = spy  # type: ignore[method-assign]
+        await at.post("/v1/chat/completions", ask(), x_aios_session="s1")
+        await at.stream("/v1/chat/completions", {**ask(), "stream": True}, x_aios_session="x" * 500)
+        body = {"messages": [{"role": "user", "content": "hi"}]}
+        await at.post("/aios/v1/calls/llm_generate", body, x_aios_session="s2")
+        await at.chat()
+        assert seen == ["s1", "x" * 200, "s2", None]
+
+
 async def test_an_admin_mints_lists_and_revokes_keys_and_nobody_else_does() -> None:
     async with served() as at:
         admin = bearer(at.key_of("root", is_admin=True))
@@ -237,6 +295,9 @@ async def test_metrics_count_calls_and_readiness_follows_the_kernel() -> None:
             text = await response.text()
         assert 'aios_call_moves_total{call="llm_generate",state="done"} 1.0' in text
         assert 'aios_queue_waiting{module="llm"} 0.0' in text
+        for figure in ("slots 8.0", "slots_taken 0.0", "is_ready 1.0", "calls 1.0", "refusals 0.0", "tokens_out 3.0"):
+            name, _, value = figure.partition(" ")
+            assert f'aios_core_{name}{{core="scripted"}} {value}' in text
         assert (await at.get("/readyz"))[0] == 200
         at.kernel.is_ready = False
         assert (await at.get("/readyz"))[0] == 503

@@ -11,7 +11,7 @@ from served import ask, events, served
 from upstream import DONE, HEAD, LAST, STORY, USAGE, Server, chat, event, framed, serving, upstream, whole
 
 from aios.kernel.config import CoreSection
-from aios.kernel.llm.openai import OpenAICore
+from aios.kernel.llm.remote.openai import OpenAICore
 from aios.testing import ScriptedCore
 
 pytestmark = pytest.mark.anyio

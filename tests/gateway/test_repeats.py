@@ -13,7 +13,7 @@ from upstream import DONE, HEAD, LAST, USAGE, event, framed, upstream, whole
 
 from aios.abi.messages import FunctionCall, Message, ToolCall
 from aios.kernel.config import CoreSection
-from aios.kernel.llm.openai import OpenAICore
+from aios.kernel.llm.remote.openai import OpenAICore
 from aios.testing import MockClock, ScriptedCore
 
 pytestmark = pytest.mark.anyio

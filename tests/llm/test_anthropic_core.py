@@ -14,8 +14,8 @@ from aios.abi.calls import LLMGenerate
 from aios.abi.errors import AiosError, BadRequest, ContextLengthExceeded, TimedOut, TooLarge, UpstreamFault
 from aios.abi.messages import Chunk, FunctionCall, FunctionSpec, Generation, Message, ToolCall, ToolSpec
 from aios.kernel.config import CoreSection
-from aios.kernel.llm.anthropic import MAX_TOKENS, AnthropicCore, Turns
 from aios.kernel.llm.base import NotBegun, Request
+from aios.kernel.llm.remote.anthropic import MAX_TOKENS, AnthropicCore, Turns
 
 pytestmark = pytest.mark.anyio
 

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from aios.abi.calls import LLMGenerate
 from aios.abi.messages import FunctionCall, FunctionSpec, Message, ToolCall, ToolSpec
-from aios.kernel.llm.anthropic_request import body_of
+from aios.kernel.llm.remote.anthropic_request import body_of
 
 types = pytest.importorskip("anthropic.types")
 

@@ -16,8 +16,8 @@ from aios.abi.errors import AiosError, TimedOut, UpstreamFault
 from aios.abi.messages import Message
 from aios.kernel import Kernel, Principal
 from aios.kernel.config import CoreSection
-from aios.kernel.llm import connection, openai_wire, pace
-from aios.kernel.llm.openai import OpenAICore
+from aios.kernel.llm.remote import connection, openai_wire, pace
+from aios.kernel.llm.remote.openai import OpenAICore
 from aios.testing import booted, principal
 
 pytestmark = pytest.mark.anyio

@@ -15,7 +15,7 @@ from aios.abi.errors import AiosError, BadRequest, NotFound, UpstreamFault
 from aios.abi.messages import Embeddings
 from aios.kernel.config import CoreSection
 from aios.kernel.llm.base import NotBegun
-from aios.kernel.llm.openai import OpenAICore
+from aios.kernel.llm.remote.openai import OpenAICore
 from aios.testing import ScriptedCore, booted, principal
 from aios.testing.wait import until
 

@@ -19,11 +19,11 @@ from aios.abi.calls import LLMEmbed, LLMGenerate
 from aios.abi.errors import BadRequest, ContextLengthExceeded, ModuleFault
 from aios.abi.messages import Chunk, FunctionSpec, Generation, Message, ToolSpec
 from aios.kernel import Config, CoreSection, Kernel, Scheduler
-from aios.kernel.llm import gguf
 from aios.kernel.llm.base import Request, Said
 from aios.kernel.llm.cores import make_core
-from aios.kernel.llm.gguf import GgufCore
-from aios.kernel.llm.gguf_embed import GgufEmbedCore
+from aios.kernel.llm.gguf import core as gguf
+from aios.kernel.llm.gguf.core import GgufCore
+from aios.kernel.llm.gguf.embed import GgufEmbedCore
 from aios.kernel.syscall import Suspended
 from aios.testing.kernel import principal
 
@@ -563,8 +563,8 @@ import asyncio, sys
 from pathlib import Path
 from aios.kernel.config import CoreSection
 from aios.kernel.llm.cores import make_core
-from aios.kernel.llm.gguf import GgufCore
-from aios.kernel.llm.gguf_embed import GgufEmbedCore
+from aios.kernel.llm.gguf.core import GgufCore
+from aios.kernel.llm.gguf.embed import GgufEmbedCore
 async def main():
     core = GgufCore(CoreSection(name="g", kind="gguf", path={str(model)!r}, slots=1), Path({str(tmp_path)!r}))
     await core.open()

@@ -14,10 +14,10 @@ from aios.abi.calls import LLMGenerate
 from aios.abi.errors import AiosError, BadRequest, ContextLengthExceeded, ModuleFault, TimedOut, TooLarge, UpstreamFault
 from aios.abi.messages import Chunk, Generation, Message
 from aios.kernel.config import ConfigError, CoreSection
-from aios.kernel.llm import connection
 from aios.kernel.llm.base import NotBegun, Request
-from aios.kernel.llm.connection import Broken, Connection, Pool, Response
-from aios.kernel.llm.openai import OpenAICore
+from aios.kernel.llm.remote import connection
+from aios.kernel.llm.remote.connection import Broken, Connection, Pool, Response
+from aios.kernel.llm.remote.openai import OpenAICore
 
 pytestmark = pytest.mark.anyio
 
@@ -173,6 +173,7 @@ REFUSALS: list[tuple[str, Any, type[AiosError], str]] = [
         "too long",
     ),
     ("422 Unprocessable", {"detail": "field required"}, BadRequest, "field required"),
+    ("501 Not Implemented", {"error": {"message": "no embeddings here"}}, BadRequest, "no embeddings here"),
     ("413 Too Large", {"error": "large"}, TooLarge, "large"),
     ("401 Unauthorized", {"error": {"message": "Incorrect API key sk-secret"}}, UpstreamFault, "kernel's key"),
     ("404 Not Found", {"message": "no such model"}, UpstreamFault, "no such model"),

@@ -7,7 +7,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aios.kernel.llm.pace import BREAK_AFTER, LONGEST_PAUSE, REST_AFTER, Pace
+from aios.kernel.llm.remote.pace import BREAK_AFTER, LONGEST_PAUSE, REST_AFTER, Pace
 
 
 class Now:

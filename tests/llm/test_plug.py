@@ -127,19 +127,6 @@ async def test_a_core_that_fails_to_open_is_shown_with_its_reason_and_opened_ane
         await until(lambda: at.state("two") == "ready")
 
 
-async def test_a_call_that_is_not_on_record_yet_when_its_core_goes_ends_as_those_that_wait() -> None:
-    async with world(ScriptedCore(name="one")) as at:
-        at.put(Door("two"))
-        at.kernel.cores.add(section("two"))
-        calls = [at.submit("two"), at.submit("two", key="k")]
-        assert {call.state for call in calls} == {State.NEW}
-        at.kernel.cores._fail(at.kernel.cores.find("two"), ModuleFault("no such folder"))
-        for call in calls:
-            with pytest.raises(ModuleFault, match="no such folder"):
-                await asyncio.wait_for(at.kernel.wait(call), 10)
-        at.kernel.check_integrity()
-
-
 async def test_a_core_whose_opening_breaks_in_a_way_that_nobody_expected_has_failed_and_can_be_removed(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -230,6 +217,15 @@ async def test_calls_that_wait_for_a_core_that_is_drained_end_at_once_and_say_wh
         core.gate.set()
         await at.kernel.wait(running)
         assert (await at.kernel.wait(at.submit("one"))).core == "one"
+
+
+async def test_a_call_that_is_on_its_way_into_the_journal_when_its_core_is_drained_does_not_wait_for_ever() -> None:
+    async with world(ScriptedCore(name="one")) as at:
+        call = at.submit("one")
+        assert call.state is State.NEW
+        at.kernel.cores.drain("one")
+        with pytest.raises(Stopping, match="being drained"):
+            await at.kernel.wait(call)
 
 
 async def test_a_removed_core_is_closed_when_its_last_call_is_over_and_can_come_again() -> None:

@@ -15,8 +15,8 @@ from aios.abi.calls import LLMGenerate
 from aios.abi.messages import Chunk, FunctionSpec, Generation, Message, ToolSpec
 from aios.kernel.config import CoreSection
 from aios.kernel.llm.base import Request, Said
-from aios.kernel.llm.gguf_process import Process
-from aios.kernel.llm.openai import OpenAICore
+from aios.kernel.llm.gguf.process import Process
+from aios.kernel.llm.remote.openai import OpenAICore
 from aios.testing import until
 
 pytest.importorskip("xllamacpp")

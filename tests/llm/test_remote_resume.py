@@ -14,7 +14,7 @@ from aios.abi.errors import AiosError
 from aios.abi.messages import Chunk, FunctionSpec, Generation, Message, ToolSpec
 from aios.kernel.config import CoreSection
 from aios.kernel.llm.base import NotBegun, Request, Said
-from aios.kernel.llm.openai import OpenAICore
+from aios.kernel.llm.remote.openai import OpenAICore
 from aios.kernel.syscall import Suspended
 from aios.testing import ScriptedCore, booted, principal, until
 

@@ -29,6 +29,8 @@ from aios.kernel.llm.local.load import needed_bytes
 from aios.kernel.llm.local.shape import ModelError, Shape
 
 torch = pytest.importorskip("torch")
+torch_backend = pytest.importorskip("aios.kernel.llm.local.torch_backend")
+TorchBackend = torch_backend.TorchBackend
 
 F32, BF16, F16 = Compute("torch"), Compute("torch", "bf16"), Compute("torch", "f16")
 OFF = {F32: 1e-4, BF16: 0.3, F16: 0.03}
@@ -109,7 +111,15 @@ def test_what_is_said_is_the_same_interrupted_restored_cached_and_in_company(fam
 
 def test_without_constant_rows_company_changes_the_numbers() -> None:
     """The proof that the tests above can fail."""
-    bare, rng = tiny_model.engine(compute=F32, is_padded=False), random.Random(7)
+    # Wide enough that one row is summed in another order than more of them are.
+    wide = {
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "head_dim": 64,
+    }
+    bare, rng = tiny_model.engine(compute=F32, is_padded=False, **wide), random.Random(7)
     wanted = [
         replace(spec, max_tokens=40, min_tokens=40, sampling=replace(spec.sampling, temperature=1.5, logprobs=2))
         for spec in specs(rng, 8)
@@ -118,16 +128,25 @@ def test_without_constant_rows_company_changes_the_numbers() -> None:
     assert interleaved(bare, wanted, rng, 8) != expected
 
 
-def test_row_counts_that_change_bits_are_not_proven(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = torch.mm
+@TYPES
+def test_row_counts_that_change_bits_are_not_proven(monkeypatch: pytest.MonkeyPatch, compute: Compute) -> None:
+    real = TorchBackend.product
 
-    def mm(x: Any, matrix: Any, *, out: Any) -> None:
-        real(x, matrix, out=out)
-        if len(x) == 8:
+    def product(self: Any, x: Any, matrix: Any, rows: int, out: Any) -> None:
+        real(self, x, matrix, rows, out)
+        if rows == 8:
             out += 1e-3
 
-    monkeypatch.setattr(torch, "mm", mm)
-    assert 8 not in tiny_model.decoder(compute=F32).row_counts
+    monkeypatch.setattr(TorchBackend, "product", product)
+    assert 8 not in tiny_model.decoder(compute=compute).row_counts
+
+
+def test_without_packed_matrices_the_same_is_promised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_backend, "_can_pack", lambda: False)
+    plain, rng = tiny_model.engine(compute=F32), random.Random(3)
+    wanted = specs(rng, 4)
+    expected = {str(n): alone(plain, spec) for n, spec in enumerate(wanted)}
+    assert interleaved(plain, wanted, rng, slots=3) == expected
 
 
 @TYPES

@@ -305,7 +305,8 @@ class OpenCall(Result, frozen=True):
 
 
 class ProcessInfo(Result, frozen=True):
-    """`cost` is US dollars for the calls of it whose price is known; None when that is none of them."""
+    """`cost` is US dollars for the calls of it whose price is known; None when that is none of them. `tokens_cached` of
+    those in were computed for an earlier prompt that began alike."""
 
     pid: int
     agent: str
@@ -328,6 +329,7 @@ class ProcessInfo(Result, frozen=True):
     core: str | None
     open_calls: list[OpenCall]
     cost: float | None = None
+    tokens_cached: int = 0
 
 
 class Processes(Result, frozen=True):
@@ -427,6 +429,14 @@ def nearest(word: str, known: Any) -> str:
     names = [name for name in itertools.islice(map(str, known), 500) if len(name) <= 100]
     found = difflib.get_close_matches(word[:100], names, n=1, cutoff=0.6)
     return f"; did you mean '{found[0]}'?" if found else ""
+
+
+def know_types() -> None:
+    """Let msgspec look at the types of all calls, before there are threads: two that come upon a type for the first
+    time together, one with a request and one with a recorded answer, crash it."""
+    for spec in CALLS.values():
+        msgspec.json.Decoder(spec.args)
+        msgspec.json.Decoder(spec.result)
 
 
 def spec_of(name: str) -> CallSpec:

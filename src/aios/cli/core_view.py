@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .console import counted, figure, safe, table
+from .console import counted, cut, figure, safe, span, table
+
+if TYPE_CHECKING:
+    from aios.eval.proof import Check
 
 Told = dict[str, Any]
 """A core, as `GET /aios/v1/cores` tells it."""
@@ -79,6 +82,15 @@ def hits(core: Told) -> str:
     """The share of prompts that need not be computed; "" where nobody looked."""
     found, missed = _number(core, "prefix_hit_tokens"), _number(core, "prefix_missed_tokens")
     return f"{100 * found / (found + missed):.0f}%" if found + missed else ""
+
+
+MARKS = {"works": "✓", "no": "–", "fails": "✗"}
+
+
+def check_line(check: Check, columns: int | None) -> str:
+    """One thing that was tried of a core: a mark, what, how long it took, what came of it."""
+    took = span(check.seconds) if check.seconds else ""
+    return cut(safe(f"{MARKS[check.state]} {check.what:<10}{took:>6}  {check.detail}"), columns)
 
 
 def rank(core: Told) -> tuple[int, float, str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
 
 import typer
@@ -18,9 +19,13 @@ from aios.sdk import Client
 from aios.sdk.client import home_path
 
 from . import core_file, core_view
-from .connect import client
+from .connect import async_client, client
 from .console import counted, note, print_json, safe, width
+from .exits import FAILED
 from .state import add_key_name
+
+if TYPE_CHECKING:
+    from aios.eval.proof import Check
 
 CORES = "/aios/v1/cores"
 LOOK_SECONDS = 0.2
@@ -266,4 +271,33 @@ def _followed(
     return core
 
 
-commands = {"list": listed, "add": add, "drain": drain, "remove": remove}
+def proved(name: CoreName, as_json: AsJson = False) -> None:
+    """Prove that a core works: chat, stream, tools, answers by schema, breaking off, going on after an interrupt, and
+    its context length. Asked through the kernel, by a process that ends with it; costs some hundred tokens. Ends with 1
+    when something fails; what a core does not offer is no failure.
+
+    \b
+    Examples:
+      aios cores test gpu
+      aios cores test nano --json
+    """
+    found = asyncio.run(_proved(name, as_json))
+    if as_json:
+        print_json(found)
+    if any(check.state == "fails" for check in found):
+        raise typer.Exit(FAILED)
+
+
+async def _proved(name: str, is_quiet: bool) -> list[Check]:
+    from aios.eval.proof import prove
+
+    found = []
+    async with async_client() as admin:
+        async for check in prove(admin, async_client, quote(name, safe="")):
+            found.append(check)
+            if not is_quiet:
+                print(core_view.check_line(check, width()), flush=True)
+    return found
+
+
+commands = {"list": listed, "add": add, "drain": drain, "remove": remove, "test": proved}

@@ -26,7 +26,7 @@ SLOTS = 8
 
 
 def command(
-    scene: Annotated[str, typer.Argument(metavar="[SCENE]", help="agents (unless said) or context.")] = "agents",
+    scene: Annotated[str, typer.Argument(metavar="SCENE", help="agents (unless said) or context.")] = "agents",
     agents: Annotated[int, typer.Option(min=1, max=1000, help="How many agents, all at once.")] = 24,
     seed: Annotated[int, typer.Option(min=0, help="Draws other tasks.")] = 0,
     policy: Annotated[str, typer.Option(help="Who goes next: rr or fifo.")] = "rr",

@@ -17,8 +17,9 @@ def command(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="All that is known, as JSON.")] = False,
 ) -> None:
-    """List agent processes: state, calls, tokens in and out, slices of a core, time spent waiting, and what each does
-    now. A queued one says its place in line and about how long that takes. A narrow terminal leaves figures out.
+    """List agent processes: state, calls, tokens in, how many of those were known already, tokens out, slices of a
+    core, how often others got it in between, time spent waiting, and what each does now. A queued one says its place
+    in line and about how long that takes. A narrow terminal leaves figures out.
 
     Programs that use the admin key itself are one process, 'admin', listed while it has calls open. To see, steer and
     end a program on its own, start it with 'aios run', or give it a key of 'aios keys new'.

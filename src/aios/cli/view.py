@@ -10,10 +10,12 @@ from aios.abi.calls import CALLS, OpenCall, ProcessInfo
 
 from .console import cut, figure, ordinal, span, table
 
-TITLES = (">PID", "AGENT", "STATE", ">CALLS", ">IN", ">OUT", ">SLICES", ">WAITED", "CORE", "DOING")
+TITLES = (
+    ">PID", "AGENT", "STATE", ">CALLS", ">IN", ">HITS", ">OUT", ">SLICES", ">SWITCHES", ">WAITED", "CORE", "DOING",
+)  # fmt: skip
 COST = ">COST"
 """Stands before CORE where any process has one."""
-DROP = ("SLICES", "IN", "CALLS", "WAITED", "OUT", "CORE")
+DROP = ("SWITCHES", "SLICES", "HITS", "IN", "CALLS", "WAITED", "OUT", "CORE")
 """What a narrow terminal does without, in this order, so that there is room for what each does."""
 RANK = ("running", "queued", "blocked", "stopped", "idle", "ended")
 """States, the busiest first."""
@@ -86,8 +88,10 @@ def row(process: ProcessInfo) -> tuple[object, ...]:
         state(process),
         process.num_calls,
         figure(process.tokens_in),
+        f"{100 * process.tokens_cached / process.tokens_in:.0f}%" if process.tokens_cached else "-",
         figure(process.tokens_out),
         process.num_slices,
+        process.num_switches,
         span(process.wait_s),
         process.core or "-",
         doing(process),

@@ -186,6 +186,7 @@ class Control:
             num_calls=process.num_calls,
             num_failed=process.num_failed,
             tokens_in=process.tokens_in,
+            tokens_cached=process.tokens_cached,
             tokens_out=process.tokens_out + sum(c.tokens_out for c in process.open_calls.values()),
             num_slices=process.num_slices,
             num_switches=process.num_switches,

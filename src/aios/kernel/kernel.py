@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from aios.abi.calls import CALLS, Args, CallSpec, Effect, LLMGenerate, ProcessInfo, spec_of
+from aios.abi.calls import CALLS, Args, CallSpec, Effect, LLMGenerate, ProcessInfo, know_types, spec_of
 from aios.abi.errors import (
     AiosError,
     Cancelled,
@@ -100,6 +100,7 @@ class Kernel:
 
         `cores` replaces those of the configuration.
         """
+        know_types()
         kernel = cls(config, home, clock or SystemClock())
         kernel.database = Database.open(home / "aios.db", durable=config.journal.mode == "durable")
         try:
@@ -432,6 +433,7 @@ class Kernel:
         process = call.process
         process.open_calls.pop(call.id, None)
         process.tokens_in += call.tokens_in
+        process.tokens_cached += call.tokens_cached
         process.tokens_out += call.tokens_out
         if call.cost is not None:
             process.cost = (process.cost or 0.0) + call.cost

@@ -77,6 +77,8 @@ class Process:
     num_calls: int = 0
     num_failed: int = 0
     tokens_in: int = 0
+    tokens_cached: int = 0
+    """Of those in: computed for an earlier prompt that began alike."""
     tokens_out: int = 0
     cost: float | None = None
     """US dollars, of the calls whose price is known."""

@@ -65,7 +65,7 @@ class IllegalMove(KernelFault):
 
 
 class Syscall:
-    """One call. Only `move()` changes its state; modules may set `snapshot`, `core`, `tokens_in` and `tokens_out`.
+    """One call. Only `move()` changes its state; modules may set `snapshot`, `core` and their `tokens_…`.
 
     Times are the clock's monotonic seconds. `wait_s` counts QUEUED, BLOCKED and SUSPENDED; `run_s` counts RUNNING.
     """
@@ -107,6 +107,7 @@ class Syscall:
         "task",
         "ties",
         "timer",
+        "tokens_cached",
         "tokens_charged",
         "tokens_in",
         "tokens_out",
@@ -139,7 +140,7 @@ class Syscall:
         """When the journal was told of it, in seconds since 1970; 0 when it never is. Repeats show it again."""
         self.wait_s = self.run_s = 0.0
         self.num_slices = self.num_switches = 0
-        self.tokens_in = self.tokens_out = self.tokens_charged = 0
+        self.tokens_in = self.tokens_cached = self.tokens_out = self.tokens_charged = 0
         self.cost: float | None = None
         """US dollars, where the price is known."""
         self.core: str | None = None

@@ -77,7 +77,11 @@ async def measure(*, quick: bool = False) -> dict[str, Any]:
     own = {case.name: await _measure(case, min(rounds, case.rounds)) for case in cases(quick=quick)}
     found: dict[str, Any] = {"rounds": rounds, "unit": "tokens per second", "own": own}
     if beside.is_possible():
-        found["beside_transformers"] = {"tiny": beside.measure("tiny", rounds, 48 if quick else 128)}
+        longest = 48 if quick else 128
+        tiny = await asyncio.to_thread(beside.measure, "tiny", rounds, longest)
+        mid = {} if quick else {"mid": await asyncio.to_thread(beside.measure, "mid", 2, 24)}
+        found["beside_transformers"] = {"tiny": tiny} | mid
+        found["gpu"] = await asyncio.to_thread(beside.on_gpu, rounds, longest)
     return found
 
 

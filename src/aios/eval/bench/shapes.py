@@ -27,8 +27,12 @@ SHAPES: dict[str, dict[str, Any]] = {
         "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "num_key_value_heads": 4,
         "head_dim": 64, "intermediate_size": 2048, "vocab_size": 32_768,
     },
+    "8B": {
+        "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
+        "head_dim": 128, "intermediate_size": 14_336, "vocab_size": 128_256, "tie_word_embeddings": False,
+    },
 }  # fmt: skip
-"""By the names of the notes: 3.1, 134.5 and 100.7 million parameters."""
+"""By the names of the notes: 3.1, 134.5 and 100.7 million parameters; and Llama 3.1 8B."""
 
 
 class Random:

@@ -30,19 +30,19 @@ def make_core(section: CoreSection, home: Path | None = None) -> Core:
 
         return FolderCore(section, home)
     if section.kind == "gguf":
-        from .gguf import GgufCore
-        from .gguf_embed import GgufEmbedCore
+        from .gguf.core import GgufCore
+        from .gguf.embed import GgufEmbedCore
 
         kind = GgufEmbedCore if section.embeddings else GgufCore
         return kind(section, home or home_path())
     if section.kind == "anthropic":
-        from .anthropic import AnthropicCore
+        from .remote.anthropic import AnthropicCore
 
         return AnthropicCore(section)
     if section.kind == "embed":
         from .sentences import SentenceCore
 
         return SentenceCore(section)
-    from .openai import OpenAICore
+    from .remote.openai import OpenAICore
 
     return OpenAICore(section)

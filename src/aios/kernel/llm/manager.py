@@ -132,7 +132,8 @@ class LLMManager:
         seat = self.roster.find(slot)
         seat.active += 1
         call.core = slot
-        if call.snapshot is None and (route := self.router.route(call.args.model)) is not None:
+        route = self.router.route(call.args.model)
+        if call.snapshot is None and route is not None and len(route.by_name) > 1:
             self.router.begins(route, _ties(call), slot)
 
     def release(self, call: Syscall, slot: str) -> None:
@@ -198,6 +199,7 @@ class LLMManager:
     def _account(self, call: Syscall, done: Generation | Embeddings) -> None:
         call.snapshot = None
         call.tokens_in = done.usage.prompt_tokens
+        call.tokens_cached = done.usage.prompt_tokens_details.cached_tokens
         call.tokens_out = done.usage.completion_tokens
         call.cost = self.prices.cost(call.args, done)
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from aios.abi.errors import AiosError, Conflict, CutShort, Full, ModuleFault
 
 from ..config import CoreSection
-from ..syscall import State, Syscall
+from ..syscall import TERMINAL, State, Syscall
 from .base import Core, CoreInfo, Said
 from .manager import LLMManager
 from .roster import AT_WORK, CoreState, Seat
@@ -244,9 +244,10 @@ class Plug:
         self.sweep()
 
     def sweep(self) -> None:
-        """End the calls that no core can serve any more, and see what others can begin now."""
+        """End the calls that no core can serve any more, those too that are still on their way into the journal, and
+        see what others can begin now."""
         for call in list(self._calls.open()):
-            if call.state not in (State.NEW, State.QUEUED, State.BLOCKED, State.SUSPENDED):
+            if call.state is State.RUNNING or call.state in TERMINAL:
                 continue
             if call.snapshot is not None:
                 seat = self._roster.get(call.core)

@@ -188,7 +188,7 @@ class Router:
     def begins(self, route: Route, ties: Ties, name: str) -> None:
         """A call with `ties` begins on the core `name`."""
         lane = route.by_name.get(name)
-        if lane is None or len(route.by_name) == 1:
+        if lane is None:
             return
         self._affinity.remember(ties, name)
         tier = next(tier for tier in route.tiers if lane in tier)

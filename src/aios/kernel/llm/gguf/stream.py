@@ -15,9 +15,9 @@ import msgspec
 
 from aios.abi.messages import Chunk, Generation, TokenLogprob, Usage
 
-from .base import Emit
-from .connection import OnData, Response
-from .openai_wire import Answer, Events, error_of
+from ..base import Emit
+from ..remote.connection import OnData, Response
+from ..remote.openai_wire import Answer, Events, error_of
 
 Post = Callable[[OnData], Awaitable[Response]]
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
 
-from .gguf_stream import Spoken, Stream
+from .stream import Spoken, Stream
 
 
 class Paused:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from .local.shape import ModelError
+from ..local.shape import ModelError
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)

@@ -1,4 +1,4 @@
-"""A model in a GGUF file that turns texts into vectors. Knows what is asked of the server; the rest is `gguf.py`."""
+"""A model in a GGUF file that turns texts into vectors. Knows what is asked of the server; the rest is `core.py`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from aios.abi.calls import LLMEmbed, LLMGenerate
 from aios.abi.errors import AiosError, BadRequest, ContextLengthExceeded
 from aios.abi.messages import Embeddings
 
-from .base import Said
-from .connection import Response
-from .gguf import GgufCore
-from .gguf_process import Process
-from .openai_embed import embed
+from ..base import Said
+from ..remote.connection import Response
+from ..remote.openai_embed import embed
+from .core import GgufCore
+from .process import Process
 
 TOO_LONG = "too large to process"
 """In the server's words, which have the status of a fault of its own."""

@@ -21,9 +21,9 @@ from aios.abi.calls import LLMEmbed, LLMGenerate
 from aios.abi.errors import AiosError, BadRequest, UpstreamFault
 from aios.abi.messages import Embeddings, Generation
 
-from ..config import CoreSection
-from ..syscall import Suspended
-from .base import NotBegun, Request, Said
+from ...config import CoreSection
+from ...syscall import Suspended
+from ..base import NotBegun, Request, Said
 from .connection import OnData, Response
 from .continuing import (
     Continued,

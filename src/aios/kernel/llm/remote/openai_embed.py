@@ -13,8 +13,8 @@ from aios.abi.calls import LLMEmbed
 from aios.abi.errors import UpstreamFault
 from aios.abi.messages import Embeddings, Usage
 
+from ..embed import in_form, texts_of
 from .connection import Response
-from .embed import in_form, texts_of
 from .openai_wire import error_of
 
 PATH = "/embeddings"

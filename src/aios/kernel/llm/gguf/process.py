@@ -18,7 +18,7 @@ import msgspec
 import aios
 from aios.abi.errors import ModuleFault
 
-from .connection import OnData, Pool, Response
+from ..remote.connection import OnData, Pool, Response
 
 _TAIL = 8000
 """Bytes of what the process printed last that are kept."""
@@ -38,7 +38,7 @@ class _Hello(msgspec.Struct):
 
 
 class Process:
-    """One llama.cpp server. `order` is what it is to serve (see gguf_host)."""
+    """One llama.cpp server. `order` is what it is to serve (see `host`)."""
 
     def __init__(self, name: str, order: dict[str, Any]) -> None:
         self.version = ""
@@ -58,7 +58,7 @@ class Process:
         reader, self._link = await asyncio.open_unix_connection(sock=ours)
         with theirs:
             self._child = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-B", "-m", "aios.kernel.llm.gguf_host", str(theirs.fileno())),
+                *(sys.executable, "-P", "-B", "-m", "aios.kernel.llm.gguf.host", str(theirs.fileno())),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,

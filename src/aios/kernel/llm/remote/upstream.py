@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 
 from aios.abi.errors import AiosError, ModuleFault, TimedOut, UpstreamFault
 
-from ..config import ConfigError, CoreSection, check_url
-from ..secret import Secret
-from .base import NotBegun
+from ...config import ConfigError, CoreSection, check_url
+from ...secret import Secret
+from ..base import NotBegun
 from .connection import OnData, Pool, Response, Unreachable
 from .pace import Pace
 

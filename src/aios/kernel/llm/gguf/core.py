@@ -1,7 +1,7 @@
 """A model in a GGUF file as a core: a llama.cpp server in a process of its own, its slots saved and restored by file.
 
-Knows what the server is asked and what an interrupt means to it; which slot is whose is `gguf_seats.py`, the process
-`gguf_process.py`.
+Knows what the server is asked and what an interrupt means to it; which slot is whose is `seats.py`, the process
+`process.py`.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from aios.abi.calls import LLMGenerate
 from aios.abi.errors import AiosError, BadRequest, ModuleFault, TimedOut, UpstreamFault
 from aios.abi.messages import Chunk, Generation, Message
 
-from ..config import CoreSection
-from ..syscall import Suspended
-from .aside import aside
-from .base import Request, Said
-from .gguf_file import GgufInfo, read_info
-from .gguf_process import Process
-from .gguf_seats import Paused, Seats
-from .gguf_stream import Spoken, Stream
-from .local.host import free_bytes
-from .local.host import said as bytes_said
-from .local.shape import ModelError
+from ...config import CoreSection
+from ...syscall import Suspended
+from ..aside import aside
+from ..base import Request, Said
+from ..local.host import free_bytes
+from ..local.host import said as bytes_said
+from ..local.shape import ModelError
+from .file import GgufInfo, read_info
+from .process import Process
+from .seats import Paused, Seats
+from .stream import Spoken, Stream
 
 log = logging.getLogger("aios.llm")
 

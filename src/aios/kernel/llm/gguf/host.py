@@ -21,7 +21,7 @@ CPU_BATCH = 64
 
 
 def main() -> NoReturn:
-    """`gguf_host LINK`: LINK is the descriptor of the socket to the kernel."""
+    """`host LINK`: LINK is the descriptor of the socket to the kernel."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     link = socket.socket(fileno=int(sys.argv[1]))

@@ -27,7 +27,7 @@ from aios.abi.messages import (
     Usage,
 )
 
-from .base import Emit, Said
+from ..base import Emit, Said
 from .sse import MAX_EVENT, payload_of
 
 MAX_ANSWER = 64 << 20
@@ -541,6 +541,8 @@ def error_of(core: str, key_source: str, status: int, body: bytes, headers: Mapp
         return UpstreamFault(f"core '{core}': {why}", code="upstream_rejected")
     if status in (408, 504):
         return TimedOut(f"core '{core}': {said}", code="upstream_timeout", retry_after=after)
+    if status == 501:
+        return BadRequest(f"core '{core}' (501): {said}", code="unsupported")
     if status == 413:
         return TooLarge(f"core '{core}': {said}")
     if status in (400, 409, 422):

@@ -17,10 +17,10 @@ import msgspec
 from aios.abi.calls import LLMGenerate
 from aios.abi.messages import Generation, Message
 
-from ..config import CoreSection
+from ...config import CoreSection
+from ..base import Request, Said
 from .anthropic_request import Block, body_of, input_of, refuse
 from .anthropic_wire import Answer, Events, error_of
-from .base import Request, Said
 from .upstream import Upstream
 
 VERSION = "2023-06-01"

@@ -23,7 +23,7 @@ from aios.abi.messages import (
     Usage,
 )
 
-from .base import Emit
+from ..base import Emit
 from .openai_wire import error_of as common_error_of
 from .sse import EndlessEvent, EventReader
 

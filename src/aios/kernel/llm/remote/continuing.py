@@ -14,7 +14,7 @@ import msgspec
 from aios.abi.calls import LLMGenerate
 from aios.abi.messages import Chunk, Usage
 
-from .base import Emit, Said
+from ..base import Emit, Said
 from .openai_wire import Answer, Events, parse_whole
 
 FORMS = frozenset(

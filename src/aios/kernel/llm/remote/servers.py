@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from ..config import CoreSection
+from ...config import CoreSection
 
 
 @dataclass(frozen=True, slots=True)
