@@ -291,7 +291,7 @@ def check_url(core: CoreSection) -> None:
     try:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            why = "it has no http:// or https:// and host" if url else "it has none"
+            why = "it has no http:// or https:// and host"
         elif parts.port == 0:
             why = "port 0 cannot be connected to"
     except ValueError as error:  # a port or a bracketed address that is none
@@ -300,6 +300,8 @@ def check_url(core: CoreSection) -> None:
         why = "it may hold no blanks and only ASCII"
     elif not why and parts.username is not None:
         raise ConfigError(f"core '{core.name}' has a name or password in its base_url; {KEYS_GO}")
+    if not url:
+        raise ConfigError(f"core '{core.name}' needs base_url = \"http://…/v1\", where its server is")
     if why:
         raise ConfigError(f"core '{core.name}' needs base_url = \"http://…/v1\", and {url!r:.200} is none: {why}")
 

@@ -58,8 +58,8 @@ def _lines(panel: Any, rows: list[dict[str, float]]) -> None:
         times = [row[f"{key}_cpu_ms"] for row in rows]
         panel.plot(lengths, times, color=colour, marker=marker, markersize=5, linewidth=2)
         panel.annotate(
-            name, xy=(lengths[0], times[0]), xytext=(-3, 22), textcoords="offset points",
-            ha="left", va="bottom", color=colour, fontsize=10, fontweight="bold", bbox=BESIDE,
+            name, xy=(lengths[0], times[0]), xytext=(-3, 28), textcoords="offset points",
+            ha="left", va="bottom", color=colour, fontsize=10, fontweight="bold", bbox=BESIDE, zorder=1.5,
         )  # fmt: skip
 
 
@@ -68,8 +68,8 @@ def _ratios(panel: Any, last: dict[str, float]) -> None:
     for key in ("disk_back", "ram_back"):
         times = last["prefill_cpu_ms"] / last[f"{key}_cpu_ms"]
         panel.annotate(
-            f"{times:,.0f} times less", xy=(last["context"], last[f"{key}_cpu_ms"]), xytext=(4, -15),
-            textcoords="offset points", ha="right", va="top", color=INK, fontsize=9, bbox=BESIDE,
+            f"{times:,.0f} times less", xy=(last["context"], last[f"{key}_cpu_ms"]), xytext=(4, -20),
+            textcoords="offset points", ha="right", va="top", color=INK, fontsize=9, bbox=BESIDE, zorder=1.5,
         )  # fmt: skip
 
 
