@@ -161,7 +161,7 @@ def refused(folder: Path, says: str) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"architectures": ["Qwen3MoeForCausalLM"]}, "'Qwen3MoeForCausalLM' is not supported; did you mean 'Qwen3For"),
+        ({"architectures": ["Qwen3MoeForCausalLM"]}, "'Qwen3MoeFor.* is not among Llama.*; did you mean 'Qwen3For"),
         ({"architectures": None}, "architectures is None"),
         ({"hidden_size": "64"}, "hidden_size is '64', and must be a whole number"),
         ({"hidden_size": None}, "hidden_size is None"),

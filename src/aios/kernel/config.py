@@ -102,7 +102,7 @@ class ContextSection(Section, frozen=True):
     summarise_with: str | None = None
 
 
-Dollars = Annotated[float, Meta(ge=0)]
+Dollars = Annotated[float, Meta(ge=0, le=1_000_000)]
 
 
 class Price(Section, frozen=True):
@@ -291,7 +291,7 @@ def check_url(core: CoreSection) -> None:
     try:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            why = "it has no http:// or https:// and host" if url else "it has none"
+            why = "it has no http:// or https:// and host"
         elif parts.port == 0:
             why = "port 0 cannot be connected to"
     except ValueError as error:  # a port or a bracketed address that is none
@@ -300,6 +300,8 @@ def check_url(core: CoreSection) -> None:
         why = "it may hold no blanks and only ASCII"
     elif not why and parts.username is not None:
         raise ConfigError(f"core '{core.name}' has a name or password in its base_url; {KEYS_GO}")
+    if not url:
+        raise ConfigError(f"core '{core.name}' needs base_url = \"http://…/v1\", where its server is")
     if why:
         raise ConfigError(f"core '{core.name}' needs base_url = \"http://…/v1\", and {url!r:.200} is none: {why}")
 
@@ -422,7 +424,19 @@ def _check_names(config: Config, names: list[str], where: str) -> None:
         )
 
 
+def _check_texts(core: CoreSection, where: str) -> None:
+    for key in core.__struct_fields__:
+        value = getattr(core, key)
+        if isinstance(value, str) and not value.isprintable():
+            raise ConfigError(f"{where}: core '{core.name}': {key} holds a character that cannot be printed: {value!r}")
+    try:
+        Path(core.path or "").expanduser()
+    except RuntimeError:  # ~somebody whom nobody knows
+        raise ConfigError(f"{where}: core '{core.name}': there is no user of path {core.path!r}") from None
+
+
 def _check_core(core: CoreSection, where: str) -> None:
+    _check_texts(core, where)
     for key in FOREIGN_KEYS[core.kind]:
         if getattr(core, key) is not None:
             raise ConfigError(f"{where}: core '{core.name}' is of kind {core.kind}, which takes no {key}")

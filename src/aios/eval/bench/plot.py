@@ -9,6 +9,7 @@ from typing import Any
 from aios.abi.errors import BadRequest
 
 INK = "#1f2430"
+BESIDE = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
 LINES = {
     "prefill": ("computed again", "#c2452d", "o"),
     "disk_back": ("restored from disk", "#d99a2b", "s"),
@@ -31,7 +32,7 @@ def check(path: Path) -> None:
 
 
 def draw(figures: dict[str, Any], path: Path) -> None:
-    """A panel for each model: milliseconds by tokens of context, both in powers, the lines named where they end."""
+    """A panel for each model: milliseconds by tokens of context, both in powers, the lines named where they begin."""
     from matplotlib.figure import Figure
 
     models = figures["models"]
@@ -39,6 +40,7 @@ def draw(figures: dict[str, Any], path: Path) -> None:
     panels = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
     for panel, (model, rows) in zip(panels, models.items(), strict=True):
         _lines(panel, rows)
+        _ratios(panel, rows[-1])
         _frame(panel, TITLES.get(model, model), [row["context"] for row in rows])
     panels[0].set_ylabel("milliseconds of CPU until it goes on", color=INK)
     figure.suptitle("What it takes to go on with an interrupted generation", color=INK, fontsize=14, fontweight="bold")
@@ -56,15 +58,19 @@ def _lines(panel: Any, rows: list[dict[str, float]]) -> None:
         times = [row[f"{key}_cpu_ms"] for row in rows]
         panel.plot(lengths, times, color=colour, marker=marker, markersize=5, linewidth=2)
         panel.annotate(
-            name + _saving(rows[-1], key), xy=(lengths[-1], times[-1]), xytext=(4, 9), textcoords="offset points",
-            ha="right", va="bottom", color=colour, fontsize=10, fontweight="bold",
+            name, xy=(lengths[0], times[0]), xytext=(-3, 28), textcoords="offset points",
+            ha="left", va="bottom", color=colour, fontsize=10, fontweight="bold", bbox=BESIDE, zorder=1.5,
         )  # fmt: skip
 
 
-def _saving(last: dict[str, float], key: str) -> str:
-    """How much less it takes than computing, at the longest context."""
-    times = last["prefill_cpu_ms"] / last[f"{key}_cpu_ms"]
-    return f", {times:,.0f} times less" if key != "prefill" else ""
+def _ratios(panel: Any, last: dict[str, float]) -> None:
+    """At the longest context, how much less restoring takes than computing."""
+    for key in ("disk_back", "ram_back"):
+        times = last["prefill_cpu_ms"] / last[f"{key}_cpu_ms"]
+        panel.annotate(
+            f"{times:,.0f} times less", xy=(last["context"], last[f"{key}_cpu_ms"]), xytext=(4, -20),
+            textcoords="offset points", ha="right", va="top", color=INK, fontsize=9, bbox=BESIDE, zorder=1.5,
+        )  # fmt: skip
 
 
 def _frame(panel: Any, title: str, lengths: list[float]) -> None:
@@ -72,7 +78,7 @@ def _frame(panel: Any, title: str, lengths: list[float]) -> None:
     panel.set_xlabel("tokens of context", color=INK)
     panel.set_xticks(lengths, [f"{length:,}" for length in lengths])
     panel.minorticks_off()
-    panel.margins(y=0.1)
+    panel.margins(y=0.14)
     panel.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     panel.grid(axis="y", color="#e4e6ea", linewidth=0.8)
     panel.set_axisbelow(True)

@@ -203,8 +203,9 @@ def _family(config: Mapping[str, Any]) -> Family:
         known = ", ".join(FAMILIES)
         raise ModelError(f"config.json: architectures is {names!r:.80}, and must name one; there are {known}")
     if (family := FAMILIES.get(names[0])) is None:
-        hint = nearest(names[0][:80], FAMILIES) or f"; there are {', '.join(FAMILIES)}"
-        raise ModelError(f"config.json: architecture {names[0]!r:.80} is not supported{hint}")
+        hint = nearest(names[0][:80], FAMILIES)
+        known = ", ".join(FAMILIES)
+        raise ModelError(f"config.json: architecture {names[0]!r:.80} is not among {known}{hint}")
     return family
 
 
