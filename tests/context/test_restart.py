@@ -160,6 +160,26 @@ async def test_a_snapshot_that_is_damaged_meanwhile_is_told_in_the_trace_and_cha
         assert (replayed == 0) is is_begun_anew
 
 
+async def test_a_snapshot_under_the_name_of_another_call_is_not_given_to_it(folder: Path, tmp_path: Path) -> None:
+    alone = await solo(folder)
+    async with booted(cores=[core(folder)], home=tmp_path, policy="rr", quantum=20) as kernel:
+        heard = [Heard() for _ in ASKED]
+        await begin(kernel, heard)
+        for n in (0, 1, 3):
+            await heard[n].wait_for(50)
+        await kernel.stop(drain=0.0)
+    names = list((tmp_path / "swap" / "context").iterdir())
+    contents = [file.read_bytes() for file in names]
+    for file, other in zip(names, contents[1:] + contents[:1], strict=True):
+        file.write_bytes(other)
+    async with booted(cores=[core(folder)], home=tmp_path, policy="rr", quantum=20) as kernel:
+        calls = await begin(kernel, [Heard() for _ in ASKED])
+        answers = await asyncio.gather(*map(kernel.wait, calls))
+        assert [lasting(answer) for answer in answers] == list(map(lasting, alone))
+        told = [str(row.why) for row in kernel.trace.rows if "begun anew" in str(row.why)]
+        assert told == ["begun anew: its snapshot is of another call"] * len(ASKED)
+
+
 async def test_a_snapshot_of_another_engine_goes_on_from_its_text_and_says_so(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -195,6 +195,14 @@ async def test_a_stream_of_events_that_ended_makes_room(monkeypatch: pytest.Monk
 # ── cores, keys, health ──
 
 
+async def test_a_core_with_a_number_that_is_none_is_refused_by_its_place() -> None:
+    async with served() as at:
+        admin = bearer(at.key_of("root", is_admin=True))
+        body = b'{"name": "x", "kind": "nano", "kv_bytes": 1e400}'
+        async with at.session.post(f"{at.url}/aios/v1/cores", data=body, headers=admin) as response:
+            assert (response.status, (await response.json())["error"]["code"]) == (400, "bad_arguments")
+
+
 async def test_cores_say_what_they_are() -> None:
     async with served() as at:
         _, body = await at.get("/aios/v1/cores")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -119,6 +120,31 @@ async def test_a_core_that_fails_to_open_is_shown_with_its_reason_and_opened_ane
         good.may_open.set()
         at.kernel.cores.reopen("two")
         await until(lambda: at.state("two") == "ready")
+
+
+async def test_a_core_whose_opening_breaks_in_a_way_that_nobody_expected_has_failed_and_can_be_removed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with world(ScriptedCore(name="one")) as at:
+        core = at.put(Door("two", fault=ValueError("embedded null byte")))  # type: ignore[arg-type]  # a bug
+        core.may_open.set()
+        at.kernel.cores.add(section("two"))
+        await until(lambda: at.state("two") == "failed")
+        assert at.kernel.llm.roster.find("two").why == "embedded null byte"
+        assert "Traceback" in caplog.text
+        at.kernel.cores.remove("two")
+        assert at.state("two") is None
+
+
+async def test_cores_whose_files_never_come_hold_up_no_other_core_and_no_stop(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "config.json")  # who reads it waits for ever, in a thread that ends with the process
+    async with booted(cores=[ScriptedCore(name="one")]) as kernel:
+        for n in range(40):  # more than there are threads that are shared
+            kernel.cores.add(CoreSection(name=f"hangs{n}", kind="local", path=str(tmp_path)))
+        kernel.cores.add(section("two"))
+        await until(lambda: kernel.cores.find("two").state is CoreState.READY)
+        assert kernel.cores.find("hangs0").state is CoreState.OPENING
+        kernel.cores.remove("hangs0")
 
 
 async def test_a_kernel_boots_with_the_cores_that_open_and_shows_those_that_do_not(

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from aios.abi.calls import Args
+from aios.abi.calls import Args, bad_arguments
 from aios.kernel import read_core
 
 from .body import read_args, read_json
@@ -63,5 +63,8 @@ class _Anything(Args, frozen=True, forbid_unknown_fields=False):
 
 def _object(body: bytes) -> dict[str, Any]:
     read_args(body, _Anything)
-    value: dict[str, Any] = read_json(body or b"{}", msgspec.json.decode)
+    try:
+        value: dict[str, Any] = read_json(body or b"{}", msgspec.json.decode)
+    except msgspec.ValidationError as error:  # a number that is too large to be one
+        raise bad_arguments(error, _Anything) from None
     return value

@@ -102,7 +102,7 @@ class ContextSection(Section, frozen=True):
     summarise_with: str | None = None
 
 
-Dollars = Annotated[float, Meta(ge=0)]
+Dollars = Annotated[float, Meta(ge=0, le=1_000_000)]
 
 
 class Price(Section, frozen=True):
@@ -428,7 +428,19 @@ def _check_names(config: Config, names: list[str], where: str) -> None:
         )
 
 
+def _check_texts(core: CoreSection, where: str) -> None:
+    for key in core.__struct_fields__:
+        value = getattr(core, key)
+        if isinstance(value, str) and not value.isprintable():
+            raise ConfigError(f"{where}: core '{core.name}': {key} holds a character that cannot be printed: {value!r}")
+    try:
+        Path(core.path or "").expanduser()
+    except RuntimeError:  # ~somebody whom nobody knows
+        raise ConfigError(f"{where}: core '{core.name}': there is no user of path {core.path!r}") from None
+
+
 def _check_core(core: CoreSection, where: str) -> None:
+    _check_texts(core, where)
     unsaid = CoreSection(core.name, core.kind)
     for key in FOREIGN_KEYS[core.kind]:
         if getattr(core, key) != getattr(unsaid, key):

@@ -128,7 +128,7 @@ class ContextManager:
         """
         if (found := self._stored.get(key)) is None:
             raise SnapshotError("its snapshot is gone")
-        return await self._run(_thaw, self._swap, found[1], fingerprint, vocabulary)
+        return await self._run(_thaw, self._swap, found[1], key, fingerprint, vocabulary)
 
     async def admit(self, held: Held, arrays: Sequence[Array] | None) -> str | None:
         """Give `held`, which was made of what `load` gave, its room in its pool; as `take`. Nothing is stored then."""
@@ -231,7 +231,7 @@ class ContextManager:
     async def _read(self, entry: Entry) -> tuple[Sequence[Array] | None, str | None]:
         """The arrays of a generation on disk; None and why, when they are not to be had."""
         try:
-            snapshot = await self._run(_read, self._swap, self._files[entry])
+            snapshot = await self._run(_read, self._swap, self._files[entry], entry.held.key)
         except (OSError, SnapshotError, KeyError, MemoryError) as error:
             self._num_failed += 1
             return None, f"{UNREADABLE}: {error}"
@@ -442,11 +442,18 @@ def _put(swap: Swap, name: str, snapshot: Snapshot) -> int:
     return swap.put(name, snapshot.parts())
 
 
-def _read(swap: Swap, name: str) -> Snapshot:
-    return read(swap.get(name))
+def _read(swap: Swap, name: str, key: str) -> Snapshot:
+    return _owned(read(swap.get(name)), key)
 
 
-def _thaw(swap: Swap, name: str, fingerprint: str, vocabulary: str) -> Thawed:
+def _owned(snapshot: Snapshot, key: str) -> Snapshot:
+    """`snapshot`, if it is of call `key`: a file's name can be given to another file. Raises SnapshotError."""
+    if snapshot.about.key != key:
+        raise SnapshotError("its snapshot is of another call")
+    return snapshot
+
+
+def _thaw(swap: Swap, name: str, key: str, fingerprint: str, vocabulary: str) -> Thawed:
     try:
         snapshot, why = read(swap.get(name)), None
     except KeyError:
@@ -457,6 +464,7 @@ def _thaw(swap: Swap, name: str, fingerprint: str, vocabulary: str) -> Thawed:
         if error.rest is None:
             raise
         snapshot, why = error.rest, str(error)
+    _owned(snapshot, key)
     if snapshot.about.vocabulary != vocabulary:
         raise SnapshotError("its snapshot is of another model, whose tokens mean something else")
     if why is None and snapshot.about.fingerprint != fingerprint:

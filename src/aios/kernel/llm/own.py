@@ -20,6 +20,7 @@ from aios.abi.errors import BadRequest, Full, ModuleFault
 from aios.abi.messages import Generation
 
 from ..syscall import Suspended
+from .aside import aside
 from .base import Contexts, NotBegun, Request, Said
 from .in_pool import InPool
 from .local.answer import Teller
@@ -150,7 +151,7 @@ class OwnCore:
     async def open(self) -> None:
         """Load the model and start the thread. Raises ModuleFault when it cannot be loaded."""
         self._loop = asyncio.get_running_loop()
-        engine, self._translator = await asyncio.to_thread(self._load)
+        engine, self._translator = await aside(f"open {self.name}", self._load)
         self._engine = engine
         self.context_length = engine.context
         self.slots = min(self.slots, self._kv_bytes // engine.pool.shape.bytes(engine.context))

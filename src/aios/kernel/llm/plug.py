@@ -191,12 +191,17 @@ class Plug:
 
     def _begin(self, seat: Seat, work: Any) -> None:
         task = self._tasks[seat.name] = asyncio.get_running_loop().create_task(work)
-        task.add_done_callback(lambda done: self._done(seat.name, done))
+        task.add_done_callback(lambda done: self._done(seat, done))
 
-    def _done(self, name: str, task: asyncio.Task[None]) -> None:
-        if self._tasks.get(name) is task:
-            del self._tasks[name]
-        if not task.cancelled():
+    def _done(self, seat: Seat, task: asyncio.Task[None]) -> None:
+        if self._tasks.get(seat.name) is task:
+            del self._tasks[seat.name]
+        if task.cancelled():
+            return
+        if (bug := task.exception()) is not None and seat.state is CoreState.OPENING:
+            log.error("core '%s' has a bug in its opening", seat.name, exc_info=bug)
+            self._fail(seat, bug)
+        else:
             task.result()
 
     async def _open(self, seat: Seat) -> None:

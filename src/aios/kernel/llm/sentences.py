@@ -13,6 +13,7 @@ from aios.abi.messages import Embeddings, Generation, Usage
 
 from ..config import CoreSection
 from ..syscall import Suspended
+from .aside import aside
 from .base import Request, Said
 from .embed import in_form, texts_of
 from .local.sentences import Sentences, load_sentences
@@ -41,7 +42,9 @@ class SentenceCore:
     async def open(self) -> None:
         """Raises ModuleFault that says what is wrong with the folder."""
         try:
-            self._sentences = await self._compute(load_sentences, self._folder, self._section.context_length)
+            self._sentences = await aside(
+                f"open {self.name}", lambda: load_sentences(self._folder, self._section.context_length)
+            )
         except ModelError as error:
             raise ModuleFault(f"core '{self.name}': {error}", code="bad_model") from None
         self.context_length = self._sentences.context

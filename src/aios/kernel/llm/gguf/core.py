@@ -27,6 +27,7 @@ from aios.abi.messages import Chunk, Generation, Message
 
 from ...config import CoreSection
 from ...syscall import Suspended
+from ..aside import aside
 from ..base import Request, Said
 from ..local.host import free_bytes
 from ..local.host import said as bytes_said
@@ -94,7 +95,7 @@ class GgufCore:
             why = "xllamacpp is not installed; 'pip install aios-kernel[gguf]' brings it"
             raise ModuleFault(f"core '{self.name}' cannot be loaded: {why}", code="core_unloadable")
         try:
-            info = await asyncio.to_thread(read_info, self._path)
+            info = await aside(f"open {self.name}", lambda: read_info(self._path))
             self._fit(info)
         except ModelError as error:
             raise ModuleFault(f"core '{self.name}' cannot be loaded: {error}", code="core_unloadable") from None
