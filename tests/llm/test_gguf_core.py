@@ -430,6 +430,20 @@ async def test_a_process_that_dies_again_and_again_is_given_up(
         assert caught.value.code == "core_down"
 
 
+async def test_a_core_given_up_since_its_file_was_cut_short_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gguf, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(gguf, "MAX_CRASHES", 1)
+    path = write_gguf(tmp_path / "cut.gguf")
+    async with opened(path, tmp_path) as core:
+        os.truncate(path, path.stat().st_size // 2)
+        os.kill(pid_of(core), signal.SIGKILL)
+        await until(lambda: core._broken is not None)
+        with pytest.raises(ModuleFault, match=r"started again: .*within the file bounds"):
+            await whole(core, args())
+
+
 async def test_the_process_ends_with_its_kernel(model: Path, tmp_path: Path) -> None:
     async with opened(model, tmp_path) as core:
         pid = pid_of(core)

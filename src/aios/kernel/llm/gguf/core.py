@@ -301,12 +301,13 @@ class GgufCore:
     async def _keep_up(self) -> None:
         """Start the server again when it has died, though not for ever."""
         crashes: deque[float] = deque()
+        why_not: str | None = None
         while True:
             assert self._process is not None
             await self._process.ended()
             self._is_up.clear()
             self._seats.lose()
-            now, why = time.monotonic(), self._process.how()
+            now, why = time.monotonic(), why_not or self._process.how()
             crashes.append(now)
             while crashes[0] < now - CRASH_WINDOW:
                 crashes.popleft()
@@ -318,9 +319,12 @@ class GgufCore:
             log.warning("core '%s': %s; it is started again", self.name, why)
             await self._process.stop()
             await asyncio.sleep(FIRST_PAUSE * 2 ** (len(crashes) - 1))
-            with contextlib.suppress(ModuleFault):  # it counts as one more crash
+            why_not = None
+            try:
                 await self._start()
                 self._counts["restarts"] += 1
+            except ModuleFault:  # it counts as one more crash
+                why_not = f"its process could not be started again: {self._process.reason()}"
 
     async def _told(self, error: AiosError | OSError, process: Process) -> AiosError:
         """What went wrong, for the agent. The server is ours, so its faults are this module's."""
