@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from conftest import CLEAN, Served, aios, apart, started
+from tests.cli.command import CLEAN, Served, aios, apart, started
 
 from aios.kernel import Kernel
 from aios.sdk import Client

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import FAR, OnTerminal, Served, aios, home_env
+from tests.cli.command import FAR, OnTerminal, Served, aios, home_env
 
 from aios.abi.errors import BadRequest, Conflict
 from aios.cli import core_file, core_view, cores

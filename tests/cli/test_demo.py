@@ -9,8 +9,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from conftest import CLEAN, aios
 from rich.console import Console
+from tests.cli.command import CLEAN, aios
 
 from aios.abi.calls import ProcSpawn
 from aios.cli.demo_view import Live

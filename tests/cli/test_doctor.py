@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import CLEAN, FAR, Served, aios, home_env
+from tests.cli.command import CLEAN, FAR, Served, aios, home_env
 
 from aios.cli import doctor, state
 from aios.kernel import load, parse

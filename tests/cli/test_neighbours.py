@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from conftest import FAR, aios, home_env, started
+from tests.cli.command import FAR, aios, home_env, started
 
 from aios.cli import neighbours, state
 

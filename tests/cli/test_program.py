@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from conftest import FAR, aios, apart, home_env, started
+from tests.cli.command import FAR, aios, apart, home_env, started
 
 from aios.abi.errors import AiosError, KernelFault, NotFound, Stopping, TimedOut, Unauthorized
 from aios.cli import program, state

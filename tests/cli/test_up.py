@@ -11,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from conftest import CLEAN, FAR, OnTerminal, aios, apart, home_env, started
+from tests.cli.command import CLEAN, FAR, OnTerminal, aios, apart, home_env, started
 
 from aios.cli import state, up
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import CLEAN, Served, aios
+from tests.cli.command import CLEAN, Served, aios
 
 from aios.cli import main
 from aios.cli.main import VERBS

@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from tests.cli.conftest import aios, home_env, started
+from tests.cli.command import aios, home_env, started
 
 from aios.abi.calls import LLMGenerate
 from aios.abi.messages import Generation, Message
@@ -22,7 +22,7 @@ from aios.testing.models import write_model
 
 pytestmark = pytest.mark.anyio
 
-AGENTS = 5
+AGENTS = 3
 CONFIG = """
 [scheduler]
 policy = "rr"
@@ -39,11 +39,6 @@ slots = 1
 kv_bytes = 1048576
 prefix_bytes = 0
 """
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 def ask(n: int) -> dict[str, Any]:

@@ -25,11 +25,6 @@ WINDOW = 262_144
 """Bytes of KV of a sequence of full length."""
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_model.write(tmp_path_factory.mktemp("model"))
@@ -86,6 +81,11 @@ def work(kernel: Kernel) -> int:
     """Tokens computed so far, of prompts and answers."""
     found = kernel.llm.statistics()["nano"]
     return int(found["prefilled_tokens"] + found["tokens"] + found["replayed_tokens"])
+
+
+def told(kernel: Kernel) -> list[str]:
+    """Why things went as they did, in the trace: the call itself may be over before anybody asks for it again."""
+    return [row.why for row in kernel.trace.rows if row.why]
 
 
 def lasting(answer: Generation) -> tuple[Any, ...]:
@@ -154,10 +154,8 @@ async def test_a_snapshot_that_is_damaged_meanwhile_is_told_in_the_trace_and_cha
     (file,) = (tmp_path / "swap" / "context").iterdir()
     spoil(file)
     async with booted(cores=[core(folder)], home=tmp_path, policy="fifo") as kernel:
-        call = one(kernel)
-        answer = await kernel.wait(call)
-        assert lasting(answer) == lasting(want)
-        assert re.fullmatch(why + ".*", str(call.why)), call.why
+        assert lasting(await kernel.wait(one(kernel))) == lasting(want)
+        assert any(re.fullmatch(why + ".*", each) for each in told(kernel)), told(kernel)
         replayed = kernel.llm.statistics()["nano"]["replayed_tokens"]
         assert (replayed == 0) is is_begun_anew
 
@@ -196,10 +194,9 @@ async def test_a_snapshot_of_another_engine_goes_on_from_its_text_and_says_so(
 
     monkeypatch.setattr(other, "open", opened)
     async with booted(cores=[other], home=tmp_path, policy="fifo") as kernel:
-        call = one(kernel)
-        answer = await kernel.wait(call)
-        assert lasting(answer) == lasting(want)
-        assert re.fullmatch(r"recomputed: its snapshot was made by engine \w+, and this is elsewhere", str(call.why))
+        assert lasting(await kernel.wait(one(kernel))) == lasting(want)
+        why = r"recomputed: its snapshot was made by engine \w+, and this is elsewhere"
+        assert any(re.fullmatch(why, each) for each in told(kernel)), told(kernel)
         assert kernel.llm.statistics()["nano"]["restores_text"] == 1
 
 
@@ -223,10 +220,14 @@ async def test_a_snapshot_of_a_call_that_is_over_is_swept_away(folder: Path, tmp
     assert list(file.parent.iterdir()) == []
 
 
-async def test_a_call_that_is_cut_short_again_before_its_turn_keeps_what_it_had(folder: Path, tmp_path: Path) -> None:
+async def test_a_call_that_is_cut_short_again_before_its_turn_keeps_what_it_had(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     want = (await solo(folder))[0]
     await interrupted(folder, tmp_path, tokens=100)
-    async with booted(cores=[core(folder)], home=tmp_path) as kernel:
+    busy = core(folder)
+    monkeypatch.setattr(busy, "can_take", lambda snapshot, active=0: False)
+    async with booted(cores=[busy], home=tmp_path) as kernel:
         await kernel.stop(drain=0.0)
     assert len(list((tmp_path / "swap" / "context").iterdir())) == 1
     async with booted(cores=[core(folder)], home=tmp_path) as kernel:

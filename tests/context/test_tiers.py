@@ -20,11 +20,6 @@ from aios.kernel.context import ContextManager
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Agents:
     """Many generations on few places, at random. Each task runs, is stopped, waits, goes on, ends or is cancelled."""
 

@@ -22,11 +22,6 @@ from aios.testing import ScriptedCore, booted, principal, until
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 LONG = [
     Message("system", "be brief"),
     *(message for n in range(5) for message in (Message("user", f"q{n} " * 10), Message("assistant", f"a{n} " * 10))),

@@ -12,11 +12,6 @@ from aios.eval.bench import cores, plot, prefix, switch
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 async def test_the_speed_of_a_core_is_told_beside_its_bare_decoders_for_each_batch() -> None:
     (tiny,) = [case for case in cores.cases(quick=True) if case.name == "tiny"]
     found = await cores._measure(tiny, 1)

@@ -31,11 +31,6 @@ from aios.testing.models import write_model
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class At(NamedTuple):
     kernel: Kernel
     admin: AsyncClient

@@ -33,11 +33,6 @@ from aios.kernel.database import database as database_module
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def insert(text: str) -> Any:
     return lambda c: c.execute("INSERT INTO log(events) VALUES (?)", (text,)) and None
 

@@ -110,11 +110,6 @@ asyncio.run(main(pathlib.Path(sys.argv[1]), int(sys.argv[2])))
 """
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def test_a_full_disk_refuses_clearly_loses_nothing_and_is_over_when_there_is_room(tmp_path: Path) -> None:
     outcome = in_child(HERE + FULL_DISK, tmp_path)
     assert outcome.stdout == "well\n", outcome.stderr

@@ -27,11 +27,6 @@ MIB = 1 << 20
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> SmallDisk:
     """Of the reserve and some megabytes; all that is opened in the test lies on it."""
     return SmallDisk(monkeypatch, SIZE + 24 * MIB)

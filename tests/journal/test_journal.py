@@ -30,11 +30,6 @@ from aios.testing import MockClock
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def dialogue(length: int, *, tools: bool = False) -> LLMGenerate:
     """The first `length` messages of one long dialogue, each a kilobyte."""
     messages = [

@@ -25,11 +25,6 @@ TAKE = (
 )
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def is_free(home: Path) -> bool:
     """Whether another process can take the lock."""
     done = subprocess.run([sys.executable, "-c", TAKE, str(home)], capture_output=True, text=True, check=False)

@@ -33,11 +33,6 @@ from aios.testing import MockClock, ScriptedCore, booted, principal, settle, unt
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def ask(text: str = "hello", **more: Any) -> abi.LLMGenerate:
     return abi.LLMGenerate(messages=[Message(role="user", content=text)], **more)
 

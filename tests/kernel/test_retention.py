@@ -21,11 +21,6 @@ pytestmark = pytest.mark.anyio
 KEEP = 1000.0
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class World:
     """Agents that come, call and go, while time passes and old things are forgotten."""
 

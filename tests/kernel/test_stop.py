@@ -34,11 +34,6 @@ def send() -> str:
 """
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 async def running(kernel: Kernel, name: str, args: abi.Args, key: str | None = None) -> Syscall:
     """A call, once it runs."""
     begun = asyncio.Event()

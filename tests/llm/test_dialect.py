@@ -11,11 +11,12 @@ from tiny_model import TOKENIZER, vocabulary
 
 from aios.abi.messages import FunctionCall
 from aios.kernel.llm.local.branch import Branch, Spec
-from aios.kernel.llm.local.dialect import DIALECTS, HERMES, LLAMA3, MISTRAL, MISTRAL3, Dialect, dialect_of
+from aios.kernel.llm.local.dialect import HERMES, LLAMA3, MISTRAL, MISTRAL3, NANO, Dialect, dialect_of
 from aios.kernel.llm.local.grammar import Grammars, call_schema, response_schema
 
 ADD = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 END, CALL = TOKENIZER.special["<|end|>"], TOKENIZER.special["<|call|>"]
+DIALECTS = {dialect.name: dialect for dialect in (NANO, HERMES, LLAMA3, MISTRAL, MISTRAL3)}
 WRITTEN = {
     "nano": '{"name":"add","arguments":{"a":1}}',
     "hermes": '\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>',

@@ -38,11 +38,6 @@ NUMBERS = {"type": "object", "properties": {"a": {"enum": [1, 2]}}, "required": 
 ADD = ToolSpec(FunctionSpec("add", "Adds", NUMBERS))
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="module", params=foreign_model.TEMPLATES)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return foreign_model.write(tmp_path_factory.mktemp("model"), request.param)

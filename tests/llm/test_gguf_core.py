@@ -400,11 +400,15 @@ async def test_a_killed_process_is_one_honest_error_and_the_core_comes_back(
         solo = await whole(core, args())
         held = await begin(core, args(), 9)
         heard: list[Chunk] = []
-        task = asyncio.create_task(whole(core, long(), heard))
-        await until(lambda: len(heard) > 3)
-        os.kill(pid_of(core), signal.SIGKILL)
+
+        def kill_at_once(chunk: Chunk) -> None:  # a little later all of it may have been sent
+            if not heard:
+                os.kill(pid_of(core), signal.SIGKILL)
+            heard.append(chunk)
+
         with pytest.raises(ModuleFault, match=r"core 'g'.*SIGKILL") as caught:
-            await task
+            await core.run(Request("c", long(), kill_at_once, None, True), None)
+        assert heard
         assert caught.value.code == "core_crashed"
         assert (await whole(core, args())).message.content == solo.message.content
         assert core.statistics()["restarts"] == 1

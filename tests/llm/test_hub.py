@@ -40,11 +40,6 @@ SMALL = {"config.json": b"{}", "tokenizer.json": b"{}", "README.md": b"# hi", "p
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     with serving(Hub(files={**SMALL, "model.safetensors": BIG})) as at:
         monkeypatch.setenv("HF_ENDPOINT", at.url)

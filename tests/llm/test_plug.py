@@ -23,11 +23,6 @@ from aios.testing import MockClock, ScriptedCore, booted, principal, settle, unt
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def ask(model: str | None = None, **more: Any) -> LLMGenerate:
     return LLMGenerate(messages=[Message(role="user", content="hello")], model=model, **more)
 

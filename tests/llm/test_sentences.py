@@ -44,11 +44,6 @@ CONFIG = {
 Tensors = dict[str, NDArray[Any]]
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def write(folder: Path, *, prefix: str = "", modules: list[str] | None = None, **changes: Any) -> Tensors:
     """A random model in `folder`; its tensors by their plain names."""
     folder.mkdir(exist_ok=True)

@@ -33,11 +33,6 @@ ADD = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": [
 ANSWER = {"type": "json_schema", "json_schema": {"schema": {"enum": ["yes", "no"]}, "strict": True}}
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="module")
 def qwen3(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return models.write_model(tmp_path_factory.mktemp("qwen3"), "qwen3", template=models.THINKING)

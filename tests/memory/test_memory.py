@@ -21,11 +21,6 @@ pytestmark = pytest.mark.anyio
 NAMES = {MemWrite: "mem_write", MemId: "mem_read", MemSearch: "mem_search", MemList: "mem_list", MemClear: "mem_clear"}
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class World:
     """A memory room on a store of its own, called by agents named at will."""
 

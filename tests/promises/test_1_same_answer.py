@@ -22,11 +22,6 @@ pytestmark = pytest.mark.anyio
 NUM_AGENTS = 16
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def body(n: int) -> dict[str, Any]:
     """A seeded, sampled generation of at least 64 tokens; each agent asks something else."""
     return {

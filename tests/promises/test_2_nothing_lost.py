@@ -29,11 +29,6 @@ from aios.testing import MockClock, ScriptedCore, booted, principal, settle, unt
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def ask(text: str = "hello") -> LLMGenerate:
     return LLMGenerate(messages=[Message(role="user", content=text)])
 

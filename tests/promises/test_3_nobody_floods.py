@@ -17,11 +17,6 @@ from aios.testing import ScriptedCore, booted, principal, until
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def ask() -> LLMGenerate:
     return LLMGenerate(messages=[Message(role="user", content="hello")])
 

@@ -34,11 +34,6 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def example(spec: CallSpec) -> Args:
     return msgspec.convert(EXAMPLES.get(spec.name, {}), spec.args)
 

@@ -41,11 +41,6 @@ def greet(name: str) -> str:
 '''
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def ask(model: str | None = None) -> LLMGenerate:
     return LLMGenerate(messages=[Message(role="user", content="hello")], model=model)
 

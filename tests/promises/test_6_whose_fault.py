@@ -20,11 +20,6 @@ from aios.testing import ScriptedCore, booted, principal
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def tree(root: type[AiosError] = AiosError) -> Iterator[type[AiosError]]:
     for kind in root.__subclasses__():
         yield kind

@@ -21,11 +21,6 @@ from aios.testing import MockClock, settle
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Stepper:
     """A runner with `slots` slots. Each run of a call waits until the test says what it comes to."""
 

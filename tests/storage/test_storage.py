@@ -27,11 +27,6 @@ NAMES = {
 LARGE = "x" * 200_000
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class World:
     """A storage room on a home of its own, called by agents named at will."""
 

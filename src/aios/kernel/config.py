@@ -223,13 +223,17 @@ EMBED_KEYS = ("embeddings", "embed_batch")
 CHAT_KEYS = ("server", "resume", "priority", "tools", "json_schema", *EMBED_KEYS)
 REMOTE_KEYS = ("base_url", "api_key_env", "api_key_file", "first_timeout", *CHAT_KEYS)
 SERVER_KEYS = tuple(key for key in REMOTE_KEYS if key not in EMBED_KEYS)
+ANTHROPIC_KEYS = ("max_tokens", "ignore")
+POOL_KEYS = ("snapshot", "kv_bytes", "prefix_bytes")
+WAIT_KEYS = ("probe", "timeout")
+OWN_FOREIGN = (*ANTHROPIC_KEYS, *WAIT_KEYS, *REMOTE_KEYS)
 FOREIGN_KEYS = {
-    "nano": (*HUB_KEYS, "path", "model", "context_length", "max_tokens", "ignore", *REMOTE_KEYS, *COMPUTE_KEYS),
-    "local": ("max_tokens", "ignore", *REMOTE_KEYS),
-    "gguf": (*HUB_KEYS, "max_tokens", "ignore", "snapshot", *SERVER_KEYS, *COMPUTE_KEYS),
-    "openai": ("max_tokens", "ignore", "snapshot", *LOCAL_KEYS),
-    "embed": ("max_tokens", "ignore", "snapshot", *HUB_KEYS, *REMOTE_KEYS, *COMPUTE_KEYS),
-    "anthropic": ("snapshot", *CHAT_KEYS, *LOCAL_KEYS),
+    "nano": (*HUB_KEYS, "path", "model", "context_length", *OWN_FOREIGN, *COMPUTE_KEYS),
+    "local": OWN_FOREIGN,
+    "gguf": (*HUB_KEYS, *ANTHROPIC_KEYS, "snapshot", "prefix_bytes", "probe", *SERVER_KEYS, *COMPUTE_KEYS),
+    "openai": (*ANTHROPIC_KEYS, *POOL_KEYS, *LOCAL_KEYS),
+    "embed": (*HUB_KEYS, *POOL_KEYS, *OWN_FOREIGN, *COMPUTE_KEYS),
+    "anthropic": ("probe", *POOL_KEYS, *CHAT_KEYS, *LOCAL_KEYS),
 }
 """Keys of other kinds of core: one that would be ignored is a mistake worth telling."""
 
@@ -443,8 +447,9 @@ def _check_texts(core: CoreSection, where: str) -> None:
 
 def _check_core(core: CoreSection, where: str) -> None:
     _check_texts(core, where)
+    unsaid = CoreSection(core.name, core.kind)
     for key in FOREIGN_KEYS[core.kind]:
-        if getattr(core, key) is not None:
+        if getattr(core, key) != getattr(unsaid, key):
             raise ConfigError(f"{where}: core '{core.name}' is of kind {core.kind}, which takes no {key}")
     if core.hub is not None and core.path:
         raise ConfigError(f"{where}: core '{core.name}' has path and hub; one of them is enough")

@@ -7,12 +7,10 @@ second of CPU, since machines are shared, and beside it by the wall. Weights are
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from aios.abi.calls import LLMGenerate
-from aios.abi.messages import Message
 from aios.kernel import Kernel, Principal
 from aios.kernel.llm.local.decoder import Decoder
 from aios.kernel.llm.local.load import load
@@ -21,16 +19,11 @@ from aios.kernel.llm.own import OwnCore
 from aios.testing import booted, principal
 
 from . import beside
+from .nano import BATCHES, KV_BYTES, Contestant, decode_bare, generate
 from .shapes import ShapeCore, decoder_of
 from .timing import Times, ratio
 
-BATCHES = (1, 8, 32)
-PROMPT = 12
-KV_BYTES = 1 << 30
 CONTEXT = 1024
-
-Work = Callable[[int, int], Awaitable[None]]
-"""Decodes a number of tokens for a batch of a size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +45,7 @@ def cases(*, quick: bool) -> list[Case]:
             name,
             tokens,
             lambda: (decoder_of(name, context=CONTEXT), decoder_of(name, context=CONTEXT, is_padded=False)),
-            lambda decoder: ShapeCore(name, decoder, slots=max(BATCHES), kv_bytes=KV_BYTES << 2),
+            lambda decoder: ShapeCore(name, decoder, slots=max(BATCHES), kv_bytes=KV_BYTES),
         )
 
     nano = Case(
@@ -113,36 +106,17 @@ def _figures(batch: int, tokens: int, seen: dict[tuple[str, int], Times]) -> dic
     }
 
 
-def _contestants(kernel: Kernel, who: Principal, padded: Decoder, unpadded: Decoder) -> dict[str, Work]:
+def _contestants(kernel: Kernel, who: Principal, padded: Decoder, unpadded: Decoder) -> dict[str, Contestant]:
     async def in_kernel(batch: int, tokens: int) -> None:
-        await asyncio.gather(*(_generate(kernel, who, number, tokens) for number in range(batch)))
+        await asyncio.gather(*(generate(kernel, who, number, tokens) for number in range(batch)))
 
     async def bare(batch: int, tokens: int) -> None:
-        decode(padded, batch, tokens)
+        decode_bare(padded, batch, tokens)
 
     async def bare_unpadded(batch: int, tokens: int) -> None:
-        decode(unpadded, batch, tokens)
+        decode_bare(unpadded, batch, tokens)
 
     return {"bare": bare, "unpadded": bare_unpadded, "kernel": in_kernel}
-
-
-def decode(decoder: Decoder, batch: int, tokens: int) -> None:
-    """The smallest loop that speaks: prefill, then for each token one step and an argmax."""
-    pool = decoder.pool(KV_BYTES << 2)
-    kvs = [pool.open(PROMPT + tokens) for _ in range(batch)]
-    for index, kv in enumerate(kvs):
-        decoder.prefill(kv, range(index, index + PROMPT), 0)
-    last = [0] * batch
-    for position in range(PROMPT, PROMPT + tokens):
-        last = decoder.decode(last, kvs, [position] * batch).argmax(axis=-1).tolist()
-    for kv in kvs:
-        kv.free()
-
-
-async def _generate(kernel: Kernel, who: Principal, number: int, tokens: int) -> None:
-    text = f"number {number:02d}"
-    ask = LLMGenerate(messages=[Message("user", text)], max_tokens=tokens, min_tokens=tokens)
-    await kernel.call(who, "llm_generate", ask)
 
 
 def table(figures: dict[str, Any]) -> str:

@@ -30,7 +30,7 @@ from aios.testing import booted, principal
 
 BATCHES = (1, 8, 32)
 PROMPT = 12
-_KV_BYTES = 1 << 30
+KV_BYTES = 4 << 30
 
 Contestant = Callable[[int, int], Awaitable[None]]
 """Decodes a number of tokens for a batch of a size."""
@@ -38,7 +38,7 @@ Contestant = Callable[[int, int], Awaitable[None]]
 
 async def measure(*, rounds: int = 5, tokens: int = 128, folder: Path = WEIGHTS) -> dict[str, Any]:
     """Tokens per CPU-second by contestant and batch, and the ratios that the docs promise."""
-    core = NanoCore(folder=folder, slots=max(BATCHES), kv_bytes=_KV_BYTES)
+    core = NanoCore(folder=folder, slots=max(BATCHES), kv_bytes=KV_BYTES)
     async with booted(cores={"nano": core}) as kernel:
         contestants = _contestants(kernel, principal(kernel), folder)
         seen: dict[tuple[str, int], list[float]] = {(name, b): [] for name in contestants for b in BATCHES}
@@ -53,10 +53,10 @@ async def measure(*, rounds: int = 5, tokens: int = 128, folder: Path = WEIGHTS)
 
 def _contestants(kernel: Kernel, who: Principal, folder: Path) -> dict[str, Contestant]:
     unpadded, padded = load(folder, is_padded=False), load(folder)
-    engine = Engine(padded, vocabulary_of(Tokenizer.load(folder / "tokenizer.json")), kv_bytes=_KV_BYTES)
+    engine = Engine(padded, vocabulary_of(Tokenizer.load(folder / "tokenizer.json")), kv_bytes=KV_BYTES)
 
     async def in_kernel(batch: int, tokens: int, **more: Any) -> None:
-        await asyncio.gather(*(_generate(kernel, who, n, tokens, **more) for n in range(batch)))
+        await asyncio.gather(*(generate(kernel, who, n, tokens, **more) for n in range(batch)))
 
     async def streamed(batch: int, tokens: int) -> None:
         await in_kernel(batch, tokens, on_chunk=lambda chunk: None)
@@ -81,7 +81,7 @@ def _contestants(kernel: Kernel, who: Principal, folder: Path) -> dict[str, Cont
 
 def decode_bare(decoder: Decoder, batch: int, tokens: int) -> None:
     """The smallest loop that speaks: prefill, then for each token one step and an argmax."""
-    pool = decoder.pool(_KV_BYTES)
+    pool = decoder.pool(KV_BYTES)
     kvs = [pool.open(PROMPT + tokens) for _ in range(batch)]
     for index, kv in enumerate(kvs):
         decoder.prefill(kv, range(index, index + PROMPT), 0)
@@ -99,7 +99,7 @@ def decode_engine(engine: Engine, batch: int, tokens: int) -> None:
         engine.step()
 
 
-async def _generate(kernel: Kernel, who: Principal, number: int, tokens: int, **more: Any) -> None:
+async def generate(kernel: Kernel, who: Principal, number: int, tokens: int, **more: Any) -> None:
     ask = LLMGenerate(messages=[Message("user", f"number {number:02d}")], max_tokens=tokens, min_tokens=tokens)
     await kernel.call(who, "llm_generate", ask, **more)
 

@@ -107,7 +107,6 @@ MISTRAL = Dialect(
 )
 MISTRAL3 = Dialect("mistral3", "[TOOL_CALLS]", is_named_first=True, has_short_ids=True)
 
-DIALECTS = {dialect.name: dialect for dialect in (NANO, HERMES, LLAMA3, MISTRAL, MISTRAL3)}
 _MARKS = ((MISTRAL3, "[ARGS]"), (MISTRAL, "[TOOL_CALLS]"), (HERMES, "<tool_call>"), (LLAMA3, "<|python_tag|>"))
 
 

@@ -24,24 +24,29 @@ TOOL_MARKS = frozenset({"<tool_call>", "</tool_call>", "[ARGS]", "[CALL_ID]"})
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 
 
+def tokenizer_of(folder: Path) -> Any:
+    """The folder's tokenizer as its library has it; it cuts nothing off and fills nothing up. Raises ModelError, and
+    ModuleNotFoundError without the `tokenizers` package."""
+    from tokenizers import Tokenizer  # an extra: our own model does without it
+
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception as error:  # the library raises nothing narrower
+        if type(error) is not Exception:
+            raise
+        raise ModelError(f"tokenizer.json cannot be used: {str(error)[:200]}") from None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
 class ForeignTokenizer:
     """`size` is the model's vocabulary: what the file has fewer is filled with tokens that nobody may say."""
 
     def __init__(self, folder: Path, size: int) -> None:
         """Raises ModelError that names the file, and ModuleNotFoundError without the `tokenizers` package."""
-        from tokenizers import Tokenizer  # an extra: our own model does without it
-
         said = read_json(folder / "tokenizer.json")
-        try:
-            self._whole = Tokenizer.from_file(str(folder / "tokenizer.json"))
-            self._plain = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        except Exception as error:  # the library raises nothing narrower
-            if type(error) is not Exception:
-                raise
-            raise ModelError(f"tokenizer.json cannot be used: {str(error)[:200]}") from None
-        for each in (self._whole, self._plain):
-            each.no_truncation()
-            each.no_padding()
+        self._whole, self._plain = tokenizer_of(folder), tokenizer_of(folder)
         self._plain.encode_special_tokens = True  # as text, that is
         added = self._whole.get_added_tokens_decoder()
         self.tokens, self.drops_first_space = _bytes_of(self._whole, said, added)

@@ -14,6 +14,7 @@ import numpy as np
 
 from .decoder import Decoder, Tensors
 from .encoder import Encoder, EncoderShape
+from .foreign_tokenizer import tokenizer_of
 from .linear import F32
 from .load import decoder_of
 from .shape import FAMILIES, ModelError, Shape
@@ -211,17 +212,8 @@ class _LastState:
 
 def read_tokenizer(folder: Path, vocabulary: int) -> Any:
     """The folder's tokenizer: it cuts nothing off, fills nothing up, and takes special tokens in a text for text."""
-    from tokenizers import Tokenizer  # an extra
-
     read_json(folder / "tokenizer.json")
-    try:
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    except Exception as error:  # the library raises nothing narrower
-        if type(error) is not Exception:
-            raise
-        raise ModelError(f"tokenizer.json cannot be used: {str(error)[:200]}") from None
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
+    tokenizer = tokenizer_of(folder)
     tokenizer.encode_special_tokens = True
     if tokenizer.get_vocab_size() > vocabulary:
         raise ModelError(f"tokenizer.json has more tokens than config.json says, vocab_size {vocabulary}")
