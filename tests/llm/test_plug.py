@@ -173,8 +173,7 @@ async def test_a_core_that_takes_long_to_open_holds_up_no_boot_and_its_calls_wai
         seat = await at.kernel.cores.boot(slow, patience=0)
         assert seat.state is CoreState.OPENING
         call = at.submit("slow")
-        await settle()
-        assert call.state is State.QUEUED
+        await until(lambda: call.state is State.QUEUED)
         slow.may_open.set()
         assert (await call.future).core == "slow"
 

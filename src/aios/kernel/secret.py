@@ -63,9 +63,7 @@ class Secret:
         if not path.is_relative_to(home):
             raise self._fault(f"is outside the home {home}, where programs of agents could read it")
         if path == home / OWN_KEY:
-            raise self._fault(
-                "is the kernel's own key, which no server may have; put the server's into another file"
-            )
+            raise self._fault("is the kernel's own key, which no server may have; put the server's into another file")
         return path
 
     def _read(self, path: Path, found: os.stat_result) -> str:
