@@ -147,6 +147,7 @@ async def test_beside_a_core_for_embedding_the_only_one_that_speaks_needs_no_nam
     async with upstream(whole(listed([1.0]))) as at:
         cores = {"scripted": ScriptedCore(), "vectors": remote(at, "vectors", embeddings=True)}
         async with booted(cores=cores) as kernel:
+            kernel.llm.router.default = None
             asked = LLMGenerate(messages=[Message(role="user", content="hello")])
             assert (await kernel.call(principal(kernel), "llm_generate", asked)).core == "scripted"
 

@@ -149,8 +149,8 @@ class Router:
         if not len(self._roster):
             why = "this kernel has no LLM core; add one with 'aios cores add', or a [[core]] to aios.toml"
         elif not model:
-            known = ", ".join(sorted(seat.name for seat in self._roster))
-            why = f"no model was named and [router] sets no default; name one of {known}, or set [router] default"
+            there = ", ".join(sorted(seat.name for seat in self._roster))
+            why = f"no model was named and [router] sets no default; name one of {there}, or set [router] default"
         else:
             known = list(self.names())
             hint = nearest(model[:200], known) or f"; known are {', '.join(sorted(known))}"
