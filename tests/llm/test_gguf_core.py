@@ -19,7 +19,7 @@ from aios.abi.calls import LLMEmbed, LLMGenerate
 from aios.abi.errors import BadRequest, ContextLengthExceeded, ModuleFault
 from aios.abi.messages import Chunk, FunctionSpec, Generation, Message, ToolSpec
 from aios.kernel import Config, CoreSection, Kernel, Scheduler
-from aios.kernel.llm.base import Request, Said
+from aios.kernel.llm.base import NotBegun, Request, Said
 from aios.kernel.llm.cores import make_core
 from aios.kernel.llm.gguf import core as gguf
 from aios.kernel.llm.gguf.core import GgufCore
@@ -415,7 +415,7 @@ async def test_a_killed_process_is_one_honest_error_and_the_core_comes_back(
         assert (await rest(core, args(), held.snapshot)).message.content == solo.message.content
 
 
-async def test_a_process_that_dies_again_and_again_is_given_up(
+async def test_a_process_that_dies_again_and_again_is_given_up_and_calls_may_go_to_another_core(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gguf, "FIRST_PAUSE", 0.001)
@@ -425,9 +425,10 @@ async def test_a_process_that_dies_again_and_again_is_given_up(
             await until(lambda n=n: core.statistics()["restarts"] == n)  # type: ignore[misc]
             os.kill(pid_of(core), signal.SIGKILL)
         await until(lambda: core._broken is not None)
-        with pytest.raises(ModuleFault, match="not started again") as caught:
+        with pytest.raises(NotBegun, match="not started again") as caught:
             await whole(core, args())
-        assert caught.value.code == "core_down"
+        assert caught.value.error.code == "core_down"
+        assert not caught.value.is_busy
 
 
 async def test_a_core_given_up_since_its_file_was_cut_short_says_so(
@@ -440,7 +441,7 @@ async def test_a_core_given_up_since_its_file_was_cut_short_says_so(
         os.truncate(path, path.stat().st_size // 2)
         os.kill(pid_of(core), signal.SIGKILL)
         await until(lambda: core._broken is not None)
-        with pytest.raises(ModuleFault, match=r"started again: .*within the file bounds"):
+        with pytest.raises(NotBegun, match=r"started again: .*within the file bounds"):
             await whole(core, args())
 
 

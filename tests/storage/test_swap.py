@@ -131,3 +131,9 @@ def test_it_is_a_mapping_with_a_bound(tmp_path_factory: pytest.TempPathFactory, 
             model[key] = value
         assert {key: bytes(swap.get(key)) for key in swap.sizes()} == model
         swap.check_integrity()
+
+
+def test_a_folder_that_is_named_like_an_unfinished_file_keeps_nothing_from_being_kept(tmp_path: Path) -> None:
+    opened(tmp_path).put("a", [b"one"])
+    (tmp_path / "swap" / "of-one" / "b.part").mkdir()
+    assert bytes(opened(tmp_path).get("a")) == b"one"

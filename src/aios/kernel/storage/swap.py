@@ -56,7 +56,8 @@ class Swap:
         for entry in sorted(os.scandir(self.folder), key=lambda entry: entry.name):
             key = entry.name.removesuffix(_SUFFIX)
             if entry.name.endswith(_UNFINISHED):
-                os.unlink(entry.path)
+                with contextlib.suppress(OSError):  # a folder, say, which is not ours: it is in nobody's way
+                    os.unlink(entry.path)
             elif entry.name != key and _KEY.fullmatch(key) and entry.is_file(follow_symlinks=False):
                 self._sizes[key] = entry.stat(follow_symlinks=False).st_size
         self._bytes = sum(self._sizes.values())

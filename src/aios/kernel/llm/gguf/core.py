@@ -28,7 +28,7 @@ from aios.abi.messages import Chunk, Generation, Message
 from ...config import CoreSection
 from ...syscall import Suspended
 from ..aside import aside
-from ..base import Request, Said
+from ..base import NotBegun, Request, Said
 from ..local.host import free_bytes
 from ..local.host import said as bytes_said
 from ..local.shape import ModelError
@@ -52,6 +52,8 @@ OWN_WINDOW = 4096
 """Tokens of the window where neither the file nor the configuration bounds it."""
 OURS = ("cache_salt", "beam_width", "length_penalty", "model", "min_tokens", "window")
 """What the kernel knows of a request, and the server does not."""
+NOT_AGAIN = 2.0
+"""Seconds that a call which found the server given up need not ask again: another core may have room by then."""
 LAST_MOMENT = 1.0
 """Seconds for a process whose connections broke to say how it ended."""
 FOREIGN = ("n", "n_cmpl", "n_predict", "max_completion_tokens", "id_slot", "stream", "chat_parser")
@@ -135,7 +137,7 @@ class GgufCore:
 
     async def run(self, request: Request, quantum: int | None) -> Generation | Suspended:
         paused: Paused | None = request.snapshot
-        process = await self._serving()
+        process = await self._serving() if paused is not None else await self._beginning(request.said)
         if paused is None:
             self._counts["requests"] += 1
         elif paused.is_dropped:
@@ -150,6 +152,13 @@ class GgufCore:
             raise await self._told(error, process) from None
         finally:
             self._counts["active"] -= 1
+
+    async def _beginning(self, said: Said | None = None) -> Process:
+        """The process, for what begins here. Raises NotBegun when it never will: another core may take it."""
+        try:
+            return await self._serving()
+        except ModuleFault as fault:
+            raise NotBegun(fault, after=NOT_AGAIN, is_busy=False, said=said) from None
 
     # ── one slice ──
 

@@ -34,7 +34,7 @@ class GgufEmbedCore(GgufCore):
         """The server says what it cannot take."""
 
     async def embed(self, args: LLMEmbed) -> Embeddings:
-        process = await self._serving()
+        process = await self._beginning()
         self._counts["requests"] += 1
         self._counts["active"] += 1
         try:
