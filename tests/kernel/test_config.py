@@ -51,6 +51,11 @@ CORE_AT = '[[core]]\nname = "x"\nkind = "openai"\nbase_url = "{}"'
         ),
         (CORE_AT.format("http://h/v1") + '\napi_key_env = "sk-1234-abcd"', "api_key_env is no name of a variable"),
         (CORE_AT.format("http://me:sk-1@h/v1"), "has a name or password in its base_url"),
+        (CORE_AT.format("http://h/v1?api_key=sk-1"), "has a key in the query of its base_url"),
+        (
+            '[context]\nsummarise_with = "nan"',
+            "[context] summarise_with names no core and no model: 'nan'; did you mean",
+        ),
         (CORE_AT.format("http://h/v1") + '\nserver = "vlm"', "did you mean 'vllm'"),
         (CORE_AT.format("http://h/v1") + '\nresume = "kv_exact"', "resume is"),
         ('[[core]]\nname = "x"\nkind = "nano"\ntimeout = 5', "kind nano, which takes no timeout"),

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from upstream import Step, Upstream, upstream, whole
 
-from aios.abi.calls import LLMEmbed
+from aios.abi.calls import LLMEmbed, LLMGenerate
 from aios.abi.errors import AiosError, BadRequest, NotFound, UpstreamFault
-from aios.abi.messages import Embeddings
+from aios.abi.messages import Embeddings, Message
 from aios.kernel.config import CoreSection
 from aios.kernel.llm.base import NotBegun
 from aios.kernel.llm.remote.openai import OpenAICore
@@ -141,6 +141,15 @@ async def test_no_name_and_a_name_that_nobody_knows_go_to_the_core_that_is_for_e
             cores = ScriptedCore(), remote(at, "vectors", embeddings=True)
             assert (await ask(*cores, config=config, input="a", model=model)).core == "vectors"
             assert at.seen[0]["model"] == "e"
+
+
+async def test_beside_a_core_for_embedding_the_only_one_that_speaks_needs_no_name() -> None:
+    async with upstream(whole(listed([1.0]))) as at:
+        cores = {"scripted": ScriptedCore(), "vectors": remote(at, "vectors", embeddings=True)}
+        async with booted(cores=cores) as kernel:
+            kernel.llm.router.default = None
+            asked = LLMGenerate(messages=[Message(role="user", content="hello")])
+            assert (await kernel.call(principal(kernel), "llm_generate", asked)).core == "scripted"
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,12 @@ async def test_a_whole_answer_becomes_a_generation_and_all_parameters_go_up() ->
         }
 
 
+def test_a_beam_search_is_refused_where_no_server_would_do_one() -> None:
+    core = OpenAICore(CoreSection(name="gpu", kind="openai", base_url="http://h/v1"))
+    with pytest.raises(BadRequest, match="leave beam_width out"):
+        core.check(LLMGenerate(messages=[Message(role="user", content="x")], beam_width=3))
+
+
 async def test_tool_calls_come_back_also_from_servers_that_bend_the_format() -> None:
     calls = [
         {"function": {"name": "f", "arguments": {"a": 1}}},
@@ -422,6 +428,7 @@ async def test_a_key_that_a_server_repeats_is_taken_out_of_what_it_says(monkeypa
         ("two.key", "sk-1\nsk-2\n", "must hold one line"),
         ("odd.key", "sk-ü", "not plain ASCII"),
         ("../out.key", "sk-1", "is outside the home"),
+        ("admin.key", "sk-aios-1", "is the kernel's own key"),
     ],
 )
 async def test_a_file_that_holds_no_key_is_told_when_the_core_opens(

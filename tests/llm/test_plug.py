@@ -167,6 +167,17 @@ async def test_a_kernel_boots_with_the_cores_that_open_and_shows_those_that_do_n
         await kernel.stop(0)
 
 
+async def test_a_core_that_takes_long_to_open_holds_up_no_boot_and_its_calls_wait_for_it() -> None:
+    async with world() as at:
+        slow = Door("slow")
+        seat = await at.kernel.cores.boot(slow, patience=0)
+        assert seat.state is CoreState.OPENING
+        call = at.submit("slow")
+        await until(lambda: call.state is State.QUEUED)
+        slow.may_open.set()
+        assert (await call.future).core == "slow"
+
+
 async def test_a_kernel_that_stops_while_a_core_opens_closes_that_too() -> None:
     async with world(ScriptedCore(name="one")) as at:
         core = at.put(Door("two"))

@@ -190,6 +190,7 @@ def failed_cores(kernel: Kernel) -> list[str]:
         f"core '{core.name}' could not be opened: {core.why}; mend that, then 'aios cores add {core.name}'"
         for core in failed
     ]
+    told += [f"core '{core.name}' is still being opened; its calls wait" for core in cores if core.state == "opening"]
     if failed and len(failed) == len(cores):
         told.append("NO CORE IS LEFT: every call for a model is refused until one is added")
     return told

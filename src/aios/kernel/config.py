@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -304,6 +304,8 @@ def check_url(core: CoreSection) -> None:
         why = "it may hold no blanks and only ASCII"
     elif not why and parts.username is not None:
         raise ConfigError(f"core '{core.name}' has a name or password in its base_url; {KEYS_GO}")
+    elif not why and any(re.search(r"key|token|secret", name, re.I) for name, _ in parse_qsl(parts.query)):
+        raise ConfigError(f"core '{core.name}' has a key in the query of its base_url; {KEYS_GO}")
     if not url:
         raise ConfigError(f"core '{core.name}' needs base_url = \"http://…/v1\", where its server is")
     if why:
@@ -426,6 +428,10 @@ def _check_names(config: Config, names: list[str], where: str) -> None:
         raise ConfigError(
             f"{where}: [router] default names no core and no model: '{default}'{nearest(default, targets)}"
         )
+    summariser = config.context.summarise_with
+    if summariser is not None and summariser not in targets:
+        hint = nearest(summariser, targets)
+        raise ConfigError(f"{where}: [context] summarise_with names no core and no model: '{summariser}'{hint}")
 
 
 def _check_texts(core: CoreSection, where: str) -> None:

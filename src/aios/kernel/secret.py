@@ -11,6 +11,7 @@ from aios.abi.home import home_path
 from .config import ConfigError, CoreSection
 
 MAX_KEY = 16 << 10
+OWN_KEY = "admin.key"
 
 
 def check_key(section: CoreSection) -> None:
@@ -61,6 +62,8 @@ class Secret:
         path = (home / name).resolve()
         if not path.is_relative_to(home):
             raise self._fault(f"is outside the home {home}, where programs of agents could read it")
+        if path == home / OWN_KEY:
+            raise self._fault("is the kernel's own key, which no server may have; put the server's into another file")
         return path
 
     def _read(self, path: Path, found: os.stat_result) -> str:

@@ -41,6 +41,10 @@ class Calls(Protocol):
         """A slot may have come free."""
 
 
+BOOT_SECONDS = 60.0
+"""So long the kernel waits for one core before it begins without."""
+
+
 class Plug:
     """The cores of one kernel, as they come and go."""
 
@@ -59,11 +63,12 @@ class Plug:
 
     # ── boot and shut down ──
 
-    async def boot(self, what: CoreSection | Core) -> Seat:
-        """Open a core before the kernel takes calls. One that cannot be opened is FAILED, and spares the others."""
+    async def boot(self, what: CoreSection | Core, patience: float = BOOT_SECONDS) -> Seat:
+        """Open a core before the kernel takes calls. One that cannot be opened is FAILED, and spares the others; one
+        that takes longer than `patience` seconds stays OPENING, and calls for it wait, while the kernel begins."""
         seat = self._seat(what)
         if seat.state is CoreState.OPENING:
-            await self._open(seat)
+            await asyncio.wait([self._begin(seat, self._open(seat))], timeout=patience)
         return seat
 
     async def close(self) -> None:
@@ -189,9 +194,10 @@ class Plug:
             return seat
         return self._roster.add(core, what, by)
 
-    def _begin(self, seat: Seat, work: Any) -> None:
+    def _begin(self, seat: Seat, work: Any) -> asyncio.Task[None]:
         task = self._tasks[seat.name] = asyncio.get_running_loop().create_task(work)
         task.add_done_callback(lambda done: self._done(seat, done))
+        return task
 
     def _done(self, seat: Seat, task: asyncio.Task[None]) -> None:
         if self._tasks.get(seat.name) is task:

@@ -17,6 +17,7 @@ from aios.abi.errors import AiosError, ModuleFault, NotFound, Stopping
 
 from ..config import ModelSection
 from .affinity import Affinity, Ties
+from .embed import is_for_embedding
 from .roster import CoreState, Roster, Seat
 
 MARGIN = 0.5
@@ -105,8 +106,10 @@ class Router:
         route = self._named(model) if model else None
         if route is None and self.default is not None:
             route = self._named(self.default)
-        if route is None and not model and len(self._roster) == 1:
-            route = Route([[Lane(seat) for seat in self._roster]])
+        if route is None and not model:
+            chatting = [seat for seat in self._roster if not is_for_embedding(seat.core)]
+            if len(chatting) == 1:
+                route = Route([[Lane(chatting[0])]])
         return route
 
     def _named(self, name: str) -> Route | None:
@@ -146,7 +149,8 @@ class Router:
         if not len(self._roster):
             why = "this kernel has no LLM core; add one with 'aios cores add', or a [[core]] to aios.toml"
         elif not model:
-            why = "no model was named and [router] sets no default"
+            there = ", ".join(sorted(seat.name for seat in self._roster))
+            why = f"no model was named and [router] sets no default; name one of {there}, or set [router] default"
         else:
             known = list(self.names())
             hint = nearest(model[:200], known) or f"; known are {', '.join(sorted(known))}"

@@ -104,6 +104,9 @@ class OpenAICore:
     def check(self, args: LLMGenerate) -> None:
         """What was declared to be missing. Else the server knows what it can do; its refusals come back as they are."""
         section = self._section
+        if (args.beam_width or 1) > 1:
+            why = f"core '{self.name}' is a server without beam search; leave beam_width out, or ask a local model"
+            raise BadRequest(why, param="beam_width")
         if section.tools is False and args.tools and args.tool_choice != "none":
             raise BadRequest(f"core '{self.name}' is declared to know no tools; ask another model", param="tools")
         kind = (args.response_format or {}).get("type")
