@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 from messages_server import USAGE, begun, block, ended, failed, sse, streamed, text, thinking, tool
-from upstream import HEAD, Step, Upstream, framed, upstream, whole
+from upstream import HEAD, LAST, Step, Upstream, framed, upstream, whole
 
 from aios.abi.calls import LLMGenerate
 from aios.abi.errors import AiosError, BadRequest, ContextLengthExceeded, TimedOut, TooLarge, UpstreamFault
 from aios.abi.messages import Chunk, FunctionCall, FunctionSpec, Generation, Message, ToolCall, ToolSpec
 from aios.kernel.config import CoreSection
 from aios.kernel.llm.base import NotBegun, Request
+from aios.kernel.llm.remote import anthropic_wire
 from aios.kernel.llm.remote.anthropic import MAX_TOKENS, AnthropicCore, Turns
 
 pytestmark = pytest.mark.anyio
@@ -490,6 +491,8 @@ async def test_an_overload_before_the_first_word_may_be_tried_again_and_after_it
         ([begun(), b"data: {broken\n\n"], "upstream_garbage"),
         ([begun(), sse("content_block_delta", index=3, delta={"type": "text_delta", "text": "x"})], "upstream_garbage"),
         ([begun(), sse("error", error="what?")], "upstream_failed"),
+        ([begun(), sse("message_delta", usage={"output_tokens": -1_000_000}), ended()], "upstream_garbage"),
+        ([begun(), sse("message_delta", usage={"output_tokens": 1 << 63}), ended()], "upstream_garbage"),
     ],
 )
 async def test_a_stream_that_breaks_is_the_servers_fault(events: list[bytes], code: str) -> None:
@@ -497,6 +500,19 @@ async def test_a_stream_that_breaks_is_the_servers_fault(events: list[bytes], co
         with pytest.raises(UpstreamFault) as caught:
             await ask(at, is_streamed=True)
     assert caught.value.code == code
+
+
+async def test_a_stream_that_never_ends_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(anthropic_wire, "MAX_ANSWER", 2000)
+    async with upstream([HEAD + framed(begun()), *[framed(text(0, "x" * 300))] * 20, asyncio.Event()]) as at:
+        with pytest.raises(UpstreamFault, match="has no end"):
+            await ask(at)
+
+
+async def test_what_comes_after_the_end_of_a_message_is_not_part_of_it() -> None:
+    async with upstream([HEAD + framed(begun() + text(0, "hello") + ended() + text(0, "more")) + LAST]) as at:
+        generation, _ = await ask(at)
+    assert generation.message.content == "hello"
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"{}", b"[]", b"\xff"])

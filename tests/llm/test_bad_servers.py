@@ -57,6 +57,16 @@ BAD: dict[str, tuple[Reply, type[AiosError], str]] = {
     "an unfinished tool call": (streamed(event({"tool_calls": [CALL]})), UpstreamFault, "cut the stream short"),
     "a wrong key": (whole({"error": {"message": "bad key sk-very-secret"}}, "401 No"), UpstreamFault, r"see \$FAR_KEY"),
     "negative usage": (whole(chat({"content": "x"}) | {"usage": usage(completion_tokens=-3)}), UpstreamFault, "usage"),
+    "a negative cache": (
+        whole(chat({"content": "x"}) | {"usage": usage() | {"prompt_tokens_details": {"cached_tokens": -9}}}),
+        UpstreamFault,
+        "usage",
+    ),
+    "usage that no database holds": (
+        whole(chat({"content": "x"}) | {"usage": usage(completion_tokens=1 << 63)}),
+        UpstreamFault,
+        "usage",
+    ),
     "negative usage at the end": (
         streamed(HELLO, event({}, "stop", usage=usage(prompt_tokens=-1)), DONE),
         UpstreamFault,

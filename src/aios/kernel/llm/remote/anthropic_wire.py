@@ -24,6 +24,7 @@ from aios.abi.messages import (
 )
 
 from ..base import Emit
+from .openai_wire import MAX_ANSWER, Count
 from .openai_wire import error_of as common_error_of
 from .sse import EndlessEvent, EventReader
 
@@ -56,14 +57,14 @@ _STATUS = {
 
 
 class _Thinking(Struct):
-    thinking_tokens: int | None = None
+    thinking_tokens: Count | None = None
 
 
 class _Usage(Struct):
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
+    input_tokens: Count | None = None
+    output_tokens: Count | None = None
+    cache_creation_input_tokens: Count | None = None
+    cache_read_input_tokens: Count | None = None
     output_tokens_details: _Thinking | None = None
 
 
@@ -205,6 +206,7 @@ class Events:
         self._key_source = key_source
         self._emit = emit
         self._is_done = False
+        self._room = MAX_ANSWER
         self._reader = EventReader()
         self._calls: dict[int, int] = {}
         """Which call, counted from 0, a block is."""
@@ -220,8 +222,13 @@ class Events:
     def feed(self, data: bytes) -> bool:
         """Bytes as they came; says whether the stream is done. Raises UpstreamFault for garbage, and the error that
         the server sends."""
+        self._room -= len(data)
+        if self._room < 0:
+            raise _garbage(self._core, "has no end: it goes on far beyond what any answer needs")
         try:
             for payload in self._reader.feed(data):
+                if self._is_done:
+                    break  # the message is over
                 self._take(payload)
         except EndlessEvent:
             raise _garbage(self._core, "has no end of event") from None

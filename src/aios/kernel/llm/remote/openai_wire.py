@@ -54,20 +54,21 @@ _TOO_LONG = re.compile(
 # ── what a server sends ──
 
 
+Count = Annotated[int, Meta(ge=0, le=1 << 40)]
+"""Of tokens. What is below or beyond is no count: it would give budgets back, or not fit where counts are added up."""
+
+
 class _PromptDetails(Struct):
-    cached_tokens: int | None = None
+    cached_tokens: Count | None = None
 
 
 _NO_USAGE = Raw(b"null")
 """What `usage` is when there is none: this very object."""
 
 
-_Count = Annotated[int, Meta(ge=0)]
-
-
 class _Usage(Struct):
-    prompt_tokens: _Count | None = None
-    completion_tokens: _Count | None = None
+    prompt_tokens: Count | None = None
+    completion_tokens: Count | None = None
     prompt_tokens_details: _PromptDetails | None = None
 
     def told(self) -> Usage:
