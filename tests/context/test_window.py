@@ -144,3 +144,13 @@ def test_a_piece_is_a_beginning_that_fits(whole: str, room: int) -> None:
     assert whole.startswith(part)
     assert len(part) <= room
     assert part or not whole or room == 0
+
+
+def test_a_system_message_that_calls_a_tool_is_in_no_unit_and_breaks_nothing() -> None:
+    call = ToolCall("c1", FunctionCall("f"))
+    turns = [
+        Message("system", "be brief", tool_calls=[call]),
+        Message("user", "a"),
+        Message("tool", "b", tool_call_id="c1"),
+    ]
+    assert {place for unit in units(turns) for place in unit.places} == {1, 2}

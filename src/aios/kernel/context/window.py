@@ -94,6 +94,8 @@ def _pairs(messages: Sequence[Message]) -> list[tuple[int, int]]:
     called: dict[str, int] = {}
     pairs = []
     for place, message in enumerate(messages):
+        if message.role in SYSTEM:
+            continue  # it is in no unit, whatever it holds
         for call in message.tool_calls or ():
             called[call.id] = place
         if message.role in _RESULTS and message.tool_call_id in called:
