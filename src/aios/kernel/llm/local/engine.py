@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .decoder import CHUNK, Decoder
-from .grammar import GrammarError, Grammars, Vocabulary
+from .grammar import Grammars, Vocabulary
 from .linear import F32
 from .prefix import PrefixCache
 from .sequence import Sequence, Spec
@@ -137,14 +137,12 @@ class Engine:
         begun = []
         for sequence in list(self._prefilling.values()):
             prompt = sequence.spec.prompt
-            if not sequence.computed:
-                self._reuse(sequence)
-            while chunks and sequence.computed < len(prompt) and (kv := sequence.line.kv) is not None:
-                start = sequence.computed
-                sequence.computed = self.decoder.prefill(kv, prompt, start)
-                self.num_prefilled += sequence.computed - start
-                self._keep(sequence)
-                chunks -= 1
+            try:
+                chunks -= self._compute(sequence, chunks)
+            except MemoryError as error:  # it may be too long for what the machine has left: the others go on
+                sequence.error = error
+                begun.append(sequence)
+                continue
             if sequence.computed < len(prompt):
                 break
             if sequence.line.output:  # it was all computed once, and is again
@@ -154,6 +152,19 @@ class Engine:
             self._decoding[sequence.id] = self._prefilling.pop(sequence.id)
             begun.append(sequence)
         return begun
+
+    def _compute(self, sequence: Sequence, chunks: int) -> int:
+        """Compute at most `chunks` chunks of its prompt; returns how many there were."""
+        prompt, num_computed = sequence.spec.prompt, 0
+        if not sequence.computed:
+            self._reuse(sequence)
+        while num_computed < chunks and sequence.computed < len(prompt) and (kv := sequence.line.kv) is not None:
+            start = sequence.computed
+            sequence.computed = self.decoder.prefill(kv, prompt, start)
+            self.num_prefilled += sequence.computed - start
+            self._keep(sequence)
+            num_computed += 1
+        return num_computed
 
     def _reuse(self, sequence: Sequence) -> None:
         """Begin with what an earlier prompt that began alike has computed."""
@@ -177,5 +188,5 @@ class Engine:
         try:
             sequence.choose(rows)
             self.num_tokens += len(rows)
-        except GrammarError as error:  # this sequence's own fault: the others go on
+        except Exception as error:  # noqa: BLE001  # not caught, but handed to the one who asked: the others go on
             sequence.error = error
