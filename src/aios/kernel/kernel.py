@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import secrets
 from collections.abc import Callable, Mapping
 from itertools import count
@@ -45,8 +44,6 @@ from .storage import StorageManager, Swap
 from .syscall import TERMINAL, State, Syscall, move
 from .tool import ToolManager
 from .trace import Row, Trace
-
-log = logging.getLogger("aios.kernel")
 
 OnChunk = Callable[[Chunk], None]
 
@@ -169,14 +166,7 @@ class Kernel:
     def _open_contexts(self) -> ContextManager:
         settings = self.config.context
         swap = Swap(self.home / "swap" / "context", settings.disk_bytes)
-        try:
-            swap.open()
-        except OSError as error:  # a full disk, most likely: calls can be answered without
-            log.warning(
-                "suspended generations are not kept on disk: %s cannot be used (%s)", swap.folder, error.strerror
-            )
-            swap.budget = 0
-        contexts = ContextManager(swap, ram_bytes=settings.ram_bytes)
+        contexts = ContextManager(swap, ram_bytes=settings.ram_bytes, now=self.clock.now)
         contexts.open()
         return contexts
 
