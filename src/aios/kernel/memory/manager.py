@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import apsw
 import msgspec
 
-from aios.abi.calls import Count, Entries, Entry, MemClear, MemId, MemList, MemSearch, MemWrite, Written
+from aios.abi.calls import Count, Entries, Entry, MemClear, MemList, MemRead, MemSearch, MemWrite, Written
 from aios.abi.errors import BadRequest, NotFound, TooLarge
 
 from ..clock import Clock
@@ -60,7 +60,7 @@ class MemoryManager:
         match call.args:
             case MemWrite() as args:
                 return await self._write(place, args, once)
-            case MemId(id=id):
+            case MemRead(id=id):
                 return self._database.read(lambda c: _read(c, place, id))
             case MemSearch(query=query, k=k):
                 return await self._database.read_async(lambda c: Entries(entries=_search(c, place, query, k)))
