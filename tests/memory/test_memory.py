@@ -12,7 +12,7 @@ import pytest
 from aios.abi.calls import CALLS, Args, Entry, MemClear, MemList, MemRead, MemSearch, MemWrite
 from aios.abi.errors import BadRequest, NotFound, TooLarge
 from aios.kernel.database import Database, kept, value
-from aios.kernel.memory import MemoryManager, search
+from aios.kernel.memory import MemoryManager, manager, search
 from aios.kernel.process import Process
 from aios.kernel.syscall import Syscall
 from aios.testing import MockClock
@@ -210,7 +210,7 @@ async def test_content_that_is_no_text_and_metadata_without_end_are_refused(worl
 async def test_an_agent_keeps_so_much_and_more_when_it_has_forgotten_some(
     world: World, monkeypatch: pytest.MonkeyPatch, bound: str, limit: int
 ) -> None:
-    monkeypatch.setattr(search, bound, limit)
+    monkeypatch.setattr(manager, bound, limit)
     for _ in range(2):
         first = await world.write("12345678")
         await world.write("é345678")
@@ -251,7 +251,7 @@ async def test_tools_read_the_newest_entries_and_are_told_that_these_are_not_all
 ) -> None:
     for content in ("one", "two", "three"):
         await world.write(content)
-    monkeypatch.setattr(search, bound, limit)
+    monkeypatch.setattr(manager, bound, limit)
     assert await world.lines() == (["two", "three"], False)
 
 
