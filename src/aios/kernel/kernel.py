@@ -27,7 +27,7 @@ from aios.abi.errors import (
 )
 from aios.abi.messages import Chunk, Generation
 
-from .access import AccessManager
+from .access import AccessManager, Groups
 from .clock import Clock, SystemClock, Timer
 from .config import Config, CoreSection
 from .context import ContextManager, Windows
@@ -40,6 +40,7 @@ from .llm.cores import make_core
 from .memory import MemoryManager
 from .process import Principal, Process, ProcessState, ProcessTable
 from .scheduler import POLICIES, Pool, Queue, Runner
+from .spaces import Spaces
 from .storage import StorageManager, Swap
 from .syscall import TERMINAL, State, Syscall, move
 from .tool import ToolManager
@@ -116,6 +117,7 @@ class Kernel:
     journal: Journal
     repeats: Repeats
     access: AccessManager
+    spaces: Spaces
     memory: MemoryManager
     storage: StorageManager
     tools: ToolManager
@@ -135,7 +137,9 @@ class Kernel:
         self._closers.callback(self.journal.write_held)
         self.repeats = Repeats(self.journal)
         self.processes = ProcessTable(first_pid=self.journal.last_pid() + 1)
-        self.access = AccessManager(self.database)
+        groups = Groups(config.group)
+        self.spaces = Spaces(groups.shared_blocks())
+        self.access = AccessManager(self.database, groups, self.spaces)
         self.access.ensure_admin(self.home)
         self.memory = MemoryManager(self.database, clock)
         self.storage = StorageManager(self.database, self.home, clock)
