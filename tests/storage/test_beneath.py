@@ -316,7 +316,7 @@ def as_nobody(place: str, use: Callable[[], None]) -> None:
                 os.setuid(65534)
             use()
             code = 0
-        except BaseException:
+        except BaseException:  # noqa: BLE001  # told to the parent
             traceback.print_exc()
         finally:
             os._exit(code)
