@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import secrets
 from collections.abc import Callable, Mapping
 from itertools import count
@@ -46,8 +45,6 @@ from .storage import StorageManager, Swap
 from .syscall import TERMINAL, State, Syscall, move
 from .tool import ToolManager
 from .trace import Row, Trace
-
-log = logging.getLogger("aios.kernel")
 
 OnChunk = Callable[[Chunk], None]
 
@@ -173,14 +170,7 @@ class Kernel:
     def _open_contexts(self) -> ContextManager:
         settings = self.config.context
         swap = Swap(self.home / "swap" / "context", settings.disk_bytes)
-        try:
-            swap.open()
-        except OSError as error:  # a full disk, most likely: calls can be answered without
-            log.warning(
-                "suspended generations are not kept on disk: %s cannot be used (%s)", swap.folder, error.strerror
-            )
-            swap.budget = 0
-        contexts = ContextManager(swap, ram_bytes=settings.ram_bytes)
+        contexts = ContextManager(swap, ram_bytes=settings.ram_bytes, now=self.clock.now)
         contexts.open()
         return contexts
 
@@ -405,7 +395,9 @@ class Kernel:
             queue.abort(call, error)
 
     def _expire(self, call: Syscall, limit: float) -> None:
-        self._abort(call, TimedOut(f"{call.spec.name} was not done after {limit:g} s (it was {call.state.value})"))
+        doing = self.windows.doing(call)
+        was = f"{call.state.value}: {doing}" if doing else call.state.value
+        self._abort(call, TimedOut(f"{call.spec.name} was not done after {limit:g} s (it was {was})"))
 
     def _abort(self, call: Syscall, fate: AiosError) -> None:
         if call.id not in self._open or call.state in TERMINAL:
