@@ -16,7 +16,7 @@ from aios.abi.errors import AiosError, TimedOut, UpstreamFault
 from aios.abi.messages import Message
 from aios.kernel import Kernel, Principal
 from aios.kernel.config import CoreSection
-from aios.kernel.llm.remote import connection, openai_wire, pace
+from aios.kernel.llm.remote import connection, hearing, openai_stream, pace
 from aios.kernel.llm.remote.openai import OpenAICore
 from aios.testing import booted, principal
 
@@ -171,8 +171,8 @@ def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pace, "FIRST_PAUSE", 0.001)
     monkeypatch.setattr(pace, "LONGEST_PAUSE", 0.002)
     monkeypatch.setattr(connection, "MAX_WHOLE", 1_000_000)
-    monkeypatch.setattr(openai_wire, "MAX_EVENT", 100_000)
-    monkeypatch.setattr(openai_wire, "MAX_ANSWER", 1_000_000)
+    monkeypatch.setattr(openai_stream, "MAX_EVENT", 100_000)
+    monkeypatch.setattr(hearing, "MAX_ANSWER", 1_000_000)
 
 
 def args(what: str, **more: Any) -> LLMGenerate:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable
+from enum import Enum, auto
 from urllib.parse import urlsplit
 
 import httptools
@@ -23,8 +24,17 @@ LINGER_SECONDS = 1.0
 MAX_HEAD = 64 << 10
 MAX_WHOLE = 64 << 20
 
-OnData = Callable[[bytes], bool]
-"""Takes a piece of a stream; says whether that was all. May raise an AiosError, which ends the request."""
+
+class Heard(Enum):
+    """What a piece of a stream was: something said, the last of it, or nothing but a sign that the server is there."""
+
+    NOTHING = auto()
+    SOMETHING = auto()
+    ALL = auto()
+
+
+OnData = Callable[[bytes], Heard]
+"""Takes a piece of a stream. May raise an AiosError, which ends the request."""
 
 
 class Broken(ConnectionError):
@@ -322,18 +332,20 @@ class Connection(asyncio.Protocol):
         """Give the listener what came in one read, in one piece."""
         data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         self._parts.clear()
-        if not data.startswith(b":"):  # a comment only says that the server is there, and not that it gets on
-            self._spoke = self._heard
-            if self._limit != self._timeout:
-                self._begin_to_hear()
         if self._on_data is None or self._error is not None:
             return
         try:
-            if self._on_data(data):
-                self._has_body = True
-                self._finish()
+            heard = self._on_data(data)
         except AiosError as error:
             self._error = error
+            return
+        if heard is not Heard.NOTHING:
+            self._spoke = self._heard
+            if self._limit != self._timeout:
+                self._begin_to_hear()
+        if heard is Heard.ALL:
+            self._has_body = True
+            self._finish()
 
     def on_message_complete(self) -> None:
         if self._response.status < 200:
