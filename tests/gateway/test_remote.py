@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from served import ask, events, served
-from upstream import DONE, HEAD, LAST, STORY, USAGE, Server, chat, event, framed, serving, upstream, whole
+from serving import serving
+from upstream import DONE, HEAD, LAST, STORY, USAGE, Server, chat, event, framed, upstream, whole
 
 from aios.gateway import stream
 from aios.kernel.config import CoreSection

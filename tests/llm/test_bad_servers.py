@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
-from upstream import DONE, HEAD, LAST, NOT_THERE, chat, event, framed, whole
+from serving import Scripted, serving
+from upstream import DONE, HEAD, LAST, chat, event, framed, whole
 
 from aios.abi.calls import LLMGenerate
 from aios.abi.errors import AiosError, TimedOut, UpstreamFault
@@ -104,7 +104,7 @@ BAD: dict[str, tuple[Reply, type[AiosError], str]] = {
 }
 
 
-class Server:
+class Server(Scripted):
     """Says "good" slowly to who asks for good, `reply` to others."""
 
     def __init__(self, reply: Reply) -> None:
@@ -113,20 +113,13 @@ class Server:
         self.num_good = 0
         self.is_good_begun = asyncio.Event()
 
-    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode()
-                if head.startswith("GET "):
-                    writer.write(NOT_THERE)
-                    continue
-                length = next(int(x[15:]) for x in head.lower().split("\r\n") if x.startswith("content-length:"))
-                body = json.loads(await reader.readexactly(length))
-                if body["messages"][0]["content"] == "good":
-                    await self._good(writer)
-                else:
-                    await self._bad(reader, writer)
-        writer.close()
+    async def answer(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: str, body: dict[str, Any]
+    ) -> None:
+        if "good" in str(body["messages"][0]["content"]):
+            await self._good(writer)
+        else:
+            await self._bad(reader, writer)
 
     async def _good(self, writer: asyncio.StreamWriter) -> None:
         writer.write(HEAD + framed(event({"content": "go"})))
@@ -153,16 +146,11 @@ class Server:
 
 @contextlib.asynccontextmanager
 async def asked(reply: Reply, **section: Any) -> AsyncIterator[tuple[Server, OpenAICore, Kernel, Principal]]:
-    at = Server(reply)
-    server = await asyncio.start_server(at.handle, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
     given = {"timeout": 60.0, "api_key_env": "FAR_KEY"} | section
-    core = OpenAICore(CoreSection(name="far", kind="openai", base_url=url, **given))
-    try:
+    async with serving(Server(reply)) as at:
+        core = OpenAICore(CoreSection(name="far", kind="openai", base_url=at.url, **given))
         async with booted(cores=[core]) as kernel:
             yield at, core, kernel, principal(kernel)
-    finally:
-        server.close()
 
 
 @pytest.fixture(autouse=True)
