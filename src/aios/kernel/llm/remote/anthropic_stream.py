@@ -134,7 +134,7 @@ class Events(Hearing):
         if not piece or block.type not in _PIECES:
             return
         if name not in _PIECES[block.type]:
-            raise garbage(self._core, f"puts a {delta.type} into a block of type {block.type}")
+            raise garbage(self._core, f"puts {delta.type} into a block of type {block.type}")
         if name == "signature":
             block.signature = piece
         elif name == "partial_json":

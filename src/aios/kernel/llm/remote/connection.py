@@ -45,6 +45,14 @@ class Broken(ConnectionError):
         self.is_stale = is_stale
 
 
+class Unreadable(Broken):
+    """Something came, and it is no answer that can be read."""
+
+
+class Unfinished(TimeoutError):
+    """An answer that does not come as a stream was begun, and did not end in time."""
+
+
 class Unreachable(ConnectionError):
     """No connection could be made."""
 
@@ -97,8 +105,9 @@ class Pool:
     ) -> Response:
         """Post `body`. An event stream goes to `on_data`, if there is one. Cancelling closes the connection.
 
-        `target` is another path of the same server than the url's. Raises TimeoutError after `timeout` seconds of
-        silence, or `first` seconds before an event stream has said anything; Unreachable, and Broken.
+        `target` is another path of the same server than the url's. Raises TimeoutError when the answer has not ended
+        after `timeout` seconds, or, as an event stream, said nothing for so long, or for `first` seconds before it has
+        said anything; Unreachable, and Broken.
         """
         head = self._head if target is None else self._head_of(target)
         data = b"%s%d\r\n\r\n%s" % (head, len(body), body)
@@ -182,8 +191,8 @@ class Connection(asyncio.Protocol):
         self._parts: list[bytes] = []
         self._size = 0
         self._on_data: OnData | None = None
-        self._error: AiosError | None = None
-        self._has_head = self._has_body = self._is_complete = False
+        self._error: AiosError | Broken | None = None
+        self._has_head = self._has_body = self._is_complete = self._is_packed = False
         self._heard = self._spoke = 0.0
 
     async def ask(self, data: bytes, timeout: float, on_data: OnData | None, first: float | None = None) -> Response:
@@ -228,12 +237,14 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
     def _check(self) -> None:
-        """Whether the server has been silent for too long. Set once, and again only when it fires too early."""
+        """Whether the server has said nothing for too long. Set once, and again only when it fires too early. Bytes of
+        a head, of a body that is one answer, and signs of life say nothing: dripping buys no time."""
         silent = self._loop.time() - max(self._sent, self._spoke)
         if silent < self._limit:
             self._timer = self._loop.call_later(self._limit - silent, self._check)
         else:
-            self._fail(TimeoutError())
+            is_begun = self._has_head and not self._response.is_streamed
+            self._fail(Unfinished() if is_begun else TimeoutError())
 
     def _begin_to_hear(self) -> None:
         """The first piece is here: from now on it is the time between two that counts."""
@@ -264,20 +275,20 @@ class Connection(asyncio.Protocol):
             return
         self._heard = self._loop.time()
         if not self._response.is_streamed:
-            self._spoke = self._heard
+            self._size += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError:
-            self._fail(self._error or Broken("its server does not speak HTTP/1.1"))
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._fail(self._error or Unreadable("its server does not speak HTTP/1.1"))
             return
         if self._parts and self._response.is_streamed:
             self._hand_on()
         if self._error is not None:
             self._fail(self._error)
-        elif not self._has_head:
-            self._size += len(data)
-            if self._size > MAX_HEAD:
-                self._fail(Broken("its server sends endless headers"))
+        elif not self._has_head and self._size > MAX_HEAD:
+            self._fail(Unreadable("its server sends endless headers"))
+        elif not self._response.is_streamed and self._size > MAX_WHOLE:
+            self._fail(Unreadable(f"its server answered with more than {MAX_WHOLE} bytes"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_closing = True
@@ -307,6 +318,8 @@ class Connection(asyncio.Protocol):
             raise Broken("its server answers what nobody asked")
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._has_head:  # behind the body of a chunked answer; nothing there matters
+            return
         self._response.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
@@ -315,18 +328,20 @@ class Connection(asyncio.Protocol):
         if response.status < 200:
             return
         self._has_head = True
-        kind = response.headers.get("content-type", "")
-        response.is_streamed = (
-            self._on_data is not None and response.status == 200 and kind.startswith("text/event-stream")
-        )
+        packing = response.headers.get("content-encoding", "").strip().lower()
+        self._is_packed = packing not in ("", "identity")
+        if self._is_packed and response.status == 200:
+            why = f"its server packs what it says ({packing[:40]}) though it was asked not to; turn that off there"
+            self._error = Unreadable(why)
+        elif self._on_data is not None:
+            kind = response.headers.get("content-type", "")
+            response.is_streamed = response.status == 200 and kind.startswith("text/event-stream")
+            if not response.is_streamed:
+                self._spoke = self._heard  # whoever waits for a stream waits no shorter for all of it at once
 
     def on_body(self, data: bytes) -> None:
-        self._parts.append(data)
-        if self._response.is_streamed:
-            return
-        self._size += len(data)
-        if self._size > MAX_WHOLE:
-            self._fail(Broken(f"its server answered with more than {MAX_WHOLE} bytes"))
+        if not self._is_packed:  # what a refusal says is lost then, and its status is not
+            self._parts.append(data)
 
     def _hand_on(self) -> None:
         """Give the listener what came in one read, in one piece."""

@@ -118,6 +118,11 @@ class Answer:
         self.id = head.id if isinstance(head.id, str) and head.id else None
         self.created = int(head.created) if isinstance(head.created, int | float) else None
 
+    def check_calls(self, core: str) -> None:
+        """Raise UpstreamFault for a call that nobody could carry out."""
+        if not all("".join(names) for _, names, _ in self.calls.values()):
+            raise garbage(core, "calls a tool without a name")
+
     def tool_calls(self) -> list[ToolCall] | None:
         return [
             ToolCall(
@@ -171,6 +176,7 @@ def parse_whole(core: str, data: bytes) -> Answer:
     answer = Answer()
     answer.note(body)
     answer.add(body.choices[0].message)
+    answer.check_calls(core)
     answer.finish = choice.finish_reason
     if choice.logprobs is not None:
         answer.logprobs = choice.logprobs.content or []

@@ -69,6 +69,7 @@ class Delta(Struct):
 
 
 class Choice(Struct):
+    index: int | None = None
     message: Delta | None = None
     delta: Delta | None = None
     finish_reason: str | None = None

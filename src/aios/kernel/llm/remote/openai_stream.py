@@ -72,7 +72,7 @@ class Events(Hearing):
             return False
         choice = body.choices[0]
         delta = choice.delta
-        if choice.finish_reason is not None or choice.logprobs is not None or delta is None:
+        if choice.index or choice.finish_reason is not None or choice.logprobs is not None or delta is None:
             return False
         text = delta.content
         if text.__class__ is not str or not text or delta.tool_calls or _is_odd(delta):
@@ -103,6 +103,8 @@ class Events(Hearing):
         self._take_choice(event, body.choices[0])
 
     def _take_choice(self, event: bytes, choice: Choice) -> None:
+        if choice.index:
+            raise garbage(self._core, "is several answers at once, and one was asked for")
         draft = self._draft
         if choice.finish_reason is not None:
             self._gets_on |= self.answer.finish is None
@@ -164,6 +166,7 @@ class Events(Hearing):
             raise cut(self._core)
         if not self._is_named:
             raise garbage(self._core, "holds no choice")
+        self.answer.check_calls(self._core)
         self._release()
         return self.answer
 
