@@ -9,16 +9,22 @@ from typing import Any
 
 import pytest
 
-from aios.abi.calls import CALLS, Args, Entry, MemClear, MemId, MemList, MemSearch, MemWrite
+from aios.abi.calls import CALLS, Args, Entry, MemClear, MemList, MemRead, MemSearch, MemWrite
 from aios.abi.errors import BadRequest, NotFound, TooLarge
 from aios.kernel.database import Database, kept, value
-from aios.kernel.memory import MemoryManager, manager
+from aios.kernel.memory import MemoryManager, manager, search
 from aios.kernel.process import Process
 from aios.kernel.syscall import Syscall
 from aios.testing import MockClock
 
 pytestmark = pytest.mark.anyio
-NAMES = {MemWrite: "mem_write", MemId: "mem_read", MemSearch: "mem_search", MemList: "mem_list", MemClear: "mem_clear"}
+NAMES = {
+    MemWrite: "mem_write",
+    MemRead: "mem_read",
+    MemSearch: "mem_search",
+    MemList: "mem_list",
+    MemClear: "mem_clear",
+}
 
 
 class World:
@@ -68,7 +74,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 async def test_an_entry_is_read_as_it_was_written_even_after_a_restart(world: World) -> None:
     id = await world.write("Zürich is cold ☃", kind="fact", metadata={"source": [1, None, {"x": "y"}]})
     world.restart()
-    entry = await world.call(MemId(id=id))
+    entry = await world.call(MemRead(id=id))
     assert (entry.content, entry.kind, entry.created) == ("Zürich is cold ☃", "fact", world.clock.wall())
     assert entry.metadata == {"source": [1, None, {"x": "y"}]}
     assert entry.score is None
@@ -160,7 +166,7 @@ async def test_what_is_no_word_is_looked_for_in_the_newest_entries_only(
 ) -> None:
     for n in range(4):
         await world.write(f"{n}#!/%")
-    monkeypatch.setattr(manager, bound, limit)
+    monkeypatch.setattr(search, bound, limit)
     assert [entry.content[0] for entry in await world.search("#!/")] == ["3", "2", "1"]
     assert [entry.content[0] for entry in await world.search("#!/", k=2)] == ["3", "2"]
 
@@ -177,12 +183,12 @@ async def test_one_entry_or_all_are_forgotten(world: World) -> None:
     assert (await world.call(MemClear(id=drop))).count == 1
     assert [entry.id for entry in await world.search("me")] == [keep]
     with pytest.raises(NotFound):
-        await world.call(MemId(id=drop))
+        await world.call(MemRead(id=drop))
     with pytest.raises(NotFound):
         await world.call(MemClear(id=drop))
     assert (await world.call(MemClear(all=True))).count == 1
     assert (await world.call(MemClear(all=True))).count == 0
-    assert (await world.call(MemId(id=other), "b")).content == "of another"
+    assert (await world.call(MemRead(id=other), "b")).content == "of another"
     assert world.database.read(lambda c: value(c, "SELECT count(*) FROM entries_text")) == 1
 
 
@@ -234,7 +240,7 @@ async def test_other_rooms_remember_and_read_the_lines(world: World) -> None:
     await world.memory.remember("o", "a", "second")
     assert await world.lines() == (["first", "second"], True)
     assert await world.lines("b") == ([], True)
-    assert (await world.call(MemId(id=id))).kind == "fact"
+    assert (await world.call(MemRead(id=id))).kind == "fact"
     with pytest.raises(TooLarge):
         await world.memory.remember("o", "a", "x" * ((1 << 20) + 1))
 
@@ -265,7 +271,7 @@ async def test_agents_see_their_own_entries_and_nothing_of_the_others(world: Wor
             case 2:
                 id = dice.choice(everybodys)
                 try:
-                    assert (await world.call(MemId(id=id), agent, owner)).content == mine[id]
+                    assert (await world.call(MemRead(id=id), agent, owner)).content == mine[id]
                 except NotFound as error:
                     message = error.message
                     assert id not in mine

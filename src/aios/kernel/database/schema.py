@@ -10,6 +10,11 @@ import apsw
 
 from .home import HomeError
 
+SEARCH = ""
+MEMORY = ""
+STORAGE = ""
+"""What the rooms add together in one step."""
+
 MIGRATIONS: tuple[str, ...] = (
     """
     CREATE TABLE effects(call TEXT PRIMARY KEY, result BLOB NOT NULL) WITHOUT ROWID;
@@ -62,6 +67,7 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX files_in_trash ON files(owner, agent, trashed) WHERE trashed IS NOT NULL;
     """,
     "ALTER TABLE processes ADD COLUMN window TEXT;",
+    SEARCH + MEMORY + STORAGE,
 )
 """Script n brings a home of version n to n + 1. Never edit one that was released: add the next."""
 
