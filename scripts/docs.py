@@ -120,5 +120,6 @@ def in_words(annotation: str) -> str:
 
 def named(kind: str) -> str:
     words = {"str": "text", "int": "whole number", "float": "number", "Seconds": "seconds", "CoreName": "name"}
+    words |= {"ByteSize": 'bytes, as `"64MiB"`', "bool": "`true` or `false`", "list[str]": "list of texts"}
     words |= {"Dollars": "dollars", "Price": "`{input, output, cached, cache_write}`"}
     return words.get(kind, kind)

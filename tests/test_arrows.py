@@ -9,7 +9,7 @@ import pytest
 
 SRC = Path(__file__).parent.parent / "src" / "aios"
 
-SMALL = {"database", "syscall", "process", "clock", "trace", "config", "journal", "secret"}
+SMALL = {"database", "syscall", "process", "clock", "trace", "config", "journal", "secret", "spaces", "search"}
 MODULES = {"llm", "context", "memory", "storage", "tool", "access"}
 DOOR = {"kernel"}
 

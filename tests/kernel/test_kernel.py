@@ -368,7 +368,7 @@ async def test_two_agents_never_see_each_others_memory_and_files() -> None:
         await kernel.call(ann, "sto_write", abi.StoWrite(path="notes/a.txt", content="secret"))
         found = await kernel.call(bob, "mem_search", abi.MemSearch(query="code"))
         assert found.entries == []
-        for name, args in (("mem_read", abi.MemId(id=written.id)), ("sto_read", abi.StoRead(path="notes/a.txt"))):
+        for name, args in (("mem_read", abi.MemRead(id=written.id)), ("sto_read", abi.StoRead(path="notes/a.txt"))):
             with pytest.raises(NotFound):
                 await kernel.call(bob, name, args)
 

@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aios.abi.calls import CALLS, MemId
+from aios.abi.calls import CALLS, MemRead
 from aios.kernel.process import Process
 from aios.kernel.syscall import TERMINAL, TRANSITIONS, IllegalMove, State, Syscall, move
 from aios.kernel.trace import Trace
 
 
 def a_call() -> Syscall:
-    return Syscall("c1", CALLS["mem_read"], MemId(id="x"), Process(1, "ann", "owner"), now=0.0)
+    return Syscall("c1", CALLS["mem_read"], MemRead(id="x"), Process(1, "ann", "owner"), now=0.0)
 
 
 def test_every_state_has_a_row_in_the_table() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aios.abi.calls import CALLS, MemId
+from aios.abi.calls import CALLS, MemRead
 from aios.kernel.process import Process, ProcessTable
 from aios.kernel.scheduler import POLICIES, Fifo, Policy, RoundRobin
 from aios.kernel.scheduler.round_robin import MAX_OWED
@@ -22,7 +22,7 @@ _ids = count()
 
 def call_of(process: Process) -> Syscall:
     n = next(_ids)
-    return Syscall(f"c{n}", CALLS["mem_read"], MemId(id="x"), process, now=float(n))
+    return Syscall(f"c{n}", CALLS["mem_read"], MemRead(id="x"), process, now=float(n))
 
 
 def anything(call: Syscall) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from aios.abi.calls import CALLS, MemId
+from aios.abi.calls import CALLS, MemRead
 from aios.abi.errors import BadRequest, Cancelled, Full, TimedOut
 from aios.kernel.process import Process, ProcessState
 from aios.kernel.scheduler import Fifo, Policy, Queue, RoundRobin
@@ -84,7 +84,7 @@ class House:
         )
 
     async def push(self, process: Process) -> Syscall:
-        call = Syscall(f"c{next(self._ids)}", CALLS["mem_read"], MemId(id="x"), process, now=0.0)
+        call = Syscall(f"c{next(self._ids)}", CALLS["mem_read"], MemRead(id="x"), process, now=0.0)
         self.queue.push(call)
         await settle()
         self.queue.check_integrity()
@@ -172,7 +172,7 @@ async def test_aborting_a_running_call_frees_its_slot_for_the_next() -> None:
 
 async def test_aborting_a_call_before_its_task_took_a_step_still_ends_it() -> None:
     house = House(Fifo())
-    call = Syscall("c1", CALLS["mem_read"], MemId(id="x"), ANN, now=0.0)
+    call = Syscall("c1", CALLS["mem_read"], MemRead(id="x"), ANN, now=0.0)
     house.queue.push(call)
     house.queue.abort(call, Cancelled("gone"))
     await settle()

@@ -8,42 +8,169 @@ from __future__ import annotations
 
 import difflib
 import itertools
-from enum import Enum
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct, field
 
+from .call import (
+    Args as Args,
+)
+from .call import (
+    Count as Count,
+)
+from .call import (
+    Effect as Effect,
+)
+from .call import (
+    Empty as Empty,
+)
+from .call import (
+    Limit as Limit,
+)
+from .call import (
+    Name as Name,
+)
+from .call import (
+    Path as Path,
+)
+from .call import (
+    Pid as Pid,
+)
+from .call import (
+    Query as Query,
+)
+from .call import (
+    Result as Result,
+)
+from .call import (
+    Text as Text,
+)
 from .choices import choices_at, place_of
 from .errors import BadRequest, NotFound
+from .memory import (
+    BlockStat as BlockStat,
+)
+from .memory import (
+    Entries as Entries,
+)
+from .memory import (
+    Entry as Entry,
+)
+from .memory import (
+    MemAlloc as MemAlloc,
+)
+from .memory import (
+    MemClear as MemClear,
+)
+from .memory import (
+    MemHistory as MemHistory,
+)
+from .memory import (
+    MemList as MemList,
+)
+from .memory import (
+    MemRead as MemRead,
+)
+from .memory import (
+    MemSearch as MemSearch,
+)
+from .memory import (
+    MemStat as MemStat,
+)
+from .memory import (
+    MemUpdate as MemUpdate,
+)
+from .memory import (
+    MemWrite as MemWrite,
+)
+from .memory import (
+    Written as Written,
+)
 from .messages import Embeddings, Generation, Message, ToolSpec
+from .storage import (
+    Diff as Diff,
+)
+from .storage import (
+    File as File,
+)
+from .storage import (
+    History as History,
+)
+from .storage import (
+    Link as Link,
+)
+from .storage import (
+    Listing as Listing,
+)
+from .storage import (
+    Passage as Passage,
+)
+from .storage import (
+    Passages as Passages,
+)
+from .storage import (
+    Revision as Revision,
+)
+from .storage import (
+    Stat as Stat,
+)
+from .storage import (
+    StoClear as StoClear,
+)
+from .storage import (
+    StoCreate as StoCreate,
+)
+from .storage import (
+    StoDiff as StoDiff,
+)
+from .storage import (
+    StoHistory as StoHistory,
+)
+from .storage import (
+    StoList as StoList,
+)
+from .storage import (
+    StoMount as StoMount,
+)
+from .storage import (
+    StoMove as StoMove,
+)
+from .storage import (
+    StorageStat as StorageStat,
+)
+from .storage import (
+    StoRead as StoRead,
+)
+from .storage import (
+    StoRestore as StoRestore,
+)
+from .storage import (
+    StoRetrieve as StoRetrieve,
+)
+from .storage import (
+    StoRollback as StoRollback,
+)
+from .storage import (
+    StoShare as StoShare,
+)
+from .storage import (
+    StoStat as StoStat,
+)
+from .storage import (
+    StoUnmount as StoUnmount,
+)
+from .storage import (
+    StoWrite as StoWrite,
+)
+from .storage import (
+    Version as Version,
+)
+from .storage import (
+    Where as Where,
+)
 
-Text = Annotated[str, Meta(max_length=1 << 20)]
-Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
-"""No control characters: names are shown on terminals."""
-Query = Annotated[str, Meta(max_length=4096)]
-Path = Annotated[str, Meta(min_length=1, max_length=1024)]
-Pid = Annotated[int, Meta(ge=1, le=2**53)]
-Limit = Annotated[int, Meta(ge=1, le=1000)]
 WindowPolicy = Literal["error", "drop", "summarise"]
-
-
-class Effect(Enum):
-    """What running a call may change. Only `PURE` and `READ` may be run again without asking."""
-
-    PURE = "pure"
-    READ = "read"
-    WRITE = "write"
-    EGRESS = "egress"
-    IRREVERSIBLE = "irreversible"
-
-
-class Args(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, kw_only=True):
-    """Base of all argument structs."""
-
-
-class Result(Struct, frozen=True, kw_only=True):
-    """Base of all result structs."""
 
 
 # ── llm ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -93,111 +220,6 @@ class LLMEmbed(Args, frozen=True):
     dimensions: Annotated[int, Meta(ge=1, le=1 << 16)] | None = None
     encoding_format: Literal["float", "base64"] | None = None
     extra: dict[str, Any] | None = None
-
-
-# ── memory ───────────────────────────────────────────────────────────────────────────────────────────
-
-
-class MemWrite(Args, frozen=True):
-    content: Text
-    kind: Literal["dialogue", "observation", "tool_call", "note", "fact"] = "note"
-    metadata: dict[str, Any] = field(default_factory=dict)
-
-
-class MemId(Args, frozen=True):
-    id: Name
-
-
-class MemSearch(Args, frozen=True):
-    query: Query
-    k: Limit = 5
-
-
-class MemList(Args, frozen=True):
-    limit: Limit = 100
-    after: str | None = None
-
-
-class MemClear(Args, frozen=True):
-    """One entry by `id`, or everything of the agent with `all`."""
-
-    id: str | None = None
-    all: bool = False
-
-
-class Entry(Result, frozen=True):
-    id: str
-    content: str
-    kind: str
-    metadata: dict[str, Any]
-    created: float
-    score: float | None = None
-
-
-class Entries(Result, frozen=True):
-    entries: list[Entry]
-
-
-class Written(Result, frozen=True):
-    id: str
-
-
-class Count(Result, frozen=True):
-    count: int
-
-
-# ── storage ──────────────────────────────────────────────────────────────────────────────────────────
-
-
-class StoCreate(Args, frozen=True):
-    path: Path
-    kind: Literal["file", "folder"] = "file"
-
-
-class StoWrite(Args, frozen=True):
-    path: Path
-    content: Annotated[str, Meta(max_length=16 << 20)]
-
-
-class StoRead(Args, frozen=True):
-    path: Path
-    version: Annotated[int, Meta(ge=1, le=2**53)] | None = None
-
-
-class StoList(Args, frozen=True):
-    path: str = ""
-
-
-class StoClear(Args, frozen=True):
-    """A file or a folder and all beneath it; into the trash of the agent, not out of the world. With `trash`, what
-    was cleared there before leaves the trash for good, all versions of it ("." is all of the trash); what is not in
-    the trash stays. That makes room and cannot be undone, so it takes a key that is no process's."""
-
-    path: Path
-    trash: bool = False
-
-
-class Version(Result, frozen=True):
-    path: str
-    version: int
-
-
-class File(Result, frozen=True):
-    path: str
-    content: str
-    version: int
-
-
-class Stat(Result, frozen=True):
-    path: str
-    kind: Literal["file", "folder"]
-    size: int
-    version: int
-    modified: float
-
-
-class Listing(Result, frozen=True):
-    entries: list[Stat]
 
 
 # ── tool ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -336,10 +358,6 @@ class Processes(Result, frozen=True):
     processes: list[ProcessInfo]
 
 
-class Empty(Result, frozen=True):
-    pass
-
-
 # ── the table ────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -376,11 +394,19 @@ _ROWS = [
         is_streamed=True,
     ),
     CallSpec("llm_embed", "llm", LLMEmbed, Embeddings, R, "Turn texts into vectors that say what they mean."),
+    CallSpec(
+        "mem_alloc", "memory", MemAlloc, BlockStat, W, "Say what a block of memory may take; make it, if it is new."
+    ),
     CallSpec("mem_write", "memory", MemWrite, Written, W, "Keep an entry in the agent's memory."),
-    CallSpec("mem_read", "memory", MemId, Entry, R, "Read one entry of the agent's memory."),
+    CallSpec("mem_update", "memory", MemUpdate, Written, W, "Change an entry; as it was, it stays in its history."),
+    CallSpec("mem_read", "memory", MemRead, Entry, R, "Read one entry of the agent's memory."),
+    CallSpec(
+        "mem_history", "memory", MemHistory, Entries, R, "Read what an entry was before its changes, newest first."
+    ),
     CallSpec("mem_search", "memory", MemSearch, Entries, R, "Find the k entries that fit a query best, best first."),
     CallSpec("mem_list", "memory", MemList, Entries, R, "List entries, newest first; `after` is the last id seen."),
     CallSpec("mem_clear", "memory", MemClear, Count, W, "Forget one entry, or all of them.", frees=True),
+    CallSpec("mem_stat", "memory", MemStat, BlockStat, R, "Count what a block holds, in memory and on disk."),
     CallSpec("sto_create", "storage", StoCreate, Version, W, "Make an empty file or a folder."),
     CallSpec("sto_write", "storage", StoWrite, Version, W, "Write a file whole; each write is a new version."),
     CallSpec("sto_read", "storage", StoRead, File, R, "Read a file, the newest version unless one is named."),

@@ -32,7 +32,7 @@ def show(
     home = checked_home()
     used = config_in_use(config)
     place = used or home / "aios.toml"
-    settings = msgspec.to_builtins(load(used))
+    settings = msgspec.to_builtins(load(used), enc_hook=int)
     if as_json:
         print_json(settings)
         return

@@ -202,6 +202,84 @@ class ToolSection(Section, frozen=True):
     timeout: Seconds | None = None
 
 
+class ByteSize(int):
+    """Bytes, written as a whole number or as "64MiB"."""
+
+
+SIZES = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+
+
+def byte_size(text: str | int) -> ByteSize:
+    """The number of bytes that `text` says. Raises ValueError that says how to write it."""
+    if isinstance(text, int) and not isinstance(text, bool):
+        number, unit = float(text), ""
+    else:
+        found = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,6})?)\s*([A-Za-z]*)\s*", str(text))
+        if found is None or found[2] not in SIZES:
+            raise ValueError(f'expected bytes, such as 1048576 or "64MiB" (B, KiB, MiB, GiB, TiB), got {text!r:.50}')
+        number, unit = float(found[1]), found[2]
+    if not 0 <= number * SIZES[unit] <= 1 << 50:
+        raise ValueError(f"expected bytes from 0 to 1024TiB, got {text!r:.50}")
+    return ByteSize(int(number * SIZES[unit]))
+
+
+class MemorySection(Section, frozen=True):
+    """What agents remember. `total` bounds what all their entries take of the kernel's memory, `limit` those of one
+    block, where `mem_alloc` says nothing else; what leaves is on disk and comes back when it is asked for. Above
+    `watermark` of a bound entries leave down to `low`, in the order of `policy`: by their `k`-th last use ("lru_k").
+    `disk` bounds what one agent keeps in all.
+
+    With `auto` every process that says nothing else has a runtime memory: its turns and tool calls are kept, and what
+    fits a question is added to it, up to `recall_tokens` tokens.
+    """
+
+    total: ByteSize = ByteSize(1 << 30)
+    limit: ByteSize = ByteSize(64 << 20)
+    disk: ByteSize = ByteSize(1 << 30)
+    watermark: Annotated[float, Meta(ge=0.1, le=1)] = 0.8
+    low: Annotated[float, Meta(ge=0, le=1)] = 0.7
+    policy: Literal["lru_k", "lru", "two_q", "arc", "size_aware"] = "lru_k"
+    k: Annotated[int, Meta(ge=1, le=16)] = 2
+    auto: bool = False
+    recall_tokens: Annotated[int, Meta(ge=0, le=1 << 20)] = 512
+
+
+class StorageSection(Section, frozen=True):
+    """Agents' files. `limit` bounds the bytes of all versions of one agent's files, its trash among them. Of each file
+    the newest `keep_versions` are kept, and those younger than `keep_days` days; the newest always is."""
+
+    limit: ByteSize = ByteSize(1 << 30)
+    max_file: ByteSize = ByteSize(16 << 30)
+    keep_versions: Annotated[int, Meta(ge=1)] | None = None
+    keep_days: Annotated[float, Meta(gt=0)] | None = None
+
+
+class SearchSection(Section, frozen=True):
+    """`embed_with` names the core, or the model of cores, that makes vectors for searches of memory and files. Without
+    it they are made of letters and words, which needs no model and finds no synonyms."""
+
+    embed_with: str | None = None
+
+
+class MountSection(Section, frozen=True):
+    """A folder of the machine as the first part `name` of agents' paths; without `folder` a fresh one of the kernel's.
+    It is for the groups that have a right to it ("sto_read:NAME"), or with `agent` for that one ("owner:agent")."""
+
+    name: CoreName
+    folder: str | None = None
+    agent: str | None = None
+    read_only: bool = False
+
+
+class GroupSection(Section, frozen=True):
+    """Agents that may do together what others may not. `members` are agents by name, or as "owner:agent", "*" standing
+    for any letters; `may` are rights to what is shared, a block of memory or a mount, as "mem_read:team"."""
+
+    name: CoreName
+    members: list[str] = field(default_factory=list)
+    may: list[str] = field(default_factory=list)
+
+
 class Config(Section, frozen=True):
     """All of it. The home, where the kernel keeps what must outlive it, is no key here: `$AIOS_HOME` names it."""
 
@@ -210,10 +288,15 @@ class Config(Section, frozen=True):
     journal: JournalSection = JournalSection()
     router: RouterSection = RouterSection()
     context: ContextSection = ContextSection()
+    memory: MemorySection = MemorySection()
+    storage: StorageSection = StorageSection()
+    search: SearchSection = SearchSection()
     price: list[PriceSection] = field(default_factory=list)
     core: list[CoreSection] = field(default_factory=list)
     model: list[ModelSection] = field(default_factory=list)
     tool: list[ToolSection] = field(default_factory=list)
+    mount: list[MountSection] = field(default_factory=list)
+    group: list[GroupSection] = field(default_factory=list)
 
 
 COMPUTE_KEYS = ("backend", "dtype", "device")
@@ -268,7 +351,7 @@ def parse(text: str, where: str = "aios.toml") -> Config:
     """The configuration in `text` (TOML). Raises ConfigError that names `where` and the key."""
     try:
         raw = tomllib.loads(text)
-        config = msgspec.convert(raw, Config)
+        config = msgspec.convert(raw, Config, dec_hook=_decode)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{where} is not valid TOML: {error}") from None
     except msgspec.ValidationError as error:
@@ -279,6 +362,13 @@ def parse(text: str, where: str = "aios.toml") -> Config:
         config = msgspec.structs.replace(config, core=DEFAULT_CORES, router=router)
     _check(config, where)
     return config
+
+
+def _decode(kind: type, raw: Any) -> Any:
+    """What is written in a way of its own. msgspec turns the ValueError into one that names the place."""
+    if kind is ByteSize:
+        return byte_size(raw)
+    raise NotImplementedError(kind)
 
 
 KEYS_GO = (

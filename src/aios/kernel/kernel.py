@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import secrets
 from collections.abc import Callable, Mapping
 from itertools import count
@@ -28,7 +27,7 @@ from aios.abi.errors import (
 )
 from aios.abi.messages import Chunk, Generation
 
-from .access import AccessManager
+from .access import AccessManager, Groups
 from .clock import Clock, SystemClock, Timer
 from .config import Config, CoreSection
 from .context import ContextManager, Windows
@@ -41,12 +40,11 @@ from .llm.cores import make_core
 from .memory import MemoryManager
 from .process import Principal, Process, ProcessState, ProcessTable
 from .scheduler import POLICIES, Pool, Queue, Runner
-from .storage import StorageManager, Swap
+from .spaces import Spaces
+from .storage import Segments, StorageManager, Swap
 from .syscall import TERMINAL, State, Syscall, move
 from .tool import ToolManager
 from .trace import Row, Trace
-
-log = logging.getLogger("aios.kernel")
 
 OnChunk = Callable[[Chunk], None]
 
@@ -119,6 +117,7 @@ class Kernel:
     journal: Journal
     repeats: Repeats
     access: AccessManager
+    spaces: Spaces
     memory: MemoryManager
     storage: StorageManager
     tools: ToolManager
@@ -138,9 +137,11 @@ class Kernel:
         self._closers.callback(self.journal.write_held)
         self.repeats = Repeats(self.journal)
         self.processes = ProcessTable(first_pid=self.journal.last_pid() + 1)
-        self.access = AccessManager(self.database)
+        groups = Groups(config.group)
+        self.spaces = Spaces(groups.shared_blocks())
+        self.access = AccessManager(self.database, groups, self.spaces)
         self.access.ensure_admin(self.home)
-        self.memory = MemoryManager(self.database, clock)
+        self.memory = MemoryManager(self.database, clock, Segments(), self.spaces, config.memory)
         self.storage = StorageManager(self.database, self.home, clock)
         self.tools = ToolManager(self.storage, self.memory, config.tool, clock=clock, folders=[self.home])
         await self.tools.open()
@@ -169,14 +170,7 @@ class Kernel:
     def _open_contexts(self) -> ContextManager:
         settings = self.config.context
         swap = Swap(self.home / "swap" / "context", settings.disk_bytes)
-        try:
-            swap.open()
-        except OSError as error:  # a full disk, most likely: calls can be answered without
-            log.warning(
-                "suspended generations are not kept on disk: %s cannot be used (%s)", swap.folder, error.strerror
-            )
-            swap.budget = 0
-        contexts = ContextManager(swap, ram_bytes=settings.ram_bytes)
+        contexts = ContextManager(swap, ram_bytes=settings.ram_bytes, now=self.clock.now)
         contexts.open()
         return contexts
 
@@ -401,7 +395,9 @@ class Kernel:
             queue.abort(call, error)
 
     def _expire(self, call: Syscall, limit: float) -> None:
-        self._abort(call, TimedOut(f"{call.spec.name} was not done after {limit:g} s (it was {call.state.value})"))
+        doing = self.windows.doing(call)
+        was = f"{call.state.value}: {doing}" if doing else call.state.value
+        self._abort(call, TimedOut(f"{call.spec.name} was not done after {limit:g} s (it was {was})"))
 
     def _abort(self, call: Syscall, fate: AiosError) -> None:
         if call.id not in self._open or call.state in TERMINAL:
@@ -518,6 +514,7 @@ class Kernel:
         with contextlib.suppress(AiosError):  # a full disk is told to those who write
             await self.journal.purge(wall, self._alive())
             await self.storage.finish_clearing()
+            await self.memory.finish_clearing()
         self.access.purge(wall - LOST_KEY_SECONDS, self._alive())
 
     def _alive(self) -> set[int]:

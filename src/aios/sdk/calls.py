@@ -184,40 +184,137 @@ class AsyncCalls(ABC):
         }
         return await self._call(Embeddings, "llm_embed", sent, idempotency_key, timeout)
 
+    async def mem_alloc(
+        self,
+        *,
+        limit: int | None = None,
+        watermark: float | None = None,
+        k: int | None = None,
+        block: str | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.BlockStat:
+        """Say what a block of memory may take; make it, if it is new.
+
+        What a block may take of the kernel's memory: `limit` bytes, as the kernel counts them. Above `watermark` of it
+        entries leave for disk, those first whose `k`-th last use is longest ago; they are read back when asked for.
+        """
+        sent: dict[str, Any] = {"limit": limit, "watermark": watermark, "k": k, "block": block}
+        return await self._call(calls.BlockStat, "mem_alloc", sent, idempotency_key, timeout)
+
     async def mem_write(
         self,
         content: str,
         *,
         kind: Literal["dialogue", "observation", "tool_call", "note", "fact"] | None = None,
         metadata: dict[str, Any] | None = None,
+        source: str | None = None,
+        importance: float | None = None,
+        block: str | None = None,
+        distil: bool | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
     ) -> calls.Written:
-        """Keep an entry in the agent's memory."""
-        sent: dict[str, Any] = {"content": content, "kind": kind, "metadata": metadata}
+        """Keep an entry in the agent's memory.
+
+        `source` is where it comes from, as the agent names it; `importance` from 0 to 1 is for searches that weigh it.
+        With `distil` a model makes notes, tags and links of it, and merges facts that it contradicts.
+        """
+        sent: dict[str, Any] = {
+            "content": content,
+            "kind": kind,
+            "metadata": metadata,
+            "source": source,
+            "importance": importance,
+            "block": block,
+            "distil": distil,
+        }
         return await self._call(calls.Written, "mem_write", sent, idempotency_key, timeout)
+
+    async def mem_update(
+        self,
+        id: str,
+        *,
+        content: str | None = None,
+        kind: Literal["dialogue", "observation", "tool_call", "note", "fact"] | None = None,
+        metadata: dict[str, Any] | None = None,
+        importance: float | None = None,
+        block: str | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.Written:
+        """Change an entry; as it was, it stays in its history.
+
+        What is left out stays as it is. The entry as it was before is kept in its history, which has the last 32.
+        """
+        sent: dict[str, Any] = {
+            "id": id,
+            "content": content,
+            "kind": kind,
+            "metadata": metadata,
+            "importance": importance,
+            "block": block,
+        }
+        return await self._call(calls.Written, "mem_update", sent, idempotency_key, timeout)
 
     async def mem_read(
         self,
         id: str,
         *,
+        block: str | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
     ) -> calls.Entry:
         """Read one entry of the agent's memory."""
-        sent: dict[str, Any] = {"id": id}
+        sent: dict[str, Any] = {"id": id, "block": block}
         return await self._call(calls.Entry, "mem_read", sent, idempotency_key, timeout)
+
+    async def mem_history(
+        self,
+        id: str,
+        *,
+        block: str | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.Entries:
+        """Read what an entry was before its changes, newest first."""
+        sent: dict[str, Any] = {"id": id, "block": block}
+        return await self._call(calls.Entries, "mem_history", sent, idempotency_key, timeout)
 
     async def mem_search(
         self,
         query: str,
         *,
         k: int | None = None,
+        block: str | None = None,
+        mode: Literal["hybrid", "keyword", "vector"] | None = None,
+        kinds: list[Literal["dialogue", "observation", "tool_call", "note", "fact"]] | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        metadata: dict[str, Any] | None = None,
+        recency: float | None = None,
+        importance: float | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
     ) -> calls.Entries:
-        """Find the k entries that fit a query best, best first."""
-        sent: dict[str, Any] = {"query": query, "k": k}
+        """Find the k entries that fit a query best, best first.
+
+        `mode` "hybrid", the default, fuses the ranks of words and of meaning. Only entries of `kinds`, written
+        from `since` until before `until`, whose metadata has all of `metadata`. `recency` and `importance` say how
+        much those count beside relevance: 0 not at all, 1 as much.
+        """
+        sent: dict[str, Any] = {
+            "query": query,
+            "k": k,
+            "block": block,
+            "mode": mode,
+            "kinds": kinds,
+            "since": since,
+            "until": until,
+            "metadata": metadata,
+            "recency": recency,
+            "importance": importance,
+        }
         return await self._call(calls.Entries, "mem_search", sent, idempotency_key, timeout)
 
     async def mem_list(
@@ -225,11 +322,13 @@ class AsyncCalls(ABC):
         *,
         limit: int | None = None,
         after: str | None = None,
+        block: str | None = None,
+        kinds: list[Literal["dialogue", "observation", "tool_call", "note", "fact"]] | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
     ) -> calls.Entries:
         """List entries, newest first; `after` is the last id seen."""
-        sent: dict[str, Any] = {"limit": limit, "after": after}
+        sent: dict[str, Any] = {"limit": limit, "after": after, "block": block, "kinds": kinds}
         return await self._call(calls.Entries, "mem_list", sent, idempotency_key, timeout)
 
     async def mem_clear(
@@ -237,15 +336,27 @@ class AsyncCalls(ABC):
         *,
         id: str | None = None,
         all: bool | None = None,
+        block: str | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
     ) -> calls.Count:
         """Forget one entry, or all of them.
 
-        One entry by `id`, or everything of the agent with `all`.
+        One entry by `id`, or everything of the block with `all`.
         """
-        sent: dict[str, Any] = {"id": id, "all": all}
+        sent: dict[str, Any] = {"id": id, "all": all, "block": block}
         return await self._call(calls.Count, "mem_clear", sent, idempotency_key, timeout)
+
+    async def mem_stat(
+        self,
+        *,
+        block: str | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.BlockStat:
+        """Count what a block holds, in memory and on disk."""
+        sent: dict[str, Any] = {"block": block}
+        return await self._call(calls.BlockStat, "mem_stat", sent, idempotency_key, timeout)
 
     async def sto_create(
         self,
@@ -264,11 +375,16 @@ class AsyncCalls(ABC):
         path: str,
         content: str,
         *,
+        encoding: Literal["utf-8", "base64"] | None = None,
+        base: int | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
     ) -> calls.Version:
-        """Write a file whole; each write is a new version."""
-        sent: dict[str, Any] = {"path": path, "content": content}
+        """Write a file whole; each write is a new version.
+
+        With `base`, only if that is the file's newest version (0: if there is none), else 409.
+        """
+        sent: dict[str, Any] = {"path": path, "content": content, "encoding": encoding, "base": base}
         return await self._call(calls.Version, "sto_write", sent, idempotency_key, timeout)
 
     async def sto_read(
@@ -276,22 +392,40 @@ class AsyncCalls(ABC):
         path: str,
         *,
         version: int | None = None,
+        encoding: Literal["utf-8", "base64"] | None = None,
+        offset: int | None = None,
+        length: int | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
     ) -> calls.File:
-        """Read a file, the newest version unless one is named."""
-        sent: dict[str, Any] = {"path": path, "version": version}
+        """Read a file, the newest version unless one is named.
+
+        `length` bytes from `offset` on, all of it without them. What is no UTF-8 takes `encoding` "base64".
+        """
+        sent: dict[str, Any] = {
+            "path": path,
+            "version": version,
+            "encoding": encoding,
+            "offset": offset,
+            "length": length,
+        }
         return await self._call(calls.File, "sto_read", sent, idempotency_key, timeout)
 
     async def sto_list(
         self,
         *,
         path: str | None = None,
+        trash: bool | None = None,
+        limit: int | None = None,
+        after: str | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
     ) -> calls.Listing:
-        """List what is in a folder of the agent's storage."""
-        sent: dict[str, Any] = {"path": path}
+        """List what is in a folder of the agent's storage.
+
+        With `trash`, what was cleared and can be restored. `after` is the last path seen.
+        """
+        sent: dict[str, Any] = {"path": path, "trash": trash, "limit": limit, "after": after}
         return await self._call(calls.Listing, "sto_list", sent, idempotency_key, timeout)
 
     async def sto_clear(
@@ -580,40 +714,137 @@ class Calls(ABC):
         }
         return self._call(Embeddings, "llm_embed", sent, idempotency_key, timeout)
 
+    def mem_alloc(
+        self,
+        *,
+        limit: int | None = None,
+        watermark: float | None = None,
+        k: int | None = None,
+        block: str | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.BlockStat:
+        """Say what a block of memory may take; make it, if it is new.
+
+        What a block may take of the kernel's memory: `limit` bytes, as the kernel counts them. Above `watermark` of it
+        entries leave for disk, those first whose `k`-th last use is longest ago; they are read back when asked for.
+        """
+        sent: dict[str, Any] = {"limit": limit, "watermark": watermark, "k": k, "block": block}
+        return self._call(calls.BlockStat, "mem_alloc", sent, idempotency_key, timeout)
+
     def mem_write(
         self,
         content: str,
         *,
         kind: Literal["dialogue", "observation", "tool_call", "note", "fact"] | None = None,
         metadata: dict[str, Any] | None = None,
+        source: str | None = None,
+        importance: float | None = None,
+        block: str | None = None,
+        distil: bool | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
     ) -> calls.Written:
-        """Keep an entry in the agent's memory."""
-        sent: dict[str, Any] = {"content": content, "kind": kind, "metadata": metadata}
+        """Keep an entry in the agent's memory.
+
+        `source` is where it comes from, as the agent names it; `importance` from 0 to 1 is for searches that weigh it.
+        With `distil` a model makes notes, tags and links of it, and merges facts that it contradicts.
+        """
+        sent: dict[str, Any] = {
+            "content": content,
+            "kind": kind,
+            "metadata": metadata,
+            "source": source,
+            "importance": importance,
+            "block": block,
+            "distil": distil,
+        }
         return self._call(calls.Written, "mem_write", sent, idempotency_key, timeout)
+
+    def mem_update(
+        self,
+        id: str,
+        *,
+        content: str | None = None,
+        kind: Literal["dialogue", "observation", "tool_call", "note", "fact"] | None = None,
+        metadata: dict[str, Any] | None = None,
+        importance: float | None = None,
+        block: str | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.Written:
+        """Change an entry; as it was, it stays in its history.
+
+        What is left out stays as it is. The entry as it was before is kept in its history, which has the last 32.
+        """
+        sent: dict[str, Any] = {
+            "id": id,
+            "content": content,
+            "kind": kind,
+            "metadata": metadata,
+            "importance": importance,
+            "block": block,
+        }
+        return self._call(calls.Written, "mem_update", sent, idempotency_key, timeout)
 
     def mem_read(
         self,
         id: str,
         *,
+        block: str | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
     ) -> calls.Entry:
         """Read one entry of the agent's memory."""
-        sent: dict[str, Any] = {"id": id}
+        sent: dict[str, Any] = {"id": id, "block": block}
         return self._call(calls.Entry, "mem_read", sent, idempotency_key, timeout)
+
+    def mem_history(
+        self,
+        id: str,
+        *,
+        block: str | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.Entries:
+        """Read what an entry was before its changes, newest first."""
+        sent: dict[str, Any] = {"id": id, "block": block}
+        return self._call(calls.Entries, "mem_history", sent, idempotency_key, timeout)
 
     def mem_search(
         self,
         query: str,
         *,
         k: int | None = None,
+        block: str | None = None,
+        mode: Literal["hybrid", "keyword", "vector"] | None = None,
+        kinds: list[Literal["dialogue", "observation", "tool_call", "note", "fact"]] | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        metadata: dict[str, Any] | None = None,
+        recency: float | None = None,
+        importance: float | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
     ) -> calls.Entries:
-        """Find the k entries that fit a query best, best first."""
-        sent: dict[str, Any] = {"query": query, "k": k}
+        """Find the k entries that fit a query best, best first.
+
+        `mode` "hybrid", the default, fuses the ranks of words and of meaning. Only entries of `kinds`, written
+        from `since` until before `until`, whose metadata has all of `metadata`. `recency` and `importance` say how
+        much those count beside relevance: 0 not at all, 1 as much.
+        """
+        sent: dict[str, Any] = {
+            "query": query,
+            "k": k,
+            "block": block,
+            "mode": mode,
+            "kinds": kinds,
+            "since": since,
+            "until": until,
+            "metadata": metadata,
+            "recency": recency,
+            "importance": importance,
+        }
         return self._call(calls.Entries, "mem_search", sent, idempotency_key, timeout)
 
     def mem_list(
@@ -621,11 +852,13 @@ class Calls(ABC):
         *,
         limit: int | None = None,
         after: str | None = None,
+        block: str | None = None,
+        kinds: list[Literal["dialogue", "observation", "tool_call", "note", "fact"]] | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
     ) -> calls.Entries:
         """List entries, newest first; `after` is the last id seen."""
-        sent: dict[str, Any] = {"limit": limit, "after": after}
+        sent: dict[str, Any] = {"limit": limit, "after": after, "block": block, "kinds": kinds}
         return self._call(calls.Entries, "mem_list", sent, idempotency_key, timeout)
 
     def mem_clear(
@@ -633,15 +866,27 @@ class Calls(ABC):
         *,
         id: str | None = None,
         all: bool | None = None,
+        block: str | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
     ) -> calls.Count:
         """Forget one entry, or all of them.
 
-        One entry by `id`, or everything of the agent with `all`.
+        One entry by `id`, or everything of the block with `all`.
         """
-        sent: dict[str, Any] = {"id": id, "all": all}
+        sent: dict[str, Any] = {"id": id, "all": all, "block": block}
         return self._call(calls.Count, "mem_clear", sent, idempotency_key, timeout)
+
+    def mem_stat(
+        self,
+        *,
+        block: str | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.BlockStat:
+        """Count what a block holds, in memory and on disk."""
+        sent: dict[str, Any] = {"block": block}
+        return self._call(calls.BlockStat, "mem_stat", sent, idempotency_key, timeout)
 
     def sto_create(
         self,
@@ -660,11 +905,16 @@ class Calls(ABC):
         path: str,
         content: str,
         *,
+        encoding: Literal["utf-8", "base64"] | None = None,
+        base: int | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
     ) -> calls.Version:
-        """Write a file whole; each write is a new version."""
-        sent: dict[str, Any] = {"path": path, "content": content}
+        """Write a file whole; each write is a new version.
+
+        With `base`, only if that is the file's newest version (0: if there is none), else 409.
+        """
+        sent: dict[str, Any] = {"path": path, "content": content, "encoding": encoding, "base": base}
         return self._call(calls.Version, "sto_write", sent, idempotency_key, timeout)
 
     def sto_read(
@@ -672,22 +922,40 @@ class Calls(ABC):
         path: str,
         *,
         version: int | None = None,
+        encoding: Literal["utf-8", "base64"] | None = None,
+        offset: int | None = None,
+        length: int | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
     ) -> calls.File:
-        """Read a file, the newest version unless one is named."""
-        sent: dict[str, Any] = {"path": path, "version": version}
+        """Read a file, the newest version unless one is named.
+
+        `length` bytes from `offset` on, all of it without them. What is no UTF-8 takes `encoding` "base64".
+        """
+        sent: dict[str, Any] = {
+            "path": path,
+            "version": version,
+            "encoding": encoding,
+            "offset": offset,
+            "length": length,
+        }
         return self._call(calls.File, "sto_read", sent, idempotency_key, timeout)
 
     def sto_list(
         self,
         *,
         path: str | None = None,
+        trash: bool | None = None,
+        limit: int | None = None,
+        after: str | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
     ) -> calls.Listing:
-        """List what is in a folder of the agent's storage."""
-        sent: dict[str, Any] = {"path": path}
+        """List what is in a folder of the agent's storage.
+
+        With `trash`, what was cleared and can be restored. `after` is the last path seen.
+        """
+        sent: dict[str, Any] = {"path": path, "trash": trash, "limit": limit, "after": after}
         return self._call(calls.Listing, "sto_list", sent, idempotency_key, timeout)
 
     def sto_clear(

@@ -2,7 +2,9 @@
 
 An agent is an owner's agent: two owners may each have a "writer", and neither sees the other's. The rules:
 
-* Models, tools, memory and files are the caller's own. Their calls cannot even name somebody else, so they are allowed.
+* Models, tools, memory and files are the caller's own. Their calls cannot even name somebody else, so they are allowed,
+  but for blocks and mounts that are shared (`kernel/spaces.py`): those take a right, which the caller's groups have.
+* Mounting a folder of the machine takes an admin.
 * What leaves the trash is gone for good, so a process of an agent may not empty it: that takes a key of the agent that
   is no process's, which a person has.
 * A process may be looked at, waited for, signalled and reniced by an admin; by a key of its agent; by a process of its
@@ -13,6 +15,7 @@ An agent is an owner's agent: two owners may each have a "writer", and neither s
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -21,8 +24,10 @@ from aios.abi.calls import CallSpec
 from aios.abi.errors import Denied, NotFound, Unauthorized
 
 from ..database import Database, HomeError
-from ..process import Principal, Process
+from ..process import Place, Principal, Process
+from ..spaces import Spaces
 from .base import CheckCount, Lookup
+from .groups import Groups
 from .keys import KeyInfo, Keys, write_key
 
 ADMIN_KEY = "admin.key"
@@ -33,8 +38,10 @@ Rule = Callable[[Principal, Any, Lookup], None]
 class AccessManager:
     """Keys and rules of one home. `check` is passed by every call before it is queued."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, groups: Groups | None = None, spaces: Spaces | None = None) -> None:
         self._keys = Keys(database)
+        self._groups = groups or Groups(())
+        self._spaces = spaces or Spaces()
         self._count = CheckCount()
 
     # ── keys ──
@@ -104,10 +111,31 @@ class AccessManager:
                 raise Denied(f"no rule allows {spec.name}", code="no_rule")
             if rule is not _own:
                 rule(principal, args, processes)
+            for resource in self._shared(principal, spec, args):
+                self._check_group(principal, spec, resource)
         except (Denied, NotFound):
             self._count.num_denied += 1
             raise
         self._count.num_allowed += 1
+
+    def _shared(self, principal: Principal, spec: CallSpec, args: Any) -> list[str]:
+        """The shared blocks or mounts that the call is about."""
+        if spec.module == "memory":
+            block: str | None = getattr(args, "block", None)
+            return [block] if block is not None and self._spaces.is_shared_block(block) else []
+        if spec.module == "storage":
+            caller = Place(principal.owner, principal.agent)
+            return [path.partition("/")[0] for path in _paths(args) if self._spaces.is_shared_path(caller, path)]
+        return []
+
+    def _check_group(self, principal: Principal, spec: CallSpec, resource: str) -> None:
+        caller = Place(principal.owner, principal.agent)
+        if not (principal.is_admin or self._groups.allows(caller, spec.name, resource)):
+            raise Denied(
+                f"'{resource[:80]}' is shared, and no group of agent '{caller.agent[:80]}' may {spec.name} there: "
+                f'a [[group]] with it among its members and "{spec.name}:{resource[:80]}" in its may would allow it',
+                code="not_in_group",
+            )
 
     def statistics(self) -> dict[str, int]:
         count = self._count
@@ -124,6 +152,14 @@ class AccessManager:
 
 def _own(principal: Principal, args: Any, processes: Lookup) -> None:
     """The caller's own agent, which the module takes from the call's process and from nowhere else."""
+
+
+def _paths(args: Any) -> list[str]:
+    """The paths that a storage call names, in the one spelling that shared mounts are known by. What is no path is
+    refused by the room."""
+    where = getattr(args, "where", None)
+    found = (getattr(args, "path", None), getattr(args, "to", None), where.path if where is not None else None)
+    return [unicodedata.normalize("NFC", path) for path in found if path and isinstance(path, str)]
 
 
 def _clear(principal: Principal, args: Any, processes: Lookup) -> None:
@@ -193,7 +229,8 @@ def _spawn(principal: Principal, args: Any, processes: Lookup) -> None:
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(("llm_generate", "llm_embed", "tool_list", "tool_run", "acc_check", "proc_list"), _own),
-    **dict.fromkeys(("mem_write", "mem_read", "mem_search", "mem_list", "mem_clear"), _own),
+    **dict.fromkeys(("mem_alloc", "mem_write", "mem_update", "mem_read", "mem_history", "mem_search"), _own),
+    **dict.fromkeys(("mem_list", "mem_clear", "mem_stat"), _own),
     **dict.fromkeys(("sto_create", "sto_write", "sto_read", "sto_list"), _own),
     "sto_clear": _clear,
     **dict.fromkeys(("proc_signal", "proc_wait"), _target),

@@ -152,7 +152,7 @@ class OwnCore:
         sequence, engine = held.sequence, thread.engine
         before = sequence.num_chosen
         teller = Teller(sequence, engine.grammars.vocabulary, is_unheard=held.is_unheard)
-        job = Job(sequence, quantum, is_streamed=request.is_streamed)
+        job = Job(sequence, _turn(quantum, sequence), is_streamed=request.is_streamed)
         job.unsent = len(sequence.output) + sequence.spec.num_said if held.is_unheard else 0
         held.is_unheard = False
         thread.begin(job)
@@ -290,6 +290,16 @@ class OwnCore:
         if request.snapshot is not None or job.sequence.output:
             return fault
         return NotBegun(fault, after=NOT_AGAIN, is_busy=False, said=request.said)
+
+
+def _turn(quantum: int | None, sequence: Sequence) -> int | None:
+    """New tokens until a slice ends: no fewer than are computed again first.
+
+    So a generation that loses its keys and values whenever it is stopped doubles from one loss to the next: it is
+    thrown back about log2 of its tokens times, and computes two tokens again for each that it says at most. By the
+    quantum alone it would soon do little else. What goes beyond the quantum is owed to the policy.
+    """
+    return None if quantum is None else max(quantum, sequence.num_behind)
 
 
 def _too_wide(spec: Spec, needed: int, budget: int) -> BadRequest:

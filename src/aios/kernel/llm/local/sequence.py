@@ -91,6 +91,12 @@ class Sequence:
         """All that was said is computed: the next token is to be chosen."""
         return self.computed == len(self.spec.prompt) + len(self.line.output)
 
+    @property
+    def num_behind(self) -> int:
+        """Tokens that were said and must be computed again before the next one, of all branches."""
+        last = len(self.spec.prompt) + len(self.line.output) - 1  # it was not computed the first time either
+        return (last - max(self.computed, len(self.spec.prompt))) * len(self.branches) if self.line.output else 0
+
     def next_input(self, branch: Branch) -> int:
         """The first token that is not computed: the last one, but for what is computed again."""
         return branch.output[self.computed - len(self.spec.prompt)]

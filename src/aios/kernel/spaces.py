@@ -1,0 +1,56 @@
+"""Names that stand for places which several agents may use: blocks of memory, and mounts among files.
+
+What is named nowhere here is the calling agent's own. The access room asks which shared name a call is about, the
+rooms where that is; both ask here, so that they cannot disagree. Knows no right and no table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .process import Place
+
+NOBODY = ""
+"""The owner of what is shared: no owner of agents can be called that."""
+
+
+class Spaces:
+    """The shared names of one kernel. Blocks are those that groups have rights to; mounts come and go."""
+
+    def __init__(self, blocks: Iterable[str] = ()) -> None:
+        self._blocks = frozenset(blocks)
+        self._mounts: dict[Place, set[str]] = {}
+        """By whom they are for: an agent, or `Place(NOBODY, "")` for groups."""
+
+    # ── memory ──
+
+    def is_shared_block(self, block: str | None) -> bool:
+        return block in self._blocks
+
+    def block(self, caller: Place, block: str | None) -> tuple[Place, str]:
+        """Whose memory a call of `caller` is about, and which block of it."""
+        return (Place(NOBODY, ""), block) if block in self._blocks else (caller, block or "")
+
+    # ── files ──
+
+    def add_mount(self, whose: Place, name: str) -> None:
+        self._mounts.setdefault(whose, set()).add(name)
+
+    def drop_mount(self, whose: Place, name: str) -> None:
+        self._mounts.get(whose, set()).discard(name)
+
+    def shared_mounts(self) -> list[str]:
+        return sorted(self._mounts.get(Place(NOBODY, ""), ()))
+
+    def mount(self, caller: Place, path: str) -> tuple[Place, str] | None:
+        """Whose mount the clean path `path` begins with, and its name; None for a path among the agent's own files.
+        An agent's own mount goes before a shared one of the name."""
+        first = path.partition("/")[0]
+        for whose in (caller, Place(NOBODY, "")):
+            if first in self._mounts.get(whose, ()):
+                return whose, first
+        return None
+
+    def is_shared_path(self, caller: Place, path: str) -> bool:
+        found = self.mount(caller, path)
+        return found is not None and found[0].owner == NOBODY
