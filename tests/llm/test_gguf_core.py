@@ -39,11 +39,6 @@ def anyio_backend() -> tuple[str, dict[str, bool]]:
     return "asyncio", {"use_uvloop": True}
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_gguf(tmp_path_factory.mktemp("gguf") / "tiny.gguf")
-
-
 @asynccontextmanager
 async def opened(model: Path, home: Path, **section: Any) -> AsyncIterator[GgufCore]:
     given = {"slots": 2, "context_length": 512, **section}

@@ -396,7 +396,9 @@ class Kernel:
             queue.abort(call, error)
 
     def _expire(self, call: Syscall, limit: float) -> None:
-        self._abort(call, TimedOut(f"{call.spec.name} was not done after {limit:g} s (it was {call.state.value})"))
+        doing = self.windows.doing(call)
+        was = f"{call.state.value}: {doing}" if doing else call.state.value
+        self._abort(call, TimedOut(f"{call.spec.name} was not done after {limit:g} s (it was {was})"))
 
     def _abort(self, call: Syscall, fate: AiosError) -> None:
         if call.id not in self._open or call.state in TERMINAL:
