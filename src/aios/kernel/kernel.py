@@ -42,7 +42,7 @@ from .memory import MemoryManager
 from .process import Principal, Process, ProcessState, ProcessTable
 from .scheduler import POLICIES, Pool, Queue, Runner
 from .spaces import Spaces
-from .storage import StorageManager, Swap
+from .storage import Segments, StorageManager, Swap
 from .syscall import TERMINAL, State, Syscall, move
 from .tool import ToolManager
 from .trace import Row, Trace
@@ -142,7 +142,7 @@ class Kernel:
         self.spaces = Spaces(groups.shared_blocks())
         self.access = AccessManager(self.database, groups, self.spaces)
         self.access.ensure_admin(self.home)
-        self.memory = MemoryManager(self.database, clock)
+        self.memory = MemoryManager(self.database, clock, Segments(), self.spaces, config.memory)
         self.storage = StorageManager(self.database, self.home, clock)
         self.tools = ToolManager(self.storage, self.memory, config.tool, clock=clock, folders=[self.home])
         await self.tools.open()
@@ -526,6 +526,7 @@ class Kernel:
         with contextlib.suppress(AiosError):  # a full disk is told to those who write
             await self.journal.purge(wall, self._alive())
             await self.storage.finish_clearing()
+            await self.memory.finish_clearing()
         self.access.purge(wall - LOST_KEY_SECONDS, self._alive())
 
     def _alive(self) -> set[int]:
