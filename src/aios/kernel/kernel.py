@@ -30,13 +30,14 @@ from aios.abi.messages import Chunk, Generation
 from .access import AccessManager, Groups
 from .clock import Clock, SystemClock, Timer
 from .config import Config, CoreSection
-from .context import ContextManager, Windows
+from .context import ContextManager, Stored, Windows
 from .control import Control
 from .database import Database
 from .idempotency import Repeats
 from .journal import Journal, OpenRecord
 from .llm import Core, LLMManager, Plug, Prices, Roster, Router, Seat, SwapsOut
 from .llm.cores import make_core
+from .llm.manager import half_said
 from .memory import MemoryManager
 from .process import Principal, Process, ProcessState, ProcessTable
 from .scheduler import POLICIES, Pool, Queue, Runner
@@ -493,9 +494,20 @@ class Kernel:
         if spec.is_streamed:
             call.chunks = []
         self._register(call, None)
-        if (stored := self.contexts.find(call.id)) is not None and not self.llm.adopt(call, stored):
+        if (stored := self.contexts.find(call.id)) is not None and not self._adopted(call, stored):
             self.contexts.drop_stored(call.id)
         self._enqueue(call)
+
+    def _adopted(self, call: Syscall, stored: Stored) -> bool:
+        """Let `call` go on from what an earlier kernel has left of it. Whether its core is still to read that."""
+        if stored.core:
+            return self.llm.adopt(call, stored)
+        try:
+            self.llm.carry_on(call, self.contexts.left(call.id))
+            call.note("resumed from its text")
+        except ValueError as error:
+            call.note(f"begun anew: {error}")
+        return False
 
     def _revive(self, known: Process | None, principal: Principal) -> Process:
         """A process that an earlier kernel started, as the journal has it, else as far as its key says."""
@@ -581,6 +593,8 @@ class Kernel:
         fates = [(call, self._cut_short(call)) for call in self._open.values()]
         self.contexts.keep([call.id for call, fate in fates if isinstance(fate, Stopping)])
         for call, fate in fates:
+            if isinstance(fate, Stopping) and (said := half_said(call)) is not None:
+                self.contexts.leave(call.id, said)
             self._abort(call, fate)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), LAST_SECONDS)
