@@ -264,11 +264,17 @@ class LLMManager:
         }
 
 
+def said_of(call: Syscall) -> Said | None:
+    """What was said of it until it was interrupted, for other cores than the one that was; None where that is more than
+    text, or nothing."""
+    found = call.snapshot
+    return found.as_said() if isinstance(found, Textual) else found if isinstance(found, Said) else None
+
+
 def half_said(call: Syscall) -> bytes | None:
     """What any core of its model may go on from at the kernel's next start; None where nothing was said, or more than
     text. An answer to a summary belongs to that very summary, and the next run may make another one."""
-    found = call.snapshot
-    said = found.as_said() if isinstance(found, Textual) else found if isinstance(found, Said) else None
+    said = said_of(call)
     if said is None or not said.text or (call.context is not None and call.context.summary):
         return None
     return msgspec.json.encode(said)

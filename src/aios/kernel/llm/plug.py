@@ -17,8 +17,8 @@ from aios.abi.errors import AiosError, Conflict, CutShort, Full, ModuleFault
 
 from ..config import CoreSection
 from ..syscall import TERMINAL, State, Syscall
-from .base import Core, CoreInfo, Said, TellsState
-from .manager import LLMManager
+from .base import Core, CoreInfo, TellsState
+from .manager import LLMManager, said_of
 from .roster import CORE_TRANSITIONS, OPEN, CoreState, Seat
 
 log = logging.getLogger("aios.cores")
@@ -313,10 +313,11 @@ class Plug:
     def _move_or_end(self, call: Syscall, seat: Seat | None) -> None:
         """Let `call` go on on another core that can continue it, or begin anew on one if nobody has heard what it said
         here."""
-        said = call.snapshot if isinstance(call.snapshot, Said) and call.state is not State.RUNNING else None
+        said = said_of(call) if call.state is not State.RUNNING else None
         if (why := self._hopeless(call)) is None:
             if said is not None and self._manager.can_continue(call, said):
-                call.core = None
+                self._manager.drop(call)
+                call.snapshot, call.core = said, None
                 return
             if not call.is_heard:
                 self._calls.restart(call)
