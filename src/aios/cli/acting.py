@@ -20,7 +20,7 @@ Agent = Annotated[str | None, typer.Option("--agent", metavar="AGENT", help="Who
 
 @contextlib.contextmanager
 def acting(agent: str | None, verb: str) -> Iterator[Client]:
-    """The caller's own client, or one that is `agent`. That one's key speaks for no process, and is revoked at the end."""
+    """The caller's own client, or one that is `agent`: its key speaks for no process, and is revoked at the end."""
     with client() as own:
         if agent is None:
             yield own

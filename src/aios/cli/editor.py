@@ -20,9 +20,7 @@ def edited(text: str, suffix: str) -> str:
         try:
             done = subprocess.run([*shlex.split(command), str(file)], check=False)
         except (OSError, ValueError) as error:
-            raise BadRequest(
-                f"the editor '{command}' cannot be started ({error}): set EDITOR to one that can"
-            ) from None
+            raise BadRequest(f"the editor '{command}' cannot be started ({error}): set EDITOR") from None
         if done.returncode:
             raise BadRequest(f"the editor '{command}' ended with {done.returncode}: nothing was changed")
         try:

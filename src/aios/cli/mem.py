@@ -11,6 +11,7 @@ import typer
 
 from aios.abi.calls import BlockStat, Entry
 from aios.abi.errors import BadRequest
+from aios.abi.memory import EntryKind, SearchMode
 from aios.sdk import Client
 
 from .acting import Agent, acting
@@ -19,7 +20,7 @@ from .editor import edited
 from .mem_view import drawn
 
 Block = Annotated[str | None, typer.Option("--block", metavar="BLOCK", help="A block of its own, or a group's.")]
-Kind = Annotated[list[str] | None, typer.Option("--kind", metavar="KIND", help="Only of this kind; may be repeated.")]
+Kind = Annotated[list[EntryKind] | None, typer.Option("--kind", help="Only of this kind; may be repeated.")]
 Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 PAGE = 1000
 
@@ -43,7 +44,7 @@ def ls(
     _print(found, as_json, "Nothing is remembered" + (f" of kind {', '.join(kind)}" if kind else ""))
 
 
-def _newest(kernel: Client, block: str | None, kinds: list[str] | None, limit: int) -> list[Entry]:
+def _newest(kernel: Client, block: str | None, kinds: list[EntryKind] | None, limit: int) -> list[Entry]:
     found: list[Entry] = []
     while len(found) < limit:
         after = found[-1].id if found else None
@@ -83,7 +84,7 @@ def _when(seconds: float) -> str:
     return datetime.datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
 
 
-def _kinds(kinds: list[str] | None) -> list[str] | None:
+def _kinds(kinds: list[EntryKind] | None) -> list[EntryKind] | None:
     """None where none was named: typer gives an empty list then."""
     return kinds or None
 
@@ -131,7 +132,7 @@ def search(
     block: Block = None,
     kind: Kind = None,
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="So many, the best first.")] = 10,
-    mode: Annotated[str | None, typer.Option(help="hybrid, keyword or vector.")] = None,
+    mode: Annotated[SearchMode | None, typer.Option(help="By words, by meaning, or both.")] = None,
     recency: Annotated[float, typer.Option(min=0, max=1, help="How much newness counts.")] = 0.0,
     importance: Annotated[float, typer.Option(min=0, max=1, help="How much importance counts.")] = 0.0,
     as_json: Json = False,
@@ -154,7 +155,7 @@ def write(
     text: Annotated[str, typer.Argument(metavar="TEXT", help="What to remember; - reads it from stdin.")],
     agent: Agent = None,
     block: Block = None,
-    kind: Annotated[str, typer.Option(help="dialogue, observation, tool_call, note or fact.")] = "note",
+    kind: Annotated[EntryKind, typer.Option(help="What it is.")] = "note",
     importance: Annotated[float | None, typer.Option(min=0, max=1)] = None,
     as_json: Json = False,
 ) -> None:
@@ -176,7 +177,7 @@ def edit(
     text: Annotated[str | None, typer.Argument(metavar="TEXT", help="Without it, $EDITOR opens.")] = None,
     agent: Agent = None,
     block: Block = None,
-    kind: Annotated[str | None, typer.Option(help="Make it one of this kind.")] = None,
+    kind: Annotated[EntryKind | None, typer.Option(help="Make it one of this kind.")] = None,
     importance: Annotated[float | None, typer.Option(min=0, max=1)] = None,
     as_json: Json = False,
 ) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from aios.abi.calls import BlockStat
 
-from .console import counted, safe
+from .console import counted, ordinal, safe
 
 FULL, EMPTY = "█", "░"
 LABEL = 10
@@ -27,7 +27,7 @@ def lines(found: BlockStat, columns: int) -> Iterator[str]:
     name = f"block '{found.block}'" if found.block else "main block"
     yield (
         f"{name}: {counted(found.entries, 'entry', 'entries')}, {size(found.raw)} of text; "
-        f"at most {size(found.limit)} in memory, {found.k}-th last use decides who leaves above {found.watermark:.0%}"
+        f"at most {size(found.limit)} in memory, {ordinal(found.k)} last use decides who leaves above {found.watermark:.0%}"
     )
     yield ""
     yield _line("in memory", bar(found.resident, found.limit, room), f"{size(found.resident)} of {size(found.limit)}")
