@@ -12,7 +12,7 @@ import pytest
 from aios.abi.calls import CALLS, Args, Entry, MemClear, MemList, MemRead, MemSearch, MemWrite
 from aios.abi.errors import BadRequest, NotFound, TooLarge
 from aios.kernel.database import Database, kept, value
-from aios.kernel.memory import MemoryManager, manager
+from aios.kernel.memory import MemoryManager, manager, search
 from aios.kernel.process import Process
 from aios.kernel.syscall import Syscall
 from aios.testing import MockClock
@@ -166,7 +166,7 @@ async def test_what_is_no_word_is_looked_for_in_the_newest_entries_only(
 ) -> None:
     for n in range(4):
         await world.write(f"{n}#!/%")
-    monkeypatch.setattr(manager, bound, limit)
+    monkeypatch.setattr(search, bound, limit)
     assert [entry.content[0] for entry in await world.search("#!/")] == ["3", "2", "1"]
     assert [entry.content[0] for entry in await world.search("#!/", k=2)] == ["3", "2"]
 

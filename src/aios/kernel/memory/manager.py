@@ -6,7 +6,6 @@ Every statement is bounded by the owner and agent of the calling process, which 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from hashlib import sha256
 from typing import Any, TypeVar
 
 import apsw
@@ -19,23 +18,17 @@ from ..clock import Clock
 from ..database import Database, add_kept, exactly_once, kept, row, rows, value
 from ..process import Place
 from ..syscall import Syscall
-from .base import MAX_METADATA, bm25, terms_of
+from .base import MAX_METADATA
+from .search import ENTRY, entry_of, scope_of, search
 
 MAX_ENTRIES = 100_000
 """Entries of one agent. A bound, so that no agent fills the disk of all; far above what one remembers."""
 MAX_BYTES = 1 << 30
 """Bytes of content and metadata of one agent's entries."""
-MAX_CANDIDATES = 2000
-"""Entries that a search weighs, when more hold a word of the query."""
-MAX_SCAN = 2000
-"""The newest entries that are looked through as they stand, when none holds a word of the query."""
-MAX_SCAN_BYTES = 32 << 20
-"""Bytes of theirs after which the looking ends; an entry may be a megabyte."""
 MAX_LINES = 1000
 MAX_READ = 4 << 20
 """Bytes of an agent's entries that are read for a tool which looks through all of them."""
 T = TypeVar("T")
-_ENTRY = "id, content, kind, metadata, created"
 
 
 class MemoryManager:
@@ -63,7 +56,7 @@ class MemoryManager:
             case MemRead(id=id):
                 return self._database.read(lambda c: _read(c, place, id))
             case MemSearch(query=query, k=k):
-                return await self._database.read_async(lambda c: Entries(entries=_search(c, place, query, k)))
+                return await self._database.read_async(lambda c: Entries(entries=search(c, place, query, k)))
             case MemList(limit=limit, after=after):
                 return await self._database.read_async(lambda c: Entries(entries=_list(c, place, limit, after)))
             case MemClear(id=one):
@@ -104,7 +97,7 @@ class MemoryManager:
             )
             connection.execute(
                 "INSERT INTO entries_text(rowid, scope, content) VALUES (?, ?, ?)",
-                (connection.last_insert_rowid(), _scope(place), args.content),
+                (connection.last_insert_rowid(), scope_of(place), args.content),
             )
             return Written(id=id)
 
@@ -141,28 +134,16 @@ def _check_room(connection: apsw.Connection, place: Place, size: int) -> None:
         )
 
 
-def _scope(place: Place) -> str:
-    """One word for the full-text index, another for each place. No text can hold it: content is in another column."""
-    return sha256(msgspec.json.encode(place)).hexdigest()[:32]
-
-
-def _entry(found: tuple[Any, ...], score: float | None = None) -> Entry:
-    id, content, kind, metadata, created = found
-    return Entry(
-        id=id, content=content, kind=kind, metadata=msgspec.json.decode(metadata), created=created, score=score
-    )
-
-
 def _read(connection: apsw.Connection, place: Place, id: str) -> Entry:
-    found = row(connection, f"SELECT {_ENTRY} FROM entries WHERE owner = ? AND agent = ? AND id = ?", (*place, id))
+    found = row(connection, f"SELECT {ENTRY} FROM entries WHERE owner = ? AND agent = ? AND id = ?", (*place, id))
     if found is None:
         raise _no_entry(id)
-    return _entry(found)
+    return entry_of(found)
 
 
 def _list(connection: apsw.Connection, place: Place, limit: int, after: str | None) -> list[Entry]:
-    sql = f"SELECT {_ENTRY} FROM entries WHERE owner = ? AND agent = ? AND id < ? ORDER BY id DESC LIMIT ?"
-    return [_entry(found) for found in rows(connection, sql, (*place, after or "n", limit))]
+    sql = f"SELECT {ENTRY} FROM entries WHERE owner = ? AND agent = ? AND id < ? ORDER BY id DESC LIMIT ?"
+    return [entry_of(found) for found in rows(connection, sql, (*place, after or "n", limit))]
 
 
 def _lines(connection: apsw.Connection, place: Place) -> tuple[list[str], bool]:
@@ -177,53 +158,6 @@ def _lines(connection: apsw.Connection, place: Place) -> tuple[list[str], bool]:
             break
         newest.append(value(connection, "SELECT content FROM entries WHERE row = ?", (n,)))
     return newest[::-1], len(newest) == len(found)
-
-
-def _search(connection: apsw.Connection, place: Place, query: str, k: int) -> list[Entry]:
-    """The entries that hold any word of `query`, the best first; failing that, those that hold it as it stands."""
-    if (terms := terms_of(query)) and (best := _ranked(connection, place, terms)):
-        sql = f"SELECT {_ENTRY} FROM entries WHERE row = ? AND owner = ? AND agent = ?"
-        found = [(row(connection, sql, (n, *place)), score) for n, score in best[:k]]
-        return [_entry(entry, score) for entry, score in found if entry is not None]
-    return [_entry(entry, 0.0) for entry in _scan(connection, place, query.strip(), k)] if query.strip() else []
-
-
-def _scan(connection: apsw.Connection, place: Place, text: str, k: int) -> list[tuple[Any, ...]]:
-    """The first `k` of the newest entries that hold `text`, upper or lower case."""
-    sql = (
-        "SELECT row, octet_length(content), instr(lower(content), lower(?)) FROM entries"
-        " WHERE owner = ? AND agent = ? ORDER BY id DESC LIMIT ?"
-    )
-    found: list[tuple[Any, ...]] = []
-    num_bytes = 0
-    for n, size, at in connection.execute(sql, (text, *place, MAX_SCAN)):
-        if at:
-            found += rows(connection, f"SELECT {_ENTRY} FROM entries WHERE row = ?", (n,))
-        num_bytes += size
-        if len(found) >= k or num_bytes >= MAX_SCAN_BYTES:
-            break
-    return found
-
-
-def _ranked(connection: apsw.Connection, place: Place, terms: list[str]) -> list[tuple[int, float]]:
-    """Rows that hold any of `terms` with their scores, the best first and the newer before the older."""
-    connection.register_fts5_function("tally", _tally)
-    any_term = " OR ".join(f'"{term}"' for term in terms)
-    sql = (
-        "SELECT rowid, tally(entries_text) FROM entries_text WHERE entries_text MATCH ?"
-        " ORDER BY bm25(entries_text, 0.0, 1.0) LIMIT ?"
-    )
-    match = f'scope : "{_scope(place)}" AND content : ({any_term})'
-    found = {n: msgspec.json.decode(text) for n, text in rows(connection, sql, (match, MAX_CANDIDATES))}
-    total = value(connection, "SELECT count(*) FROM entries WHERE owner = ? AND agent = ?", place)
-    scores = bm25(total, list(found.values()))
-    return sorted(zip(found, scores, strict=True), key=lambda pair: (pair[1], pair[0]), reverse=True)
-
-
-def _tally(api: apsw.FTS5ExtensionApi, *_: Any) -> str:
-    """Of the row at hand: its number of words, and how often it holds each term. The first phrase is the scope."""
-    counts = [len(api.phrase_locations(n)[1]) for n in range(1, api.phrase_count)]
-    return f"[{api.column_size(1)},{','.join(map(str, counts))}]"
 
 
 def _clear(connection: apsw.Connection, place: Place, id: str | None) -> Count:
