@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import sys
-from typing import Annotated
+from typing import Annotated, cast, get_args
 
 import typer
 
@@ -18,11 +18,13 @@ from .acting import Agent, acting
 from .console import counted, note, print_json, safe, table, width
 from .editor import edited
 from .mem_view import drawn
+from .options import one_of
 
 Block = Annotated[str | None, typer.Option("--block", metavar="BLOCK", help="A block of its own, or a group's.")]
-Kind = Annotated[list[EntryKind] | None, typer.Option("--kind", help="Only of this kind; may be repeated.")]
+Kind = Annotated[list[str] | None, typer.Option("--kind", help="Only of this kind; may be repeated.")]
 Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 PAGE = 1000
+KINDS = get_args(EntryKind)
 
 
 def ls(
@@ -44,7 +46,7 @@ def ls(
     _print(found, as_json, "Nothing is remembered" + (f" of kind {', '.join(kind)}" if kind else ""))
 
 
-def _newest(kernel: Client, block: str | None, kinds: list[EntryKind] | None, limit: int) -> list[Entry]:
+def _newest(kernel: Client, block: str | None, kinds: list[str] | None, limit: int) -> list[Entry]:
     found: list[Entry] = []
     while len(found) < limit:
         after = found[-1].id if found else None
@@ -84,9 +86,9 @@ def _when(seconds: float) -> str:
     return datetime.datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
 
 
-def _kinds(kinds: list[EntryKind] | None) -> list[EntryKind] | None:
-    """None where none was named: typer gives an empty list then."""
-    return kinds or None
+def _kinds(kinds: list[str] | None) -> list[EntryKind] | None:
+    """Raises BadRequest for one that is none. None where none was named: typer gives an empty list then."""
+    return cast("list[EntryKind]", [one_of("kind of entry", each, KINDS) for each in kinds]) if kinds else None
 
 
 def show(

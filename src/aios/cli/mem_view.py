@@ -27,8 +27,8 @@ def lines(found: BlockStat, columns: int) -> Iterator[str]:
     name = f"block '{found.block}'" if found.block else "main block"
     yield (
         f"{name}: {counted(found.entries, 'entry', 'entries')}, {size(found.raw)} of text; "
-        f"at most {size(found.limit)} in memory; above {found.watermark:.0%} of it those leave whose {ordinal(found.k)} "
-        "last use is longest ago"
+        f"at most {size(found.limit)} in memory, and above {found.watermark:.0%} of that those leave whose "
+        f"{ordinal(found.k)} last use is longest ago"
     )
     yield ""
     yield _line("in memory", bar(found.resident, found.limit, room), f"{size(found.resident)} of {size(found.limit)}")
