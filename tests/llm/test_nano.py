@@ -162,8 +162,9 @@ async def test_a_dropped_snapshot_frees_its_memory_and_is_not_resumed(core: Nano
 
 def keeper(path: Path, *, ram: int = 1 << 26, disk: int = 0) -> ContextManager:
     swap = Swap(path / "swap", disk)
-    swap.open()
-    return ContextManager(swap, ram_bytes=ram)
+    manager = ContextManager(swap, ram_bytes=ram, now=lambda: 0.0)
+    manager.open()
+    return manager
 
 
 async def test_suspended_calls_make_room_for_new_ones_and_go_on_with_the_same_bytes(
