@@ -106,7 +106,9 @@ def show(
       aios mem show m00064f3a7bf1c2a --history
     """
     with acting(agent, "mem show") as kernel:
-        found = kernel.mem_history(id, block=block).entries if history else [kernel.mem_read(id, block=block)]
+        found = [kernel.mem_read(id, block=block)]
+        if history:
+            found += kernel.mem_history(id, block=block).entries
     if as_json:
         print_json(found if history else found[0])
         return

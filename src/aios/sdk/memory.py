@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from typing import Any
 
-from aios.abi.calls import BlockStat, Entry
+from aios.abi.calls import BlockStat, Entry, Written
 from aios.abi.errors import NotFound
 
 from .calls import AsyncCalls, Calls
@@ -45,12 +45,12 @@ class AsyncMemory:
         except NotFound:
             return default
 
-    async def update(self, id: str, content: str | None = None, **more: Any) -> Entry:
+    async def update(self, id: str, content: str | None = None, **more: Any) -> Written:
         """Change an entry: what is not given stays. How it was is in its `history`."""
         return await self._client.mem_update(id, content=content, block=self._block, **more)
 
     async def history(self, id: str) -> list[Entry]:
-        """Every state of an entry, the newest first."""
+        """What an entry was before its changes, the newest first."""
         return (await self._client.mem_history(id, block=self._block)).entries
 
     async def remove(self, id: str) -> None:
@@ -133,12 +133,12 @@ class Memory:
         except NotFound:
             return default
 
-    def update(self, id: str, content: str | None = None, **more: Any) -> Entry:
+    def update(self, id: str, content: str | None = None, **more: Any) -> Written:
         """Change an entry: what is not given stays. How it was is in its `history`."""
         return self._client.mem_update(id, content=content, block=self._block, **more)
 
     def history(self, id: str) -> list[Entry]:
-        """Every state of an entry, the newest first."""
+        """What an entry was before its changes, the newest first."""
         return self._client.mem_history(id, block=self._block).entries
 
     def clear(self) -> int:
