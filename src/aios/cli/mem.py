@@ -18,7 +18,7 @@ from .acting import Agent, acting
 from .console import counted, note, print_json, safe, table, width
 from .editor import edited
 from .mem_view import drawn
-from .options import one_of
+from .options import be_sure, one_of
 
 Block = Annotated[str | None, typer.Option("--block", metavar="BLOCK", help="A block of its own, or a group's.")]
 Kind = Annotated[list[str] | None, typer.Option("--kind", help="Only of this kind; may be repeated.")]
@@ -226,8 +226,7 @@ def rm(
     with acting(agent, "mem rm") as kernel:
         if everything:
             num = kernel.mem_stat(block=block).entries
-            if num and not is_sure:
-                typer.confirm(f"Forget {counted(num, 'entry', 'entries')}, for good?", abort=True, err=True)
+            be_sure(f"Forget {counted(num, 'entry', 'entries')}, for good?", is_sure or not num)
             count = kernel.mem_clear(all=True, block=block).count
         else:
             count = sum(kernel.mem_clear(id=each, block=block).count for each in dict.fromkeys(ids or ()))

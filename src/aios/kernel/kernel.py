@@ -454,7 +454,6 @@ class Kernel:
         if call.is_begun and call.error is not None:
             call.error = _after_begun(call.error)
         self.preparation.forget(call)
-        self.recall.ended(call)
         process = call.process
         process.open_calls.pop(call.id, None)
         process.tokens_in += call.tokens_in
@@ -465,6 +464,9 @@ class Kernel:
         process.num_failed += call.state is not State.DONE
         process.root.num_open -= not call.spec.is_wait
         process.root.num_waits -= call.spec.is_wait
+        self.recall.ended(call, lambda: self._record(call, is_recorded))
+
+    def _record(self, call: Syscall, is_recorded: bool) -> None:
         if not (is_recorded and _is_journalled(call)):
             self._give(call, None)
         elif self._is_stopping and isinstance(call.error, Stopping):

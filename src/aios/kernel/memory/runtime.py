@@ -77,22 +77,23 @@ class RuntimeMemory:
         call.memory = MemoryReport([entry.id for entry in told], tokens)
         self._counts["recalled"] += len(told)
 
-    def ended(self, call: Syscall) -> None:
-        """Keep what was said, if there was an answer. In the writer's order this goes before what the kernel writes
-        of the call later: a keyed answer that was given is remembered."""
+    def ended(self, call: Syscall, then: Callable[[], None]) -> None:
+        """Keep what was said, if there was an answer, and then call `then`, once in any case: an answer that was given
+        is remembered."""
         asked = self._asked.pop(call.id, None)
-        if asked is None or call.state is not State.DONE or not isinstance(call.result, Generation):
-            return
-        entries = exchange(asked, call.result.message)
+        answered = call.state is State.DONE and isinstance(call.result, Generation)
+        entries = exchange(asked, call.result.message) if asked is not None and answered else []
+        if not entries:
+            return then()
         place = Place(call.process.owner, call.process.agent)
 
-        def then(error: AiosError | None) -> None:
+        def kept(error: AiosError | None) -> None:
             self._counts["kept" if error is None else "lost"] += len(entries)
             if error is not None:
                 log.warning("agent '%s' will not remember an exchange: %s", place.agent, error.message)
+            then()
 
-        if entries:
-            self._keeps.keep(place, entries, call.id if call.key is not None else None, then)
+        self._keeps.keep(place, entries, call.id if call.key is not None else None, kept)
 
     def statistics(self) -> dict[str, int]:
         return dict(self._counts)
