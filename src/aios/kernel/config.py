@@ -107,7 +107,7 @@ Dollars = Annotated[float, Meta(ge=0, le=1_000_000)]
 
 class Price(Section, frozen=True):
     """US dollars for a million tokens. `cached` is input that the server had computed before, `cache_write` input that
-    it puts by; without them calls that have such tokens have no known cost."""
+    it puts by."""
 
     input: Dollars
     output: Dollars
@@ -116,8 +116,13 @@ class Price(Section, frozen=True):
 
 
 class PriceSection(Price, frozen=True, kw_only=True):
-    """What a model costs, instead of what the packaged table says. With `host` only for cores whose base_url has it; a
-    row with `above` is for prompts of more tokens than that."""
+    """What a model costs, instead of what the packaged table says: US dollars for a million tokens. With `host` only
+    for cores whose base_url has it; a row with `above` is for prompts of more tokens than that.
+
+    `cached` is input that the server had computed before; without it such input costs what any does, so that a sum is
+    rather too high than too low. `cache_write` is input that the server puts by, which mostly costs more than any;
+    without it an answer that has such tokens has no known cost, and nothing is said of it.
+    """
 
     model: str
     host: str | None = None
