@@ -244,6 +244,7 @@ def test_what_torch_says_when_memory_is_used_up_is_a_memory_error(monkeypatch: p
         backend.memory.zeros((1,))
 
 
+@pytest.mark.anyio
 async def test_a_prompt_that_the_device_has_no_memory_for_may_go_elsewhere_and_the_others_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
