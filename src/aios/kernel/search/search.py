@@ -1,0 +1,56 @@
+"""Searching, for all rooms: their indexes, one embedder, vectors in memory, and what is done in the background."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..clock import Clock
+from ..database import Database
+from .background import Background
+from .base import Embedder, Source
+from .index import Index
+from .lexical import Lexical
+from .maker import Maker
+from .nearest import Vectors
+from .tables import Tables
+
+
+class Search:
+    """Rooms get their indexes first, then it is opened, and closed before the database is. Without an `embedder`
+    vectors are made of letters and words."""
+
+    def __init__(self, database: Database, clock: Clock, embedder: Embedder | None = None) -> None:
+        self._database = database
+        self._vectors = Vectors()
+        self._maker = Maker(database, clock, embedder or Lexical())
+        self._background = Background(database, clock, self._maker)
+        self._indexes: list[Index] = []
+
+    def index(self, room: str, source: Source) -> Index:
+        """That of the texts which `room` keeps in `source`."""
+        found = Index(Tables(room, source), self._vectors, self._maker.meaning, self._background.wake)
+        self._background.add(found.tables)
+        self._indexes.append(found)
+        return found
+
+    async def open(self) -> None:
+        """Take up texts that an older home has, and begin to work in the background."""
+        for index in self._indexes:
+            while await self._database.run(index.take_up):
+                pass
+        await self._maker.open()
+        self._background.start()
+
+    async def close(self) -> None:
+        await self._background.close()
+
+    async def idle(self) -> None:
+        """Until all vectors of what was committed before are made, or the embedder failed and rests."""
+        await self._background.idle()
+
+    def check_integrity(self) -> list[str]:
+        """What is wrong with the indexes, a line each."""
+        return [line for index in self._indexes for line in self._database.read(index.check_integrity)]
+
+    def statistics(self) -> dict[str, Any]:
+        return self._background.statistics() | {"cache": self._vectors.statistics()}
