@@ -39,11 +39,6 @@ def anyio_backend() -> tuple[str, dict[str, bool]]:
     return "asyncio", {"use_uvloop": True}
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_gguf(tmp_path_factory.mktemp("gguf") / "tiny.gguf")
-
-
 @asynccontextmanager
 async def opened(model: Path, home: Path, **section: Any) -> AsyncIterator[GgufCore]:
     given = {"slots": 2, "context_length": 512, **section}
@@ -574,6 +569,32 @@ async def test_agents_take_turns_on_one_slot_and_each_gets_its_solo_answer(model
         kernel.check_integrity()
     finally:
         await kernel.stop(0.0)
+
+
+async def test_what_paused_answers_had_said_outlives_a_kernel_that_is_stopped(model: Path, tmp_path: Path) -> None:
+    section = CoreSection(name="g", kind="gguf", path=str(model), slots=1, context_length=2048)
+    config = Config(core=[section], scheduler=Scheduler(quantum=7))
+    asked = [args(f"agent {n}", max_tokens=200) for n in range(2)]
+    kernel = await Kernel.boot(config, tmp_path)
+    try:
+        agents = [principal(kernel, f"a{n}") for n in range(2)]
+        solos = [await kernel.call(agents[0], "llm_generate", given) for given in asked]
+        calls = [kernel.submit(agents[n], "llm_generate", asked[n], key="k") for n in range(2)]
+        await until(lambda: all(call.num_switches > 2 for call in calls))
+    finally:
+        await kernel.stop(0.0)
+    assert len(list((tmp_path / "swap" / "context").iterdir())) == 2
+    kernel = await Kernel.boot(config, tmp_path)
+    try:
+        heard: list[list[Chunk]] = [[], []]
+        again = [kernel.submit(agents[n], "llm_generate", asked[n], key="k", on_chunk=heard[n].append) for n in (0, 1)]
+        dones = [await kernel.wait(call) for call in again]
+        assert [row.why for row in kernel.trace.rows].count("resumed from its text") == 2
+    finally:
+        await kernel.stop(0.0)
+    assert [done.message.content for done in dones] == [solo.message.content for solo in solos]
+    assert [done.usage.total_tokens for done in dones] == [solo.usage.total_tokens for solo in solos]
+    assert [said(each) for each in heard] == [done.message.content for done in dones]
 
 
 async def test_a_killed_kernel_takes_the_process_along(model: Path, tmp_path: Path) -> None:

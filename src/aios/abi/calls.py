@@ -64,6 +64,9 @@ from .memory import (
     MemClear as MemClear,
 )
 from .memory import (
+    MemHistory as MemHistory,
+)
+from .memory import (
     MemList as MemList,
 )
 from .memory import (
@@ -391,11 +394,19 @@ _ROWS = [
         is_streamed=True,
     ),
     CallSpec("llm_embed", "llm", LLMEmbed, Embeddings, R, "Turn texts into vectors that say what they mean."),
+    CallSpec(
+        "mem_alloc", "memory", MemAlloc, BlockStat, W, "Say what a block of memory may take; make it, if it is new."
+    ),
     CallSpec("mem_write", "memory", MemWrite, Written, W, "Keep an entry in the agent's memory."),
+    CallSpec("mem_update", "memory", MemUpdate, Written, W, "Change an entry; as it was, it stays in its history."),
     CallSpec("mem_read", "memory", MemRead, Entry, R, "Read one entry of the agent's memory."),
+    CallSpec(
+        "mem_history", "memory", MemHistory, Entries, R, "Read what an entry was before its changes, newest first."
+    ),
     CallSpec("mem_search", "memory", MemSearch, Entries, R, "Find the k entries that fit a query best, best first."),
     CallSpec("mem_list", "memory", MemList, Entries, R, "List entries, newest first; `after` is the last id seen."),
     CallSpec("mem_clear", "memory", MemClear, Count, W, "Forget one entry, or all of them.", frees=True),
+    CallSpec("mem_stat", "memory", MemStat, BlockStat, R, "Count what a block holds, in memory and on disk."),
     CallSpec("sto_create", "storage", StoCreate, Version, W, "Make an empty file or a folder."),
     CallSpec("sto_write", "storage", StoWrite, Version, W, "Write a file whole; each write is a new version."),
     CallSpec("sto_read", "storage", StoRead, File, R, "Read a file, the newest version unless one is named."),

@@ -30,18 +30,20 @@ from aios.abi.messages import Chunk, Generation
 from .access import AccessManager, Groups
 from .clock import Clock, SystemClock, Timer
 from .config import Config, CoreSection
-from .context import ContextManager, Windows
+from .context import ContextManager, Stored, Windows
 from .control import Control
 from .database import Database
 from .idempotency import Repeats
 from .journal import Journal, OpenRecord
 from .llm import Core, LLMManager, Plug, Prices, Roster, Router, Seat, SwapsOut
 from .llm.cores import make_core
+from .llm.manager import half_said
 from .memory import MemoryManager
 from .process import Principal, Process, ProcessState, ProcessTable
 from .scheduler import POLICIES, Pool, Queue, Runner
+from .search import Search
 from .spaces import Spaces
-from .storage import StorageManager, Swap
+from .storage import Segments, StorageManager, Swap
 from .syscall import TERMINAL, State, Syscall, move
 from .tool import ToolManager
 from .trace import Row, Trace
@@ -105,6 +107,7 @@ class Kernel:
             await kernel._boot_rooms(cores)
             kernel._recover()
             kernel.cores.serve()
+            await kernel.search.open()
             await kernel.journal.settled()
         except BaseException:
             await kernel._close_rooms()
@@ -118,6 +121,7 @@ class Kernel:
     repeats: Repeats
     access: AccessManager
     spaces: Spaces
+    search: Search
     memory: MemoryManager
     storage: StorageManager
     tools: ToolManager
@@ -141,8 +145,11 @@ class Kernel:
         self.spaces = Spaces(groups.shared_blocks())
         self.access = AccessManager(self.database, groups, self.spaces)
         self.access.ensure_admin(self.home)
-        self.memory = MemoryManager(self.database, clock)
+        self.search = Search(self.database, clock)
+        self._closers.push_async_callback(self.search.close)
+        self.memory = MemoryManager(self.database, clock, Segments(), self.search, self.spaces, config.memory)
         self.storage = StorageManager(self.database, self.home, clock)
+        self.search.take_up()
         self.tools = ToolManager(self.storage, self.memory, config.tool, clock=clock, folders=[self.home])
         await self.tools.open()
         self._closers.push_async_callback(self.tools.close)
@@ -395,7 +402,9 @@ class Kernel:
             queue.abort(call, error)
 
     def _expire(self, call: Syscall, limit: float) -> None:
-        self._abort(call, TimedOut(f"{call.spec.name} was not done after {limit:g} s (it was {call.state.value})"))
+        doing = self.windows.doing(call)
+        was = f"{call.state.value}: {doing}" if doing else call.state.value
+        self._abort(call, TimedOut(f"{call.spec.name} was not done after {limit:g} s (it was {was})"))
 
     def _abort(self, call: Syscall, fate: AiosError) -> None:
         if call.id not in self._open or call.state in TERMINAL:
@@ -491,9 +500,20 @@ class Kernel:
         if spec.is_streamed:
             call.chunks = []
         self._register(call, None)
-        if (stored := self.contexts.find(call.id)) is not None and not self.llm.adopt(call, stored):
+        if (stored := self.contexts.find(call.id)) is not None and not self._adopted(call, stored):
             self.contexts.drop_stored(call.id)
         self._enqueue(call)
+
+    def _adopted(self, call: Syscall, stored: Stored) -> bool:
+        """Let `call` go on from what an earlier kernel has left of it. Whether its core is still to read that."""
+        if stored.core:
+            return self.llm.adopt(call, stored)
+        try:
+            self.llm.carry_on(call, self.contexts.left(call.id))
+            call.note("resumed from its text")
+        except ValueError as error:
+            call.note(f"begun anew: {error}")
+        return False
 
     def _revive(self, known: Process | None, principal: Principal) -> Process:
         """A process that an earlier kernel started, as the journal has it, else as far as its key says."""
@@ -512,6 +532,7 @@ class Kernel:
         with contextlib.suppress(AiosError):  # a full disk is told to those who write
             await self.journal.purge(wall, self._alive())
             await self.storage.finish_clearing()
+            await self.memory.finish_clearing()
         self.access.purge(wall - LOST_KEY_SECONDS, self._alive())
 
     def _alive(self) -> set[int]:
@@ -545,6 +566,7 @@ class Kernel:
             },
             "cores": self.llm.statistics(),
             "context": self.contexts.statistics(),
+            "search": self.search.statistics(),
             "tools": {"problems": self.tools.problems},
             "journal": self.journal.statistics(),
         }
@@ -578,6 +600,8 @@ class Kernel:
         fates = [(call, self._cut_short(call)) for call in self._open.values()]
         self.contexts.keep([call.id for call, fate in fates if isinstance(fate, Stopping)])
         for call, fate in fates:
+            if isinstance(fate, Stopping) and (said := half_said(call)) is not None:
+                self.contexts.leave(call.id, said)
             self._abort(call, fate)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), LAST_SECONDS)

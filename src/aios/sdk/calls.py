@@ -184,6 +184,24 @@ class AsyncCalls(ABC):
         }
         return await self._call(Embeddings, "llm_embed", sent, idempotency_key, timeout)
 
+    async def mem_alloc(
+        self,
+        *,
+        limit: int | None = None,
+        watermark: float | None = None,
+        k: int | None = None,
+        block: str | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.BlockStat:
+        """Say what a block of memory may take; make it, if it is new.
+
+        What a block may take of the kernel's memory: `limit` bytes, as the kernel counts them. Above `watermark` of it
+        entries leave for disk, those first whose `k`-th last use is longest ago; they are read back when asked for.
+        """
+        sent: dict[str, Any] = {"limit": limit, "watermark": watermark, "k": k, "block": block}
+        return await self._call(calls.BlockStat, "mem_alloc", sent, idempotency_key, timeout)
+
     async def mem_write(
         self,
         content: str,
@@ -213,6 +231,32 @@ class AsyncCalls(ABC):
         }
         return await self._call(calls.Written, "mem_write", sent, idempotency_key, timeout)
 
+    async def mem_update(
+        self,
+        id: str,
+        *,
+        content: str | None = None,
+        kind: Literal["dialogue", "observation", "tool_call", "note", "fact"] | None = None,
+        metadata: dict[str, Any] | None = None,
+        importance: float | None = None,
+        block: str | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.Written:
+        """Change an entry; as it was, it stays in its history.
+
+        What is left out stays as it is. The entry as it was before is kept in its history, which has the last 32.
+        """
+        sent: dict[str, Any] = {
+            "id": id,
+            "content": content,
+            "kind": kind,
+            "metadata": metadata,
+            "importance": importance,
+            "block": block,
+        }
+        return await self._call(calls.Written, "mem_update", sent, idempotency_key, timeout)
+
     async def mem_read(
         self,
         id: str,
@@ -224,6 +268,18 @@ class AsyncCalls(ABC):
         """Read one entry of the agent's memory."""
         sent: dict[str, Any] = {"id": id, "block": block}
         return await self._call(calls.Entry, "mem_read", sent, idempotency_key, timeout)
+
+    async def mem_history(
+        self,
+        id: str,
+        *,
+        block: str | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.Entries:
+        """Read what an entry was before its changes, newest first."""
+        sent: dict[str, Any] = {"id": id, "block": block}
+        return await self._call(calls.Entries, "mem_history", sent, idempotency_key, timeout)
 
     async def mem_search(
         self,
@@ -290,6 +346,17 @@ class AsyncCalls(ABC):
         """
         sent: dict[str, Any] = {"id": id, "all": all, "block": block}
         return await self._call(calls.Count, "mem_clear", sent, idempotency_key, timeout)
+
+    async def mem_stat(
+        self,
+        *,
+        block: str | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.BlockStat:
+        """Count what a block holds, in memory and on disk."""
+        sent: dict[str, Any] = {"block": block}
+        return await self._call(calls.BlockStat, "mem_stat", sent, idempotency_key, timeout)
 
     async def sto_create(
         self,
@@ -647,6 +714,24 @@ class Calls(ABC):
         }
         return self._call(Embeddings, "llm_embed", sent, idempotency_key, timeout)
 
+    def mem_alloc(
+        self,
+        *,
+        limit: int | None = None,
+        watermark: float | None = None,
+        k: int | None = None,
+        block: str | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.BlockStat:
+        """Say what a block of memory may take; make it, if it is new.
+
+        What a block may take of the kernel's memory: `limit` bytes, as the kernel counts them. Above `watermark` of it
+        entries leave for disk, those first whose `k`-th last use is longest ago; they are read back when asked for.
+        """
+        sent: dict[str, Any] = {"limit": limit, "watermark": watermark, "k": k, "block": block}
+        return self._call(calls.BlockStat, "mem_alloc", sent, idempotency_key, timeout)
+
     def mem_write(
         self,
         content: str,
@@ -676,6 +761,32 @@ class Calls(ABC):
         }
         return self._call(calls.Written, "mem_write", sent, idempotency_key, timeout)
 
+    def mem_update(
+        self,
+        id: str,
+        *,
+        content: str | None = None,
+        kind: Literal["dialogue", "observation", "tool_call", "note", "fact"] | None = None,
+        metadata: dict[str, Any] | None = None,
+        importance: float | None = None,
+        block: str | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.Written:
+        """Change an entry; as it was, it stays in its history.
+
+        What is left out stays as it is. The entry as it was before is kept in its history, which has the last 32.
+        """
+        sent: dict[str, Any] = {
+            "id": id,
+            "content": content,
+            "kind": kind,
+            "metadata": metadata,
+            "importance": importance,
+            "block": block,
+        }
+        return self._call(calls.Written, "mem_update", sent, idempotency_key, timeout)
+
     def mem_read(
         self,
         id: str,
@@ -687,6 +798,18 @@ class Calls(ABC):
         """Read one entry of the agent's memory."""
         sent: dict[str, Any] = {"id": id, "block": block}
         return self._call(calls.Entry, "mem_read", sent, idempotency_key, timeout)
+
+    def mem_history(
+        self,
+        id: str,
+        *,
+        block: str | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.Entries:
+        """Read what an entry was before its changes, newest first."""
+        sent: dict[str, Any] = {"id": id, "block": block}
+        return self._call(calls.Entries, "mem_history", sent, idempotency_key, timeout)
 
     def mem_search(
         self,
@@ -753,6 +876,17 @@ class Calls(ABC):
         """
         sent: dict[str, Any] = {"id": id, "all": all, "block": block}
         return self._call(calls.Count, "mem_clear", sent, idempotency_key, timeout)
+
+    def mem_stat(
+        self,
+        *,
+        block: str | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.BlockStat:
+        """Count what a block holds, in memory and on disk."""
+        sent: dict[str, Any] = {"block": block}
+        return self._call(calls.BlockStat, "mem_stat", sent, idempotency_key, timeout)
 
     def sto_create(
         self,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+import msgspec
 from msgspec import Struct
 from numpy.typing import NDArray
 
@@ -40,6 +41,18 @@ class Said(Struct, frozen=True):
     created: int | None = None
     model: str | None = None
     fingerprint: str | None = None
+
+
+# Made here, not where it is used: two threads that come upon a type for the first time together crash msgspec.
+read_said = msgspec.json.Decoder(Said).decode
+
+
+@runtime_checkable
+class Textual(Protocol):
+    """A core's own snapshot which can do without that core."""
+
+    def as_said(self) -> Said | None:
+        """What was told so far; None where it is more than text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +101,7 @@ class SwapsOut(Protocol):
 
 
 class Stored(Protocol):
-    """A call's snapshot that an earlier run of the kernel has left. `core` is the core that it is of."""
+    """A call's snapshot that an earlier run of the kernel has left. `core` is the core that it is of, "" if none."""
 
     @property
     def key(self) -> str: ...

@@ -13,11 +13,11 @@ import msgspec
 
 from aios.abi.calls import LLMEmbed, LLMGenerate
 from aios.abi.errors import AiosError, KernelFault
-from aios.abi.messages import Embeddings, Generation
+from aios.abi.messages import Chunk, Embeddings, Generation
 
 from ..syscall import Suspended, Syscall
 from .affinity import Ties, beginnings
-from .base import Core, CoreInfo, NotBegun, Request, Said, Stored
+from .base import Core, CoreInfo, NotBegun, Request, Said, Stored, Textual, read_said
 from .embed import check_embed, check_input, embedder, is_for_embedding
 from .measure import Measure, check_length, measure_of
 from .prices import Prices
@@ -186,13 +186,17 @@ class LLMManager:
 
     def _try_again(self, call: Syscall, seat: Seat, refusal: NotBegun) -> Suspended:
         """Back to the queue, for another core or for this one later. Raises what went wrong when it was tried often,
-        or when what was said cannot be gone on with anywhere."""
+        or when somebody has heard what cannot be gone on with anywhere."""
         seat.is_down = not refusal.is_busy
         seat.num_refusals += 1
         call.num_tries += not refusal.is_busy
         said = refusal.said
-        if call.num_tries >= MAX_TRIES or (said is not None and not self.can_continue(call, said)):
+        is_lost = said is not None and not self.can_continue(call, said)
+        if call.num_tries >= MAX_TRIES or (is_lost and call.is_heard):
             raise refusal.error
+        if is_lost:
+            call.unsay()
+            said = None
         call.refused_until[seat.name] = self._now() + refusal.after
         return Suspended(said, 0, refusal.after, is_refusal=True)
 
@@ -210,8 +214,22 @@ class LLMManager:
         call.snapshot = None
         self.on_left()
 
+    def carry_on(self, call: Syscall, state: bytes) -> None:
+        """Let `call` go on from what `half_said` gave in an earlier run: who listens hears that first. Raises
+        ValueError when it has to begin anew."""
+        try:
+            said = read_said(state)
+        except msgspec.MsgspecError as error:
+            raise ValueError(f"what was said of it cannot be read: {error}") from None
+        # The names that a server gave its stream stay behind with it: who listens now is told one name from the start.
+        said = msgspec.structs.replace(said, id=None, created=None)
+        if not self.can_continue(call, said):
+            raise ValueError("no core that is ready goes on with half an answer")
+        call.snapshot, call.tokens_charged = said, said.tokens
+        call.emit(Chunk(said.text, logprobs=said.logprobs, tokens=said.tokens))
+
     def adopt(self, call: Syscall, stored: Stored) -> bool:
-        """Let `call` go on from what an earlier run of the kernel has left of it. False if its core is not here."""
+        """Let `call` go on from what its core has left of it in an earlier run. False if that core is not here."""
         seat, route = self.roster.get(stored.core), self.router.route(call.args.model)
         if seat is None or route is None or seat.name not in route.by_name:
             return False
@@ -247,6 +265,16 @@ class LLMManager:
             | seat.statistics(now)
             for seat in self.roster
         }
+
+
+def half_said(call: Syscall) -> bytes | None:
+    """What any core of its model may go on from at the kernel's next start; None where nothing was said, or more than
+    text. An answer to a summary belongs to that very summary, and the next run may make another one."""
+    found = call.snapshot
+    said = found.as_said() if isinstance(found, Textual) else found if isinstance(found, Said) else None
+    if said is None or not said.text or (call.context is not None and call.context.summary):
+        return None
+    return msgspec.json.encode(said)
 
 
 def _ties(call: Syscall) -> Ties:

@@ -37,7 +37,7 @@ class Embedder(Protocol):
 
 
 class Where(NamedTuple):
-    """A condition on rows of a room's table, as SQL, and its bindings."""
+    """A condition on rows of a room's table, which is called `t` there, as SQL, and its bindings."""
 
     sql: str
     bindings: tuple[Any, ...] = ()
@@ -48,8 +48,8 @@ class Source:
     """A room's table, whose key is the integer `row`: later ones have higher rows, mostly. `texts` reads those of some
     rows, a few hundred at most, without those that are not there (any more).
 
-    The others are SQL on a row of it: the number of its scope, seconds since 1970 when it was made, and how important
-    it is, from 0 to 1 or NULL."""
+    The others are SQL on a row of it: its column with the number of its scope, seconds since 1970 when it was made, and
+    how important it is, from 0 to 1 or NULL."""
 
     table: str
     texts: Callable[[apsw.Connection, Sequence[int]], Mapping[int, str]]

@@ -62,7 +62,8 @@ class Index:
         self._on_change()
 
     def _new_key(self, connection: apsw.Connection, scope: int) -> int:
-        """Of a text more in `scope`. Without RETURNING: a statement that has it makes FTS5 write out what it gathers."""
+        """Of a text more in `scope`."""
+        # Without RETURNING: a statement that has it makes FTS5 write out what it gathers, one tiny piece a text.
         at = (self.tables.room, scope)
         found = value(connection, "SELECT next FROM search_scopes WHERE room = ? AND number = ?", at)
         if found is None:

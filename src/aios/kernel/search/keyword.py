@@ -116,7 +116,7 @@ def by_looking(connection: apsw.Connection, tables: Tables, scope: Scope, asked:
     if not text:
         return {}
     where = tables.among(scope, asked.where)
-    sql = f"SELECT row FROM {source.table} WHERE {where.sql} ORDER BY row DESC LIMIT {SCAN}"
+    sql = f"SELECT row FROM {source.table} AS t WHERE {where.sql} ORDER BY row DESC LIMIT {SCAN}"
     newest = [row for (row,) in rows(connection, sql, where.bindings)]
     found: dict[int, float] = {}
     num_bytes = 0

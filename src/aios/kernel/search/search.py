@@ -16,7 +16,7 @@ from .tables import Tables
 
 
 class Search:
-    """Rooms get their indexes first, then it is opened, and closed before the database is. Without an `embedder`
+    """Rooms get their indexes first, then `take_up`, `open`, and `close` before the database is. Without an `embedder`
     vectors are made of letters and words."""
 
     def __init__(self, database: Database, clock: Clock, embedder: Embedder | None = None) -> None:
@@ -33,11 +33,14 @@ class Search:
         self._indexes.append(found)
         return found
 
-    async def open(self) -> None:
-        """Take up texts that an older home has, and begin to work in the background."""
+    def take_up(self) -> None:
+        """Put texts into the index that their room had before it had one, or whose index is to be made anew."""
         for index in self._indexes:
-            while await self._database.run(index.take_up):
+            while self._database.run_now(index.take_up):
                 pass
+
+    async def open(self) -> None:
+        """Begin to work in the background."""
         await self._maker.open()
         self._background.start()
 

@@ -49,7 +49,7 @@ class Tables:
 
     def among(self, scope: Scope, where: Where | None) -> Where:
         """What a row of the room's table must fulfil to be found. Nothing else is, whatever the index says."""
-        own = Where(f"{self.source.scope} = ?", (scope.number,))
+        own = Where(f"t.{self.source.scope} = ?", (scope.number,))
         return own if where is None else Where(f"{own.sql} AND ({where.sql})", own.bindings + where.bindings)
 
     def fulfils(self, row: str, where: Where) -> Where:
