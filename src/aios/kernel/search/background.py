@@ -57,7 +57,8 @@ class Background:
         self._idle = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
-        self._timer: Timer | None = None
+        self._pausing: Timer | None = None
+        self._resting: Timer | None = None
         self._rest = FIRST_REST
 
     def add(self, tables: Tables) -> None:
@@ -84,8 +85,9 @@ class Background:
 
     async def close(self) -> None:
         self._loop = None
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._pausing, self._resting):
+            if timer is not None:
+                timer.cancel()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -104,11 +106,12 @@ class Background:
             self._work.clear()
             self._is_awake = False
             try:
-                await self._catch_up()
+                await self._clear_away()
+                if self._resting is None:
+                    await self._make_vectors()
+                    self.failure, self._rest = None, FIRST_REST
             except AiosError as error:
                 self._have_a_rest(error)
-            else:
-                self.failure, self._rest = None, FIRST_REST
             if not self._work.is_set():
                 self._idle.set()
 
@@ -116,14 +119,22 @@ class Background:
         if self.failure is None:
             log.warning("vectors for searching cannot be made now: %s; words are searched meanwhile", error.message)
         self.failure = error
-        self._timer = self._clock.call_later(self._rest, self.wake)
-        self._rest = min(2 * self._rest, LONGEST_REST)
+        if self._resting is None:
+            self._resting = self._clock.call_later(self._rest, self._rested)
+            self._rest = min(2 * self._rest, LONGEST_REST)
 
-    async def _catch_up(self) -> None:
-        await self._database.run(_nothing)  # who woke us has committed now
+    def _rested(self) -> None:
+        self._resting = None
+        self.wake()
+
+    async def _clear_away(self) -> None:
+        await self._database.run(_nothing, frees=True)  # who woke us has committed now
         for tables in self._turns:
             while await self._database.run(partial(clear_some, tables=tables), frees=True):
                 await self._give_way()
+
+    async def _make_vectors(self) -> None:
+        for tables in self._turns:
             await self._mark_others(tables)
         busy = list(self._turns)
         while busy:
@@ -142,7 +153,7 @@ class Background:
             keys, at = await self._database.read_async(partial(others_after, tables=tables, model=model, key=at))
             if keys:
                 await self._database.run(partial(embed_anew, tables=tables, keys=keys))
-            await self._give_way()
+                await self._give_way()
         await self._database.run(partial(all_are_of, tables=tables, model=model))
 
     async def _embed_some(self, tables: Tables) -> bool:
@@ -172,7 +183,7 @@ class Background:
 
     async def _pause(self, seconds: float) -> None:
         over = asyncio.Event()
-        self._timer = self._clock.call_later(seconds, over.set)
+        self._pausing = self._clock.call_later(seconds, over.set)
         await over.wait()
 
     def statistics(self) -> dict[str, Any]:

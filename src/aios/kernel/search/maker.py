@@ -55,7 +55,7 @@ class Maker:
     async def learn(self) -> Model:
         """The model, after asking for a vector if need be. Raises AiosError."""
         if self.model is None:
-            await self.vectors(["What is the dimension of this?"])
+            await self._confirm(await self._asked(["What is the dimension of this?"]))
         if self.model is None:
             raise UpstreamFault(f"model '{self.embedder.name}' made no vector: {self._last_refusal}", code="no_vectors")
         return self.model

@@ -7,7 +7,7 @@ from typing import Any
 from ..clock import Clock
 from ..database import Database
 from .background import Background
-from .base import Embedder, Source
+from .base import Embedder, Meaning, Source
 from .index import Index
 from .lexical import Lexical
 from .maker import Maker
@@ -28,10 +28,17 @@ class Search:
 
     def index(self, room: str, source: Source) -> Index:
         """That of the texts which `room` keeps in `source`."""
-        found = Index(Tables(room, source), self._vectors, self._maker.meaning, self._background.wake)
+        found = Index(Tables(room, source), self._vectors, self._meaning, self._background.wake)
         self._background.add(found.tables)
         self._indexes.append(found)
         return found
+
+    async def _meaning(self, query: str) -> Meaning | None:
+        before = self._maker.model
+        meaning = await self._maker.meaning(query)
+        if self._maker.model != before:  # all texts are to be embedded anew
+            self._background.wake()
+        return meaning
 
     def take_up(self) -> None:
         """Put texts into the index that their room had before it had one, or whose index is to be made anew."""
