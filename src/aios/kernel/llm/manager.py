@@ -165,8 +165,9 @@ class LLMManager:
         if isinstance(outcome, Generation):
             self._account(call, outcome)
             seat.ended(call.tokens_in, call.tokens_out - call.tokens_charged, self._now(), call.cost)
-            if call.context is not None or call.cost is not None:
-                outcome = msgspec.structs.replace(outcome, context=call.context, cost=call.cost)
+            if call.context is not None or call.cost is not None or call.memory is not None:
+                told = {"context": call.context, "cost": call.cost, "memory": call.memory}
+                outcome = msgspec.structs.replace(outcome, **told)
         else:
             seat.spoke(outcome.tokens, self._now())
             call.num_tries = 0
