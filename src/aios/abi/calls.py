@@ -171,6 +171,7 @@ from .storage import (
 )
 
 WindowPolicy = Literal["error", "drop", "summarise"]
+MemoryPolicy = Literal["off", "auto"]
 
 
 # ── llm ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -182,6 +183,7 @@ class LLMGenerate(Args, frozen=True):
     summarised, and the answer's `context` says so. Without it the process's own word counts, then the kernel's.
     `beam_width` above 1 looks for the likeliest answer: a line's worth is its log probability divided by its length
     to the power of `length_penalty`. Requests with another `cache_salt` share nothing of their prompts' KV.
+    `memory` "auto" keeps this exchange in the agent's memory, and tells the model what that holds for the question.
     """
 
     messages: Annotated[list[Message], Meta(min_length=1)]
@@ -206,6 +208,7 @@ class LLMGenerate(Args, frozen=True):
     length_penalty: Annotated[float, Meta(ge=-4, le=4)] | None = None
     cache_salt: Annotated[str, Meta(max_length=256)] | None = None
     window: WindowPolicy | None = None
+    memory: MemoryPolicy | None = None
     extra: dict[str, Any] | None = None
 
 
@@ -277,12 +280,13 @@ class Verdict(Result, frozen=True):
 
 class ProcSpawn(Args, frozen=True):
     """Start a process of an agent. The result holds its key, shown this once. `window` is for those of its generations
-    that name none, and for those of its children; without it the parent's counts."""
+    that name none, and for those of its children; without it the parent's counts. So is `memory`."""
 
     agent: Name
     nice: Annotated[int, Meta(ge=-20, le=19)] = 0
     command: Annotated[str, Meta(max_length=4096, pattern=r"^[^\x00-\x1f\x7f]*$")] | None = None
     window: WindowPolicy | None = None
+    memory: MemoryPolicy | None = None
 
 
 class ProcList(Args, frozen=True):

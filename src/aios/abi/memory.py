@@ -121,11 +121,13 @@ class Entries(Result, frozen=True):
 
 
 class Written(Result, frozen=True):
-    """`derived`: entries that were made of it, or changed because of it."""
+    """`derived`: entries that were made of it, or changed because of it. `problem`: why a model made nothing of it,
+    though that was asked for."""
 
     id: str
     revision: int = 1
     derived: list[str] = field(default_factory=list)
+    problem: str | None = None
 
 
 class BlockStat(Result, frozen=True):

@@ -55,6 +55,7 @@ class AsyncCalls(ABC):
         length_penalty: float | None = None,
         cache_salt: str | None = None,
         window: Literal["error", "drop", "summarise"] | None = None,
+        memory: Literal["off", "auto"] | None = None,
         extra: dict[str, Any] | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
@@ -66,6 +67,7 @@ class AsyncCalls(ABC):
         summarised, and the answer's `context` says so. Without it the process's own word counts, then the kernel's.
         `beam_width` above 1 looks for the likeliest answer: a line's worth is its log probability divided by its length
         to the power of `length_penalty`. Requests with another `cache_salt` share nothing of their prompts' KV.
+        `memory` "auto" keeps this exchange in the agent's memory, and tells the model what that holds for the question.
         """
         sent: dict[str, Any] = {
             "messages": messages,
@@ -90,6 +92,7 @@ class AsyncCalls(ABC):
             "length_penalty": length_penalty,
             "cache_salt": cache_salt,
             "window": window,
+            "memory": memory,
             "extra": extra,
         }
         return await self._call(Generation, "llm_generate", sent, idempotency_key, timeout)
@@ -119,6 +122,7 @@ class AsyncCalls(ABC):
         length_penalty: float | None = None,
         cache_salt: str | None = None,
         window: Literal["error", "drop", "summarise"] | None = None,
+        memory: Literal["off", "auto"] | None = None,
         extra: dict[str, Any] | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
@@ -130,6 +134,7 @@ class AsyncCalls(ABC):
         summarised, and the answer's `context` says so. Without it the process's own word counts, then the kernel's.
         `beam_width` above 1 looks for the likeliest answer: a line's worth is its log probability divided by its length
         to the power of `length_penalty`. Requests with another `cache_salt` share nothing of their prompts' KV.
+        `memory` "auto" keeps this exchange in the agent's memory, and tells the model what that holds for the question.
         """
         sent: dict[str, Any] = {
             "messages": messages,
@@ -154,6 +159,7 @@ class AsyncCalls(ABC):
             "length_penalty": length_penalty,
             "cache_salt": cache_salt,
             "window": window,
+            "memory": memory,
             "extra": extra,
         }
         return self._stream(Generation, "llm_generate", sent, idempotency_key, timeout)
@@ -489,14 +495,21 @@ class AsyncCalls(ABC):
         nice: int | None = None,
         command: str | None = None,
         window: Literal["error", "drop", "summarise"] | None = None,
+        memory: Literal["off", "auto"] | None = None,
         timeout: float | None = None,
     ) -> calls.Spawned:
         """Start a process and mint its key.
 
         Start a process of an agent. The result holds its key, shown this once. `window` is for those of its generations
-        that name none, and for those of its children; without it the parent's counts.
+        that name none, and for those of its children; without it the parent's counts. So is `memory`.
         """
-        sent: dict[str, Any] = {"agent": agent, "nice": nice, "command": command, "window": window}
+        sent: dict[str, Any] = {
+            "agent": agent,
+            "nice": nice,
+            "command": command,
+            "window": window,
+            "memory": memory,
+        }
         return await self._call(calls.Spawned, "proc_spawn", sent, None, timeout)
 
     async def proc_list(
@@ -585,6 +598,7 @@ class Calls(ABC):
         length_penalty: float | None = None,
         cache_salt: str | None = None,
         window: Literal["error", "drop", "summarise"] | None = None,
+        memory: Literal["off", "auto"] | None = None,
         extra: dict[str, Any] | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
@@ -596,6 +610,7 @@ class Calls(ABC):
         summarised, and the answer's `context` says so. Without it the process's own word counts, then the kernel's.
         `beam_width` above 1 looks for the likeliest answer: a line's worth is its log probability divided by its length
         to the power of `length_penalty`. Requests with another `cache_salt` share nothing of their prompts' KV.
+        `memory` "auto" keeps this exchange in the agent's memory, and tells the model what that holds for the question.
         """
         sent: dict[str, Any] = {
             "messages": messages,
@@ -620,6 +635,7 @@ class Calls(ABC):
             "length_penalty": length_penalty,
             "cache_salt": cache_salt,
             "window": window,
+            "memory": memory,
             "extra": extra,
         }
         return self._call(Generation, "llm_generate", sent, idempotency_key, timeout)
@@ -649,6 +665,7 @@ class Calls(ABC):
         length_penalty: float | None = None,
         cache_salt: str | None = None,
         window: Literal["error", "drop", "summarise"] | None = None,
+        memory: Literal["off", "auto"] | None = None,
         extra: dict[str, Any] | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
@@ -660,6 +677,7 @@ class Calls(ABC):
         summarised, and the answer's `context` says so. Without it the process's own word counts, then the kernel's.
         `beam_width` above 1 looks for the likeliest answer: a line's worth is its log probability divided by its length
         to the power of `length_penalty`. Requests with another `cache_salt` share nothing of their prompts' KV.
+        `memory` "auto" keeps this exchange in the agent's memory, and tells the model what that holds for the question.
         """
         sent: dict[str, Any] = {
             "messages": messages,
@@ -684,6 +702,7 @@ class Calls(ABC):
             "length_penalty": length_penalty,
             "cache_salt": cache_salt,
             "window": window,
+            "memory": memory,
             "extra": extra,
         }
         return self._stream(Generation, "llm_generate", sent, idempotency_key, timeout)
@@ -1019,14 +1038,21 @@ class Calls(ABC):
         nice: int | None = None,
         command: str | None = None,
         window: Literal["error", "drop", "summarise"] | None = None,
+        memory: Literal["off", "auto"] | None = None,
         timeout: float | None = None,
     ) -> calls.Spawned:
         """Start a process and mint its key.
 
         Start a process of an agent. The result holds its key, shown this once. `window` is for those of its generations
-        that name none, and for those of its children; without it the parent's counts.
+        that name none, and for those of its children; without it the parent's counts. So is `memory`.
         """
-        sent: dict[str, Any] = {"agent": agent, "nice": nice, "command": command, "window": window}
+        sent: dict[str, Any] = {
+            "agent": agent,
+            "nice": nice,
+            "command": command,
+            "window": window,
+            "memory": memory,
+        }
         return self._call(calls.Spawned, "proc_spawn", sent, None, timeout)
 
     def proc_list(

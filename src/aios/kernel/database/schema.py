@@ -121,7 +121,7 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX files_in_trash ON files(owner, agent, trashed) WHERE trashed IS NOT NULL;
     """,
     "ALTER TABLE processes ADD COLUMN window TEXT;",
-    MEMORY + SEARCH + STORAGE,
+    "ALTER TABLE processes ADD COLUMN memory TEXT;" + MEMORY + SEARCH + STORAGE,
 )
 """Script n brings a home of version n to n + 1. Never edit one that was released: add the next."""
 

@@ -40,6 +40,8 @@ from . import entries
 from .base import MAX_METADATA, Swap
 from .blocks import BlockRow, find_block
 from .changes import Changes
+from .derive import write_distilled
+from .distil import DistilledWrite
 from .entries import Facts, Record, entry_of, id_of, number_of
 from .search import among, entries_in
 
@@ -123,6 +125,20 @@ class MemoryManager:
 
         return write()
 
+    def keep(
+        self, place: Place, written: Sequence[MemWrite], once: str | None, then: Callable[[AiosError | None], None]
+    ) -> None:
+        """Write all or none of `written` to the agent's main block, under `once` not twice; `then` hears of it."""
+        now = self._clock.wall()
+
+        def job(connection: apsw.Connection) -> Count:
+            for args in written:
+                facts = Facts(args.kind, args.metadata, now, args.source, args.importance)
+                self._changes.write(connection, place, "", args.content.encode(), facts)
+            return Count(count=len(written))
+
+        self._database.submit(exactly_once(once, job, Count), lambda _, error: then(error))
+
     async def over_lines(self, owner: str, agent: str, use: Callable[[Sequence[str], bool], T]) -> T:
         """What `use` makes, in a thread, of the entries' content, oldest first, and of whether these are all: the
         newest `MAX_LINES` are read, and of these no more than fit into `MAX_READ` bytes."""
@@ -157,10 +173,13 @@ class MemoryManager:
         return entry_of(record)
 
     async def _write(self, whose: Whose, args: MemWrite, once: str | None) -> Written:
+        now = self._clock.wall()
         content = args.content.encode()
-        facts = Facts(args.kind, args.metadata, self._clock.wall(), args.source, args.importance)
+        facts = Facts(args.kind, args.metadata, now, args.source, args.importance)
 
         def job(connection: apsw.Connection) -> Written:
+            if isinstance(args, DistilledWrite):
+                return write_distilled(self._changes, connection, *whose, args, now)[0]
             return Written(id=id_of(self._changes.write(connection, *whose, content, facts).number))
 
         return await self._database.run(exactly_once(once, job, Written))
