@@ -274,9 +274,7 @@ async def test_who_has_many_texts_does_not_make_others_wait(world: World) -> Non
     assert all(world.unembedded(scope) == 0 for scope in range(1, 5))
 
 
-async def test_vectors_are_made_when_the_writer_has_little_to_do(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_vectors_are_made_when_the_writer_has_little_to_do(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     told = Told(dimension=8)
     waiting = [background.BUSY]
     busy = world.database.statistics

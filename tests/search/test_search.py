@@ -150,9 +150,7 @@ async def test_what_is_old_is_found_by_a_condition_however_many_newer_texts_hold
     assert len(await world.rows(1, "word", mode="keyword")) == 5
 
 
-async def test_two_common_words_find_an_old_text_that_holds_both(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_two_common_words_find_an_old_text_that_holds_both(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keyword, "COMMON", 5)
     await world.put(1, 1, "salt and pepper")
     for row in range(2, 40):
