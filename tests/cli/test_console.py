@@ -151,6 +151,17 @@ def test_top_shows_a_cores_speed_memory_tiers_hits_and_switches_as_far_as_there_
         assert facts == [fact for fact in wide.split(" · ")[1:] if fact in facts]
 
 
+def test_a_core_whose_generations_cannot_be_set_aside_on_disk_says_so_and_how_often() -> None:
+    core = {**OWN_CORE, "kind": "nano", "context_length": 2048, "resume": "kv_exact"}
+    mended = {**core, "detail": {**OWN_CORE["detail"], "disk_failures": 3}}
+    failing = {**core, "detail": {**mended["detail"], "disk_trouble": "No space left on device"}}
+    told = "none set aside on disk: No space left on device (3 disk failures)"
+    assert f" · set aside: 5 pool, 1 disk · {told} · " in drawn_cores([failing], 220, 24)[0]
+    assert core_view.lines([failing, core], None).splitlines()[1].endswith(told)
+    assert " · set aside: 5 pool, 1 disk · 3 disk failures · " in drawn_cores([mended], 220, 24)[0]
+    assert "NOTE" not in core_view.lines([mended], None)
+
+
 def test_top_shows_the_cores_in_trouble_first_and_counts_those_it_has_no_room_for() -> None:
     lines = drawn_cores([OWN_CORE] * 20 + [DRAINED_CORE] * 2 + [FAILED_CORE], 80, 24)
     assert lines[0] == "bad          ░░░░░░░░ 0/8 slots · failed: there is no folder /models/qwen3"

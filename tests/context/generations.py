@@ -67,7 +67,6 @@ class Fake:
 
 def keeper(path: Path, *, ram: int = 1 << 26, disk: int = 0, **more: Any) -> tuple[ContextManager, Swap]:
     swap = Swap(path / "swap", disk)
-    swap.open()
-    manager = ContextManager(swap, ram_bytes=ram, **more)
+    manager = ContextManager(swap, **{"ram_bytes": ram, "now": lambda: 0.0, **more})
     manager.open()
     return manager, swap

@@ -66,7 +66,7 @@ PLACES: dict[str, dict[str, Any]] = {
 async def test_what_is_moved_out_of_the_pool_says_what_it_says_alone(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, large: int
 ) -> None:
-    monkeypatch.setattr("aios.kernel.context.manager.LARGE", large)
+    monkeypatch.setattr("aios.kernel.context.moves.LARGE", large)
     async with booted(cores=[NanoCore(folder=folder)], policy="fifo") as kernel:
         alone = await said(kernel, together=False)
     core = NanoCore(folder=folder, slots=2, kv_bytes=2 * WINDOW, snapshot="text" if place == "text" else "logits")

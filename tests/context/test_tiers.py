@@ -96,7 +96,7 @@ async def play(seed: int, ram: int, disk: int, path: Path) -> int:
 def test_any_order_of_stops_and_cancels_loses_nothing(seed: int, ram: int, disk: int, large: int) -> None:
     """What is `large` is copied by threads."""
     with tempfile.TemporaryDirectory() as path, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("aios.kernel.context.manager.LARGE", large)
+        patch.setattr("aios.kernel.context.moves.LARGE", large)
         lost = asyncio.run(play(seed, ram, disk, Path(path)))
     if max(ram, disk) == 1 << 20:
         assert lost == 0, "with room enough nothing is computed twice"
@@ -220,7 +220,7 @@ async def test_when_the_one_who_asked_for_the_room_is_cancelled_what_is_written_
     await manager.close()
     assert asking.cancelled()
     assert where(manager, "a") == ["disk"]
-    assert list(swap.sizes()) == list(manager._files.values())
+    assert list(swap.sizes()) == [entry.file.name for entry in manager._tiers._entries.values() if entry.file]
     assert made[0].num_lost == 0
 
 

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from aios.abi import calls as abi
-from aios.abi.errors import BadRequest, ContextLengthExceeded, ModuleFault
-from aios.abi.messages import Generation, Message
+from aios.abi.errors import (
+    AiosError,
+    BadRequest,
+    Cancelled,
+    ContextLengthExceeded,
+    Full,
+    ModuleFault,
+    TimedOut,
+    UpstreamFault,
+)
+from aios.abi.messages import FunctionCall, Generation, Message, ToolCall
 from aios.kernel import Config
 from aios.kernel.config import ContextSection, CoreSection
+from aios.kernel.llm.base import Request
 from aios.kernel.llm.measure import check_length, estimate
 from aios.kernel.llm.nano import NanoCore
 from aios.kernel.llm.remote.openai import OpenAICore
-from aios.testing import ScriptedCore, booted, principal, until
+from aios.testing import MockClock, ScriptedCore, booted, principal, until
 
 pytestmark = pytest.mark.anyio
 
@@ -68,10 +80,11 @@ async def test_what_fits_is_left_alone_and_nothing_is_reported() -> None:
 async def test_what_must_stay_and_does_not_fit_is_an_error_with_the_counts() -> None:
     async with booted(cores={"one": small()}) as kernel:
         too_much = [*LONG, Message("user", "x " * 80)]
-        with pytest.raises(ContextLengthExceeded, match=r"82 of the 184") as caught:
+        says = r"window is 64 tokens; what must stay .* takes 82, the answer at least 1; shorten those"
+        with pytest.raises(ContextLengthExceeded, match=says) as caught:
             await kernel.call(principal(kernel), "llm_generate", ask(too_much, window="drop"))
         assert caught.value.param == "messages"
-        assert not kernel.windows.statistics()["under_way"]
+        assert not len(kernel.preparation)
 
 
 async def test_a_process_has_a_default_which_its_children_inherit_and_a_call_may_overrule() -> None:
@@ -118,62 +131,204 @@ async def test_the_configuration_has_the_last_word_where_nobody_else_speaks() ->
         assert (await kernel.call(principal(kernel), "llm_generate", ask())).context.dropped_messages == 6
 
 
+# ── summaries ──
+
+TOLD = [
+    Message("system", "be brief"),
+    *(message for n in range(20) for message in (Message("user", f"q{n} " * 10), Message("assistant", f"a{n} " * 10))),
+    Message("user", "and now"),
+]
+"""404 words."""
+
+
+def is_summary(args: abi.LLMGenerate) -> bool:
+    return "Summarise" in args.messages[0].text()
+
+
+def writing(summary: Any, **more: Any) -> ScriptedCore:
+    """A core of 200 words that gives `summary` where it is asked for one."""
+
+    def script(args: abi.LLMGenerate) -> Any:
+        return (summary(args) if callable(summary) else summary) if is_summary(args) else "ok"
+
+    return ScriptedCore(script, context_length=200, **more)
+
+
+def told(**more: Any) -> abi.LLMGenerate:
+    return ask(TOLD, window="summarise", max_tokens=5, **more)
+
+
 async def test_a_summary_is_a_generation_of_the_same_process_and_stands_in_for_what_was_dropped() -> None:
-    core = small(lambda args: "they met" if "Summarise" in args.messages[0].text() else "ok")
+    core = writing("they met")
     async with booted(cores={"one": core}) as kernel:
-        who = principal(kernel)
-        call = kernel.submit(who, "llm_generate", ask(window="summarise", max_tokens=5))
+        call = kernel.submit(principal(kernel), "llm_generate", told())
         answer: Generation = await kernel.wait(call)
         assert answer.message.text() == "ok"
         assert answer.context is not None
         assert answer.context.policy == "summarise"
         assert answer.context.summary == "they met"
+        assert not answer.context.is_summary_cut
         assert answer.context.dropped_tokens == 10 * answer.context.dropped_messages
         *summaries, final = core.seen
-        assert summaries
-        assert all("Summarise" in args.messages[0].text() for args in summaries)
-        assert "q0" in summaries[0].messages[1].text()
+        assert len(summaries) > 1
+        assert all(is_summary(args) for args in summaries)
+        assert "q0" in summaries[0].messages[0].text()
+        assert "they met" not in summaries[0].messages[0].text()
+        assert all("they met" in args.messages[0].text() for args in summaries[1:])
         assert final.messages[0].text().startswith("be brief")
         assert "they met" in final.messages[0].text()
-        assert final.messages[-1] == LONG[-1]
+        assert final.messages[-1] == TOLD[-1]
         assert call.process.num_calls == len(core.seen)
         assert call.process.tokens_out == 2 * len(summaries) + 1
 
 
+async def test_all_that_was_dropped_is_read_by_whoever_summarises_it() -> None:
+    core = writing("they met")
+    async with booted(cores={"one": core}) as kernel:
+        answer = await kernel.call(principal(kernel), "llm_generate", told())
+        read = "".join(args.messages[0].text() for args in core.seen[:-1])
+        dropped = TOLD[1 : 1 + answer.context.dropped_messages]
+        assert all(message.text().split()[0] in read for message in dropped)
+
+
 async def test_one_slot_is_enough_for_a_call_and_the_summary_that_it_waits_for() -> None:
-    core = small(lambda args: "brief" if "Summarise" in args.messages[0].text() else "ok", slots=1)
-    async with booted(cores={"one": core}) as kernel, asyncio.timeout(10):
+    async with booted(cores={"one": writing("brief", slots=1)}) as kernel, asyncio.timeout(10):
         who = principal(kernel)
-        answers = await asyncio.gather(
-            *(kernel.call(who, "llm_generate", ask(window="summarise", max_tokens=5, seed=n)) for n in range(4))
-        )
+        answers = await asyncio.gather(*(kernel.call(who, "llm_generate", told(seed=n)) for n in range(4)))
         assert [answer.message.text() for answer in answers] == ["ok"] * 4
 
 
 async def test_a_model_of_its_own_may_write_the_summaries() -> None:
     writer = ScriptedCore("they met", name="writer", model="writer-1")
     config = Config(context=ContextSection(window="summarise", summarise_with="writer"))
-    async with booted(cores={"one": small(), "writer": writer}, config=config) as kernel:
-        answer = await kernel.call(principal(kernel), "llm_generate", ask(model="scripted", max_tokens=5))
+    async with booted(cores={"one": writing("-"), "writer": writer}, config=config) as kernel:
+        answer = await kernel.call(principal(kernel), "llm_generate", told(model="scripted"))
         assert answer.context.summary == "they met"
         assert len(writer.seen) == 1
 
 
-async def test_a_model_that_has_nothing_to_say_for_a_summary_is_an_error() -> None:
-    async with booted(cores={"one": small("")}) as kernel:
-        with pytest.raises(ModuleFault, match="nothing to say"):
-            await kernel.call(principal(kernel), "llm_generate", ask(window="summarise", max_tokens=5))
+@pytest.mark.parametrize("policy", ["drop", "summarise"])
+async def test_a_template_that_takes_no_system_message_is_given_none(policy: Any) -> None:
+    def script(args: abi.LLMGenerate) -> Any:
+        if any(message.role == "system" for message in args.messages):
+            return BadRequest("no system here")
+        return "they met" if is_summary(args) else "ok"
+
+    async with booted(cores={"one": ScriptedCore(script, context_length=200)}) as kernel:
+        asked = ask(TOLD[1:], window=policy, max_tokens=5)
+        assert (await kernel.call(principal(kernel), "llm_generate", asked)).message.text() == "ok"
+
+
+async def test_a_summary_of_which_more_was_to_be_said_is_told_to_be_cut() -> None:
+    cut = iter([True])
+    core = writing(lambda args: " ".join(["word"] * (args.max_tokens if next(cut, False) else 3)))
+    async with booted(cores={"one": core}) as kernel:
+        answer = await kernel.call(principal(kernel), "llm_generate", told())
+        assert len(core.seen) > 2
+        assert answer.context.is_summary_cut  # though the last piece was told whole
+
+
+async def test_what_is_too_long_to_be_summarised_is_refused_before_anything_is_asked() -> None:
+    core = writing("they met")
+    async with booted(cores={"one": core}) as kernel:
+        much = [Message("user", f"q{n} " * 100) for n in range(100)]
+        with pytest.raises(ContextLengthExceeded, match=r"too long for the default model to summarise in 32 pieces"):
+            await kernel.call(principal(kernel), "llm_generate", ask([*much, *TOLD], window="summarise", max_tokens=5))
+        assert core.seen == []
+
+
+# ── a summary that fails: one clear end, and nothing is dropped instead ──
+
+
+async def fails(core: ScriptedCore, kind: type[AiosError], says: str, code: str) -> AiosError:
+    async with booted(cores={"one": core}) as kernel:
+        with pytest.raises(kind, match=says) as caught:
+            await kernel.call(principal(kernel), "llm_generate", told(model="scripted"))
+        assert type(caught.value) is kind
+        assert caught.value.code == code
+        assert all(is_summary(args) for args in core.seen)
+        assert not len(kernel.preparation)
+        assert kernel.windows.statistics()["dropped_messages"] == 0
+        assert (await kernel.call(principal(kernel), "llm_generate", ask(TOLD[-1:]))).message.text() == "ok"
+    return caught.value
+
+
+async def test_a_summary_whose_core_errs_ends_the_call_with_that_error_and_says_that_it_was_the_summary() -> None:
+    says = r"model 'scripted' could not write the summary of what does not fit: out of order"
+    await fails(writing(ModuleFault("out of order")), ModuleFault, says, "module_failed")
+    upstream = UpstreamFault("out of order", code="upstream_unreachable", retry_after=7)
+    assert (await fails(writing(upstream), UpstreamFault, says, "upstream_unreachable")).retry_after == 7
+    await fails(writing(Full("out of order", retry_after=3)), Full, says, "queue_full")
+
+
+async def test_an_empty_summary_ends_the_call() -> None:
+    says = r"model 'scripted' had nothing to say for a summary \(it ended with 'stop' after 0 tokens\); ask with window"
+    await fails(writing(""), ModuleFault, says, "no_summary")
+
+
+async def test_an_empty_summary_of_one_piece_does_not_pass_for_one_of_all() -> None:
+    said = iter(["they met", ""])
+    await fails(writing(lambda args: next(said)), ModuleFault, "nothing to say", "no_summary")
+
+
+async def test_a_model_that_is_cut_off_before_it_says_anything_has_nothing_to_say() -> None:
+    says = r"nothing to say for a summary \(it ended with 'length' after 25 tokens\)"
+    thinks = Message("assistant", "", tool_calls=[ToolCall("a", FunctionCall("f", "x" * 8 * 40))])
+    await fails(writing(thinks), ModuleFault, says, "no_summary")
+
+
+async def test_a_summary_longer_than_what_it_stands_for_ends_the_call() -> None:
+    class Talkative(ScriptedCore):
+        """Hears nothing of max_tokens."""
+
+        async def run(self, request: Request, quantum: int | None) -> Any:
+            if is_summary(request.args):
+                args = msgspec.structs.replace(request.args, max_tokens=None)
+                request = dataclasses.replace(request, args=args)
+            return await super().run(request, quantum)
+
+    core = Talkative(lambda args: "word " * 500 if is_summary(args) else "ok", context_length=200)
+    few = [Message("system", "be brief"), *TOLD[-13:]]
+    async with booted(cores={"one": core}) as kernel:
+        says = (
+            r"model 'scripted' wrote a summary that takes 5\d\d tokens, of 25 that it was asked for; there is room for"
+        )
+        with pytest.raises(ModuleFault, match=says) as caught:
+            asked = ask([*few[:1], Message("user", "x " * 80), *few[1:]], window="summarise", max_tokens=5)
+            await kernel.call(principal(kernel), "llm_generate", msgspec.structs.replace(asked, model="scripted"))
+        assert caught.value.code == "summary_too_long"
+        assert len(core.seen) == 1
+
+
+async def test_a_summary_that_somebody_cancels_is_no_cancelling_of_the_call() -> None:
+    says = r"could not write the summary .*: the core was removed"
+    await fails(writing(Cancelled("the core was removed")), ModuleFault, says, "summary_cancelled")
+
+
+async def test_a_call_whose_time_is_up_while_its_summary_is_made_says_so() -> None:
+    core, clock = writing("they met"), MockClock()
+    core.gate.clear()
+    async with booted(cores={"one": core}, clock=clock) as kernel:
+        call = kernel.submit(principal(kernel), "llm_generate", told(), timeout=5)
+        await core.entered(1)
+        clock.advance(5)
+        with pytest.raises(
+            TimedOut, match=r"after 5 s \(it was blocked: the default model writes a summary of what"
+        ) as e:
+            await kernel.wait(call)
+        assert "piece 1 of" in str(e.value)
+        await until(lambda: not call.process.open_calls and not core.inside)
 
 
 async def test_a_call_that_is_cancelled_while_its_summary_is_made_takes_that_along() -> None:
-    core = small()
+    core = writing("they met")
     core.gate.clear()
     async with booted(cores={"one": core}) as kernel:
-        call = kernel.submit(principal(kernel), "llm_generate", ask(window="summarise", max_tokens=5))
+        call = kernel.submit(principal(kernel), "llm_generate", told())
         await core.entered(1)
         assert call.state.value == "blocked"
         kernel.cancel(call)
-        await until(lambda: not call.process.open_calls and not kernel.windows.statistics()["under_way"])
+        await until(lambda: not call.process.open_calls and not len(kernel.preparation))
         assert not core.inside
         assert call.state.value == "cancelled"
         assert kernel.queues["llm"].num_expected == 0
@@ -190,11 +345,11 @@ async def test_a_stopped_process_stays_stopped_though_its_messages_fit_by_now() 
     async with booted(cores={"one": Slow(context_length=64)}) as kernel:
         admin = principal(kernel, is_admin=True)
         call = kernel.submit(principal(kernel), "llm_generate", ask(window="drop"))
-        await until(lambda: kernel.windows.statistics()["under_way"] == 1)
+        await until(lambda: len(kernel.preparation) == 1)
         stop = abi.ProcSignal(pid=call.process.pid, signal="stop")
         await kernel.call(admin, "proc_signal", stop)
         counts.set()
-        await until(lambda: not kernel.windows.statistics()["under_way"])
+        await until(lambda: not len(kernel.preparation))
         assert call.state.value == "blocked"
         await kernel.call(admin, "proc_signal", abi.ProcSignal(pid=call.process.pid, signal="cont"))
         async with asyncio.timeout(10):

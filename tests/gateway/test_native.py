@@ -298,6 +298,8 @@ async def test_metrics_count_calls_and_readiness_follows_the_kernel() -> None:
         for figure in ("slots 8.0", "slots_taken 0.0", "is_ready 1.0", "calls 1.0", "refusals 0.0", "tokens_out 3.0"):
             name, _, value = figure.partition(" ")
             assert f'aios_core_{name}{{core="scripted"}} {value}' in text
+        for figure in ("disk_failures", "disk_is_failing", "disk_spent", "suspended_text", "restores_disk"):
+            assert f"aios_context_{figure} 0.0" in text
         assert (await at.get("/readyz"))[0] == 200
         at.kernel.is_ready = False
         assert (await at.get("/readyz"))[0] == 503

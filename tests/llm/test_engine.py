@@ -13,6 +13,7 @@ from tiny_model import TOKENIZER, engine
 
 from aios.kernel.context.base import About
 from aios.kernel.context.logits import LogitsSnapshot, read
+from aios.kernel.llm.local.decoder import CHUNK
 from aios.kernel.llm.local.dialect import HERMES, LLAMA3, MISTRAL3, Dialect
 from aios.kernel.llm.local.engine import Engine
 from aios.kernel.llm.local.grammar import call_schema, response_schema
@@ -193,6 +194,43 @@ def test_a_long_prompt_does_not_hold_up_those_who_speak(shared: Engine) -> None:
     while not shared.is_idle:
         shared.step()
     shared.release(speaker)
+
+
+def test_a_short_prompt_waits_for_no_long_one_and_a_long_one_goes_on(shared: Engine) -> None:
+    reader = shared.new("reader", Spec((5,) * 7 * CHUNK, 1))
+    shared.add(reader)
+    for number in range(2):
+        short = shared.new("short", Spec((1, 2, number), 1))
+        shared.add(short)
+        read = reader.computed
+        shared.step()
+        assert short.finish is not None
+        assert reader.computed >= read + CHUNK
+    assert reader.finish is None
+    while not shared.is_idle:
+        shared.step()
+
+
+def test_a_step_computes_the_less_of_a_prompt_the_further_that_looks_back(
+    shared: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aios.kernel.llm.local.engine.LOOK_BACK", 2 * CHUNK)
+    reader = shared.new("reader", Spec((5,) * 7 * CHUNK, 1))
+    shared.add(reader)
+    computed = []
+    while reader.finish is None:
+        shared.step()
+        computed.append(reader.computed // CHUNK)
+    assert computed == [3, 5, 6, 7]
+    short, reader = (shared.new(name, Spec((5, 6) * size, 1)) for name, size in (("a", 1), ("b", 3 * CHUNK)))
+    shared.add(reader)
+    while reader.computed < 5 * CHUNK:
+        shared.step()
+    shared.add(short)
+    shared.step()
+    shared.step()
+    assert short.finish is not None
+    assert reader.finish is not None
 
 
 def test_a_removed_sequence_frees_its_memory_at_once(shared: Engine) -> None:

@@ -162,8 +162,9 @@ async def test_a_dropped_snapshot_frees_its_memory_and_is_not_resumed(core: Nano
 
 def keeper(path: Path, *, ram: int = 1 << 26, disk: int = 0) -> ContextManager:
     swap = Swap(path / "swap", disk)
-    swap.open()
-    return ContextManager(swap, ram_bytes=ram)
+    manager = ContextManager(swap, ram_bytes=ram, now=lambda: 0.0)
+    manager.open()
+    return manager
 
 
 async def test_suspended_calls_make_room_for_new_ones_and_go_on_with_the_same_bytes(
@@ -453,22 +454,6 @@ async def test_a_schema_that_cannot_be_followed_is_the_agents_fault(core: NanoCo
     wanted = {"type": "json_schema", "json_schema": {"schema": {"type": "strin"}}}
     with pytest.raises(BadRequest, match="strin"):
         await core.run(Request("c", ask(response_format=wanted), Listener()), None)
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-async def test_an_engine_that_breaks_fails_its_calls_and_takes_no_more(folder: Path) -> None:
-    core = NanoCore(folder=folder, kv_bytes=1 << 26)
-    await core.open()
-    assert core._engine is not None
-
-    def broken() -> list[Any]:
-        raise ZeroDivisionError("a bug of ours")
-
-    core._engine.step = broken
-    for _ in range(2):
-        with pytest.raises(ModuleFault):
-            await core.run(Request("c", ask(), Listener()), None)
-    await core.close()
 
 
 async def test_calls_under_way_fail_when_the_core_closes(folder: Path) -> None:

@@ -115,6 +115,19 @@ def test_what_an_earlier_prompt_computed_is_not_computed_again() -> None:
     assert it.statistics()["prefix_hit_tokens"] == 3 * CHUNK
 
 
+def test_prompts_that_are_read_side_by_side_share_what_they_compute() -> None:
+    it = engine(prefix_bytes=1 << 24)
+    prompt = tuple(n % TOKENIZER.vocab_size for n in range(6 * CHUNK))
+    for number in range(4):
+        it.add(it.new(str(number), Spec((*prompt, number), max_tokens=1)))
+    while not it.is_idle:
+        it.step()
+    assert it.num_prefilled == len(prompt) + 4
+    statistics = it.statistics()
+    assert statistics["prefix_hit_tokens"] + statistics["prefix_missed_tokens"] == 4 * (len(prompt) + 1)
+    assert statistics["prefix_missed_tokens"] == it.num_prefilled
+
+
 def test_what_was_decoded_is_never_kept() -> None:
     it: Engine = engine(prefix_bytes=1 << 24)
     sequence = it.new("a", Spec((1, 2, 3), max_tokens=2 * CHUNK, min_tokens=2 * CHUNK))

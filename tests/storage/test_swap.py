@@ -51,11 +51,26 @@ def test_the_next_process_finds_what_was_put_and_sweeps_away_what_was_not_finish
     first.put("call_1@nano@0", [b"x" * 100])
     (first.folder / "call_2@nano@0.swap.7.part").write_bytes(b"half")
     (first.folder / "note.txt").write_bytes(b"somebody else's")
+    (first.folder / "film.part").write_bytes(b"somebody else's")
     (first.folder / "link.swap").symlink_to("/etc/passwd")
-    again = opened(tmp_path)
+    again = Swap(first.folder, 10_000)
+    foreign = ["film.part", "link.swap", "note.txt"]
+    assert again.open() == foreign
     assert again.sizes() == {"call_1@nano@0": HEAD + 100}
     assert bytes(again.get("call_1@nano@0")) == b"x" * 100
-    assert sorted(path.name for path in again.folder.iterdir()) == ["call_1@nano@0.swap", "link.swap", "note.txt"]
+    assert sorted(path.name for path in again.folder.iterdir()) == ["call_1@nano@0.swap", *foreign]
+
+
+def test_files_whose_keys_are_of_another_kind_are_left_alone_and_not_counted(tmp_path: Path) -> None:
+    first = opened(tmp_path)
+    for key in ("call@1", "holiday"):
+        first.put(key, [b"x" * 100])
+    again = Swap(first.folder, 10_000)
+    assert again.open(lambda key: "@" in key) == ["holiday.swap"]
+    assert again.sizes() == {"call@1": HEAD + 100}
+    with pytest.raises(KeyError):
+        again.get("holiday")
+    assert (first.folder / "holiday.swap").exists()
 
 
 def test_past_its_budget_nothing_is_put_and_what_was_there_stays(tmp_path: Path) -> None:

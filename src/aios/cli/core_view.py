@@ -16,7 +16,7 @@ Told = dict[str, Any]
 TITLES = ("CORE", "KIND", "MODEL", "STATE", ">BUSY", ">TOK/S", ">KV", ">HITS", ">SWITCHES", ">REFUSED", ">CONTEXT")
 DROP = ("KIND", "REFUSED", "RESUME", "SWITCHES", "HITS", "CONTEXT", "KV", "TOK/S", "MODEL")
 """What a narrow terminal does without, in this order."""
-RANK = ("failed", "opening", "draining", "ready")
+RANK = ("failed", "restarting", "opening", "draining", "ready")
 TIERS = ("pool", "ram", "disk", "text")
 
 
@@ -49,7 +49,17 @@ def note(core: Told) -> str:
     """What a person is to know of a core that does not simply serve."""
     if core["state"] == "draining":
         return f"{counted(core['left'], 'call')} left" if core["left"] else "nothing left on it"
-    return f"{core['why']}" if core["state"] == "failed" else ""
+    if core["state"] in ("failed", "restarting"):
+        return f"{core['why']}"
+    return disk(core) if "disk_trouble" in core["detail"] else ""
+
+
+def disk(core: Told) -> str:
+    """How the disk fails that the core's generations are set aside on, or has failed; "" when it never did."""
+    failures = counted(round(_number(core, "disk_failures")), "disk failure")
+    if trouble := core["detail"].get("disk_trouble"):
+        return f"none set aside on disk: {trouble} ({failures})"
+    return failures if _number(core, "disk_failures") else ""
 
 
 def facts(core: Told) -> Iterator[str]:
@@ -65,6 +75,8 @@ def facts(core: Told) -> Iterator[str]:
         yield f"KV {used} of {_bytes(_number(core, 'kv_budget_bytes'))}"
     if aside := [f"{figure(n)} {tier}" for tier in TIERS if (n := _number(core, f"suspended_{tier}"))]:
         yield f"set aside: {', '.join(aside)}"
+    if trouble := disk(core):
+        yield safe(trouble)
     if hit := hits(core):
         yield f"prefix {hit}"
     if switches := _number(core, "switches"):

@@ -30,6 +30,7 @@ class KernelCollector(Collector):
         yield self._moves()
         yield from self._queues(numbers["queues"])
         yield from self._rooms("core", numbers["cores"])
+        yield from self._flat("context", numbers["context"])
         yield from self._flat("journal", numbers["journal"])
         yield from self._tokens()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -121,8 +122,17 @@ class Held(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class File:
+    """A snapshot on disk: its name there, and the bytes that it takes."""
+
+    name: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Stored:
-    """A generation of an earlier run of the kernel, by its call's id, and the core that it belongs to."""
+    """A generation of an earlier run of the kernel, by its call's id, and the core that it belongs to; "" for one that
+    any core of its model may go on with."""
 
     key: str
     core: str
@@ -140,12 +150,19 @@ class Thawed:
 class Swap(Protocol):
     """Bytes by key on disk, within a budget. Methods block, and may be called by any thread.
 
-    A key is letters, digits and `._@-`. What was put is there, whole, or `get` raises.
+    A key is letters, digits and `._@-`. What was put is there, whole, or `get` raises. People are told of `folder`.
     """
 
+    @property
+    def folder(self) -> Path: ...
+
+    def open(self, is_own: Callable[[str], bool]) -> Sequence[str]:
+        """Look what is there; returns the names of files with a key that is not `is_own`, or with none. OSError when
+        it cannot be used."""
+
     def put(self, key: str, parts: Iterable[Buffer]) -> int:
-        """Keep `parts` under `key`; returns how many bytes that takes. OSError when there is no room: all is as before
-        then."""
+        """Keep `parts` under `key`; returns how many bytes that takes. OSError when it cannot be: all is as before
+        then. Its `cause` is what the operating system said, or None when the budget has no room."""
 
     def get(self, key: str) -> memoryview:
         """What was put. KeyError; OSError when it cannot be read whole, whose `rest` is what could be."""

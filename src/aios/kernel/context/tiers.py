@@ -9,7 +9,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from enum import Enum
 
-from .base import Array, Held, Pool
+from .base import Array, File, Held, Pool
 
 
 class Tier(Enum):
@@ -23,13 +23,14 @@ class Tier(Enum):
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """One stopped generation. `bytes` is what it takes up in its tier. `is_pinned`: it stays where it is, since it is
-    on its way back or out."""
+    """One stopped generation. `bytes` is what it takes up in its tier: its `arrays` in memory, its `file` on disk.
+    `is_pinned`: it stays where it is, since it is on its way back or out."""
 
     held: Held
     tier: Tier
     bytes: int = 0
     arrays: list[Array] | None = None
+    file: File | None = None
     is_pinned: bool = False
 
     @property
@@ -60,10 +61,14 @@ class Tiers:
         self._put(entry)
         return entry
 
-    def move(self, entry: Entry, tier: Tier, size: int, arrays: list[Array] | None = None) -> None:
-        self._take(entry)
-        entry.tier, entry.bytes, entry.arrays = tier, size, arrays
-        self._put(entry)
+    def to_ram(self, entry: Entry, arrays: list[Array]) -> None:
+        self._move(entry, Tier.RAM, sum(array.nbytes for array in arrays), arrays=arrays)
+
+    def to_disk(self, entry: Entry, file: File) -> None:
+        self._move(entry, Tier.DISK, file.size, file=file)
+
+    def to_text(self, entry: Entry) -> None:
+        self._move(entry, Tier.TEXT, 0)
 
     def remove(self, entry: Entry) -> None:
         self._take(entry)
@@ -120,6 +125,14 @@ class Tiers:
                 assert all(entry.pool is pool for entry in shelf.entries.values())
         assert seen == self._entries, "an entry is in no tier"
         assert all((entry.arrays is not None) is (entry.tier is Tier.RAM) for entry in seen.values())
+        assert all((entry.file is not None) is (entry.tier is Tier.DISK) for entry in seen.values())
+
+    def _move(
+        self, entry: Entry, tier: Tier, size: int, *, arrays: list[Array] | None = None, file: File | None = None
+    ) -> None:
+        self._take(entry)
+        entry.tier, entry.bytes, entry.arrays, entry.file = tier, size, arrays, file
+        self._put(entry)
 
     def _both(self, entry: Entry) -> tuple[_Shelf, _Shelf]:
         return self._shelves[entry.tier, None], self._shelves[entry.tier, entry.pool]

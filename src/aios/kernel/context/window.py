@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import msgspec
 
 from aios.abi.messages import Message
 
@@ -17,45 +20,114 @@ Count = Callable[[Sequence[Message]], int]
 
 SYSTEM = ("system", "developer")
 _RESULTS = ("tool", "function")
+_AROUND = 16
+"""Characters that what stands around a message is as dear as."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """`kept` in its old order takes `tokens`; `dropped` is what went, oldest first."""
+    """`kept` in its old order takes `tokens`; `dropped` is what went, oldest first. Together they took `total`."""
 
     kept: list[Message]
     dropped: list[Message]
     tokens: int
+    total: int
 
 
-def fit(messages: Sequence[Message], count: Count, *, limit: int, room: int) -> Fit | None:
-    """All of `messages` if they take at most `limit` tokens, else as many as take at most `room`; None when not even
-    what must stay does.
+class TooMuch(ValueError):
+    """What must stay takes `least` tokens, more than there is room for."""
 
-    What is kept was counted itself, so it fits even where `count` is not the sum of its parts.
+    def __init__(self, least: int) -> None:
+        super().__init__(f"{least} tokens must stay")
+        self.least = least
+
+
+def fit(messages: Sequence[Message], count: Count, *, limit: int, rooms: Sequence[int]) -> Fit:
+    """All of `messages` if they take at most `limit` tokens, else as many as take at most the first of `rooms` that
+    holds what must stay. Raises TooMuch when none does.
+
+    The work grows with the messages, not with their square: each is counted once, in blocks beside what must stay, and
+    what the blocks take is added up. What is kept is then counted as a whole, so it fits even where that is not the
+    sum of its parts.
     """
-    tokens = count(messages)
-    if tokens <= limit:
-        return Fit(list(messages), [], tokens)
-    droppable = [unit for unit in units(messages) if not unit.must_stay]
-    best = _without(messages, droppable, count)
-    if best.tokens > room:
-        return None
-    too_few, enough = 0, len(droppable)
-    while enough - too_few > 1:
-        number = (too_few + enough) // 2
-        found = _without(messages, droppable[:number], count)
-        if found.tokens <= room:
-            best, enough = found, number
+    stay, droppable = _parted(messages)
+    blocks = _blocks(messages, droppable, max(*rooms, _weight(messages, stay)))
+    if len(blocks) <= 1 and (total := count(messages)) <= limit:
+        return Fit(list(messages), [], total, total)
+
+    def with_these(units: Sequence[Unit]) -> int:
+        return count([messages[place] for place in _places(stay, units)])
+
+    least = with_these([])
+    room = next((room for room in rooms if room >= least), None)
+    if room is None:
+        raise TooMuch(least)
+    takes = [with_these(block) - least for block in blocks]
+    total = least + sum(takes)
+    if len(blocks) > 1 and total <= limit and (whole := count(messages)) <= limit:
+        return Fit(list(messages), [], whole, whole)
+    number, left = 0, room - least
+    while number < len(blocks) and takes[number] <= left:
+        left -= takes[number]
+        number += 1
+    held = [unit for block in blocks[:number] for unit in block]
+    if number < len(blocks):
+        block = blocks[number]
+        held += block[: _most(len(block), lambda size: with_these(block[:size]) - least <= left)]
+    if (tokens := with_these(held)) > room:  # together they take more than one by one
+        held = held[: _most(len(held), lambda size: with_these(held[:size]) <= room)]
+        tokens = with_these(held)
+    return _split(messages, _places(stay, held), tokens, max(total, tokens))
+
+
+def _most(too_many: int, fits: Callable[[int], bool]) -> int:
+    """The greatest number below `too_many` that fits, found by halves; 0 does."""
+    fitting = 0
+    while too_many - fitting > 1:
+        middle = (fitting + too_many) // 2
+        if fits(middle):
+            fitting = middle
         else:
-            too_few = number
-    return best
+            too_many = middle
+    return fitting
 
 
-def _without(messages: Sequence[Message], gone: Sequence[Unit], count: Count) -> Fit:
-    places = {place for unit in gone for place in unit.places}
-    kept = [message for place, message in enumerate(messages) if place not in places]
-    return Fit(kept, [messages[place] for place in sorted(places)], count(kept))
+def _split(messages: Sequence[Message], places: Sequence[int], tokens: int, total: int) -> Fit:
+    kept = set(places)
+    dropped = [message for place, message in enumerate(messages) if place not in kept]
+    return Fit([messages[place] for place in places], dropped, tokens, total)
+
+
+def _places(stay: Sequence[int], units: Sequence[Unit]) -> list[int]:
+    return sorted([*stay, *(place for unit in units for place in unit.places)])
+
+
+def _parted(messages: Sequence[Message]) -> tuple[list[int], list[Unit]]:
+    """Where what must stay stands, and the units that may go, the latest first."""
+    droppable = [unit for unit in reversed(units(messages)) if not unit.must_stay]
+    may_go = {place for unit in droppable for place in unit.places}
+    return [place for place in range(len(messages)) if place not in may_go], droppable
+
+
+def _blocks(messages: Sequence[Message], droppable: Sequence[Unit], size: int) -> list[list[Unit]]:
+    """`droppable` in runs of about `size` characters. Each is counted beside what must stay: where that is no longer
+    than a block, this doubles the work at most."""
+    blocks: list[list[Unit]] = []
+    weight = size
+    for unit in droppable:
+        if weight >= size:
+            blocks.append([])
+            weight = 0
+        blocks[-1].append(unit)
+        weight += _weight(messages, unit.places)
+    return blocks
+
+
+def _weight(messages: Sequence[Message], places: Sequence[int]) -> int:
+    """Characters of those messages, and some for what stands around each."""
+    said = [messages[place] for place in places]
+    called = sum(len(call.function.arguments) for message in said for call in message.tool_calls or ())
+    return called + sum(_AROUND + len(message.text()) for message in said)
 
 
 # ── units ──
@@ -138,27 +210,40 @@ def transcript(messages: Sequence[Message]) -> str:
 
 
 def with_summary(messages: Sequence[Message], summary: str, number: int) -> list[Message]:
-    """`messages` with a word on the `number` of them that are gone, added to the last of the system messages at the
-    beginning: many templates take no system message elsewhere."""
+    """`messages` with a word on the `number` of them that are gone: at the end of the system messages that they begin
+    with, or else before the first question. Many templates take a system message at the beginning only, some none."""
     note = f"Earlier in this conversation ({number} messages, summarised because they no longer fit):\n{summary}"
     begin = next((place for place, message in enumerate(messages) if message.role not in SYSTEM), len(messages))
-    if begin == 0:
+    asked = next((place for place, message in enumerate(messages) if message.role == "user"), None)
+    place = begin - 1 if begin else asked
+    if place is None:
         return [Message("system", note), *messages]
-    system = messages[begin - 1]
-    text = system.text()
-    noted = Message(system.role, f"{text}\n\n{note}" if text else note, system.name)
-    return [*messages[: begin - 1], noted, *messages[begin:]]
+    told = messages[place]
+    content: str | list[dict[str, Any]]
+    if begin:
+        content = f"{told.text()}\n\n{note}".lstrip()
+    elif isinstance(told.content, list):
+        content = [{"type": "text", "text": f"{note}\n\n"}, *told.content]
+    else:
+        content = f"{note}\n\n{told.text()}"
+    return [*messages[:place], msgspec.structs.replace(told, content=content), *messages[place + 1 :]]
 
 
-def piece(text: str, fits: Callable[[str], bool]) -> str:
-    """The longest beginning of `text` that fits, found by halves; "" when none does."""
-    if fits(text):
-        return text
-    fitting, too_long = 0, len(text)
-    while too_long - fitting > max(1, fitting // 50):  # a fiftieth more is not worth one more count
-        middle = (fitting + too_long) // 2
-        if fits(text[:middle]):
-            fitting = middle
+def piece(text: str, count: Callable[[str], int], room: int) -> str:
+    """A beginning of `text` that takes at most `room` tokens: all of it, or one to which little could be added; ""
+    when none does. Two or three counts find it where the text is alike all through."""
+    fitting, too_long = 0, len(text) + 1
+    at = min(len(text), 4 * max(room, 1))
+    while fitting + 1 < too_long:
+        tokens = count(text[:at])
+        if tokens <= room:
+            fitting = at
+            if at == len(text) or tokens * 10 >= room * 9:
+                break
         else:
-            too_long = middle
+            too_long = at
+        # As long again as it takes; yet neither so long that it is dear to find out, nor so near that it never ends.
+        wanted = at * room * 19 // (max(tokens, 1) * 20)
+        step = max(1, (too_long - fitting) // 8) if too_long <= len(text) else 1
+        at = min(max(wanted, fitting + step), too_long - step, 4 * max(at, 1))
     return text[:fitting]

@@ -1,10 +1,48 @@
-"""The terms of a search, and how entries are ranked by them. Knows no table."""
+"""What memory needs of others, the terms of a search, and how entries are ranked by them. Knows no table."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import apsw
+
+from ..database import Fault
+
+Held = tuple[int | None, bytes, bytes | None]
+"""Where a content is in the swap: what its row has to hold of it. The second is its end, as it is."""
+
+
+class Swap(Protocol):
+    """Keeps contents on disk, those that begin alike once. `scope` is whose they are; scopes share nothing. Every
+    method is part of a job on the store, so that a content and its entry are committed together."""
+
+    def put(self, connection: apsw.Connection, scope: int, content: bytes) -> tuple[Held, int]:
+        """Keep `content`: where it is, and the bytes that this took."""
+        ...
+
+    def get(self, connection: apsw.Connection, scope: int, held: Held) -> bytes:
+        """Raises ModuleFault when it is not as it was put."""
+        ...
+
+    def keep(self, connection: apsw.Connection, tip: int | None) -> None:
+        """One more row holds the content of that tip."""
+        ...
+
+    def drop(self, connection: apsw.Connection, tip: int | None) -> int:
+        """One row fewer holds it; the bytes that this frees."""
+        ...
+
+    def check(self, connection: apsw.Connection, named: str) -> Iterator[Fault]:
+        """`named` is a query for the tips that rows hold, each as often as it is."""
+        ...
+
+    def repair(self, connection: apsw.Connection, named: str) -> None:
+        """Make its own counts right again. Rows whose content cannot be read are gone before."""
+        ...
+
 
 MAX_METADATA = 64 << 10
 """Bytes of JSON in an entry's metadata."""

@@ -12,7 +12,7 @@ import re
 import struct
 import threading
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import count
 from pathlib import Path
 
@@ -22,17 +22,19 @@ _HEAD = struct.Struct("<8sQI")
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,199}")
 _SUFFIX = ".swap"
 _UNFINISHED = ".part"
+_UNFINISHED_NAME = re.compile(r"(.+)\.swap\.[0-9]+\.part")
 
 Buffer = bytes | memoryview
 
 
 class SwapError(OSError):
     """What was to be kept cannot be, or is not there as it was put: which key, and why. `rest` is what could be read
-    of a damaged one."""
+    of a damaged one; `cause` is the operating system's word, if it said one."""
 
-    def __init__(self, message: str, rest: Buffer = b"") -> None:
+    def __init__(self, message: str, rest: Buffer = b"", cause: OSError | None = None) -> None:
         super().__init__(message)
         self.rest = rest
+        self.cause = cause
 
 
 class Swap:
@@ -50,17 +52,24 @@ class Swap:
         self._lock = threading.Lock()
         self._names = count()
 
-    def open(self) -> None:
-        """Raises OSError when the folder cannot be used."""
+    def open(self, is_own: Callable[[str], bool] = lambda key: True) -> list[str]:
+        """Take up the files whose keys `is_own` knows, and remove those that were not finished. Returns the names of
+        all else that is there, which is left alone and not counted. Raises OSError when the folder cannot be used."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for entry in sorted(os.scandir(self.folder), key=lambda entry: entry.name):
-            key = entry.name.removesuffix(_SUFFIX)
-            if entry.name.endswith(_UNFINISHED):
-                with contextlib.suppress(OSError):  # a folder, say, which is not ours: it is in nobody's way
-                    os.unlink(entry.path)
-            elif entry.name != key and _KEY.fullmatch(key) and entry.is_file(follow_symlinks=False):
-                self._sizes[key] = entry.stat(follow_symlinks=False).st_size
-        self._bytes = sum(self._sizes.values())
+        sizes, foreign = dict[str, int](), list[str]()
+        with os.scandir(self.folder) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                key, is_finished = _key_of(entry.name)
+                if not (_KEY.fullmatch(key) and is_own(key) and entry.is_file(follow_symlinks=False)):
+                    foreign.append(entry.name)
+                elif is_finished:
+                    sizes[key] = entry.stat(follow_symlinks=False).st_size
+                else:
+                    with contextlib.suppress(OSError):  # it is tried again at the next start
+                        os.unlink(entry.path)
+        with self._lock:
+            self._sizes, self._bytes = sizes, sum(sizes.values())
+        return foreign
 
     def sizes(self) -> dict[str, int]:
         """Bytes on disk by key."""
@@ -80,7 +89,7 @@ class Swap:
             self._write(path, _head(parts, length), parts)
         except OSError as error:
             self._account(-size)
-            raise SwapError(f"'{key}' cannot be kept on disk: {error.strerror}") from None
+            raise SwapError(f"'{key}' cannot be kept on disk: {error.strerror}", cause=error) from None
         with self._lock:
             self._bytes -= self._sizes.get(key, 0)
             self._sizes[key] = size
@@ -94,7 +103,7 @@ class Swap:
         try:
             data = memoryview(path.read_bytes())
         except OSError as error:
-            raise SwapError(f"'{key}' cannot be read back: {error.strerror}") from None
+            raise SwapError(f"'{key}' cannot be read back: {error.strerror}", cause=error) from None
         body = data[_HEAD.size :]
         if len(data) < _HEAD.size or _HEAD.unpack_from(data) != (MAGIC, len(body), zlib.crc32(body)):
             raise SwapError(f"'{key}' is damaged on disk", body)
@@ -143,6 +152,14 @@ class Swap:
             with contextlib.suppress(OSError):
                 unfinished.unlink(missing_ok=True)
             raise
+
+
+def _key_of(name: str) -> tuple[str, bool]:
+    """The key that a file of this name is of, and whether it is finished; "" for a name that is none of ours."""
+    if unfinished := _UNFINISHED_NAME.fullmatch(name):
+        return unfinished[1], False
+    key = name.removesuffix(_SUFFIX)
+    return key if key != name else "", True
 
 
 def _head(parts: list[Buffer], length: int) -> bytes:

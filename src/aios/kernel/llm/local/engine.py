@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from .decoder import CHUNK, Decoder
-from .grammar import GrammarError, Grammars, Vocabulary
+from .grammar import Grammars, Vocabulary
+from .kv import KV
 from .linear import F32
 from .prefix import PrefixCache
 from .sequence import Sequence, Spec
@@ -18,6 +19,8 @@ from .sequence import Sequence, Spec
 PREFILL_WHILE_DECODING = 2
 """Chunks of prompts that may delay a step of those already speaking."""
 PREFILL_ALONE = 4
+LOOK_BACK = 512
+"""Positions that a chunk looks back on count as a chunk more: of a long prompt a step computes fewer."""
 
 
 class Engine:
@@ -38,6 +41,7 @@ class Engine:
         self.num_steps = self.num_tokens = self.num_prefilled = self.num_replayed = 0
         self._prefilling: dict[str, Sequence] = {}
         self._decoding: dict[str, Sequence] = {}
+        self._is_oldests_turn = False
 
     @property
     def fingerprint(self) -> str:
@@ -133,36 +137,54 @@ class Engine:
                 self.num_replayed += len(rows)
 
     def _prefill(self, chunks: int) -> list[Sequence]:
-        """Compute up to `chunks` chunks of the sequences that came first; returns those that got their first token."""
+        """Compute what costs about as much as `chunks` chunks at a prompt's beginning, and one chunk at least; returns
+        the sequences that got their first token."""
         begun = []
-        for sequence in list(self._prefilling.values()):
-            prompt = sequence.spec.prompt
-            if not sequence.computed:
-                self._reuse(sequence)
-            while chunks and sequence.computed < len(prompt) and (kv := sequence.line.kv) is not None:
-                start = sequence.computed
-                sequence.computed = self.decoder.prefill(kv, prompt, start)
-                self.num_prefilled += sequence.computed - start
-                self._keep(sequence)
-                chunks -= 1
-            if sequence.computed < len(prompt):
-                break
-            if sequence.line.output:  # it was all computed once, and is again
-                sequence.share()
-            else:
-                self._choose(sequence, self.decoder.last_logits()[None])
+        while chunks > 0 and self._prefilling:
+            sequence = self._next_prompt()
+            try:
+                self._read(sequence)
+            except MemoryError as error:  # the machine may have too little left for this one: the others go on
+                sequence.error = error
+            chunks -= 1 + sequence.computed // LOOK_BACK
+            if _left(sequence) and sequence.error is None:
+                continue
             self._decoding[sequence.id] = self._prefilling.pop(sequence.id)
             begun.append(sequence)
         return begun
 
-    def _reuse(self, sequence: Sequence) -> None:
-        """Begin with what an earlier prompt that began alike has computed."""
-        if self.prefixes.budget and (kv := sequence.line.kv) is not None:
-            for piece in self.prefixes.find(sequence.spec.group, sequence.spec.prompt):
-                kv.load(piece, sequence.computed)
-                sequence.computed += CHUNK
-            if not sequence.line.output:  # an answer tells how it was computed first
-                sequence.num_cached = sequence.computed
+    def _next_prompt(self) -> Sequence:
+        """In turn that which came first, and the one with the least left: a short prompt waits for no long one, and a
+        long one goes on."""
+        self._is_oldests_turn = not self._is_oldests_turn
+        waiting = self._prefilling.values()
+        return next(iter(waiting)) if self._is_oldests_turn else min(waiting, key=_left)
+
+    def _read(self, sequence: Sequence) -> None:
+        """Compute the next chunk of its prompt, behind what others have computed by now; after the last, it speaks."""
+        prompt, kv = sequence.spec.prompt, sequence.line.kv
+        assert kv is not None, "what is in the engine has its memory"
+        if not sequence.computed or len(self._prefilling) > 1:
+            self._reuse(sequence, kv)
+        start = sequence.computed
+        sequence.computed = self.decoder.prefill(kv, prompt, start)
+        self.num_prefilled += sequence.computed - start
+        self._keep(sequence)
+        if _left(sequence):
+            return
+        if sequence.line.output:  # it was all computed once, and is again
+            sequence.share()
+        else:
+            self._choose(sequence, self.decoder.last_logits()[None])
+
+    def _reuse(self, sequence: Sequence, kv: KV) -> None:
+        """Go on with what another prompt that began alike has computed."""
+        if not self.prefixes.budget:
+            return
+        for piece in self.prefixes.find(sequence.spec.group, sequence.spec.prompt, sequence.computed):
+            kv.load(piece, sequence.computed)
+            sequence.computed += CHUNK
+            sequence.num_cached += 0 if sequence.line.output else CHUNK  # an answer tells how it was computed first
 
     def _keep(self, sequence: Sequence) -> None:
         """Keep the chunk that was just computed, if it is a whole one."""
@@ -177,5 +199,10 @@ class Engine:
         try:
             sequence.choose(rows)
             self.num_tokens += len(rows)
-        except GrammarError as error:  # this sequence's own fault: the others go on
+        except Exception as error:  # noqa: BLE001  # not caught, but handed to the one who asked: the others go on
             sequence.error = error
+
+
+def _left(sequence: Sequence) -> int:
+    """Tokens of its prompt that are not computed."""
+    return len(sequence.spec.prompt) - sequence.computed

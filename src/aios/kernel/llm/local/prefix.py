@@ -41,13 +41,15 @@ class PrefixCache:
         self._order: OrderedDict[Node, None] = OrderedDict()
         """The least recently used first. A node is always older than its parent, so the first one is a leaf."""
 
-    def find(self, group: str, tokens: Sequence[int]) -> list[F32]:
-        """The KV of the longest known beginning of `tokens`, chunk by chunk. One token at least is left to compute."""
+    def find(self, group: str, tokens: Sequence[int], start: int = 0) -> list[F32]:
+        """The KV of the longest known beginning of `tokens`, chunk by chunk, behind the first `start` tokens (a whole
+        number of chunks), which were looked for before. One token at least is left to compute."""
         path = self._walk(group, tokens, (len(tokens) - 1) // self.chunk)
+        found = path[start // self.chunk :]
         self._touch(path)
-        self.num_hits += len(path) * self.chunk
-        self.num_misses += len(tokens) - len(path) * self.chunk
-        return [node.data for node in path if node.data is not None]
+        self.num_hits += len(found) * self.chunk
+        self.num_misses += (0 if start else len(tokens)) - len(found) * self.chunk
+        return [node.data for node in found if node.data is not None]
 
     def put(self, group: str, tokens: Sequence[int], data: F32) -> None:
         """Keep `data`, the KV of the last chunk of `tokens` (a whole number of chunks), if what leads to it is kept."""

@@ -1,0 +1,307 @@
+"""Files and folders beneath one folder of the machine, and nothing else of it. Knows no agent, no table, no version.
+
+Every step from the folder down is one `openat` of one name in a folder that is open, never a path that is put together
+and looked up: `..` is no name, a link is not followed, and a folder that is swapped for a link on the way is a link.
+The folder itself is found again in the same way for each operation, so that no disk is kept busy by us.
+All methods block; those of one object may be called from several threads. Paths are clean ones (`base.py`), and ""
+is the folder itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import heapq
+import os
+import secrets
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from aios.abi.errors import AiosError, Conflict, NotFound
+
+from .base import MAX_DEPTH
+from .faults import Gone, is_a_folder, is_folder, is_there, told
+from .naming import LIST, check_names, find_name, fits, listed_as, path_name, readable
+from .staged import Signature, Staged
+
+IS_SUPPORTED = hasattr(os, "O_NOFOLLOW") and {os.open, os.stat, os.rename, os.unlink, os.mkdir} <= os.supports_dir_fd
+_THROUGH = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
+"""A folder on the way: it need not be readable, only entered."""
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | getattr(os, "O_NOFOLLOW", 0)
+STEP = 500
+"""Entries that a walk yields together."""
+
+
+class Identity(NamedTuple):
+    """Which folder it is, whatever it is called."""
+
+    device: int
+    inode: int
+
+
+class Entry(NamedTuple):
+    """A file or a folder."""
+
+    path: str
+    is_folder: bool
+    signature: Signature
+
+
+class Batch(NamedTuple):
+    """Some of what is in a folder; `is_last` when that was all, None when the rest cannot be read."""
+
+    folder: str
+    entries: list[Entry]
+    is_last: bool | None
+
+
+class Beneath:
+    """What lies beneath `folder`, an absolute path without links."""
+
+    def __init__(self, folder: str, *, durable: bool = False) -> None:
+        self.folder = folder
+        self.identity: Identity | None = None
+        """Of the folder that is meant; until it is set, any that is there."""
+        self._durable = durable
+
+    def look(self) -> Identity:
+        """Which folder is there now, the one that is meant or another. Raises Gone."""
+        with self._root(meant=False) as root:
+            found = os.fstat(root)
+            return Identity(found.st_dev, found.st_ino)
+
+    # ── looking ──
+
+    def stat(self, path: str) -> Entry:
+        """Raises NotFound; Denied for a link, BadRequest for what is neither file nor folder."""
+        if not path:
+            with self._root() as root:
+                return Entry("", True, Signature.of(os.fstat(root)))
+        with self._above(path) as (folder, name):
+            found = os.stat(listed_as(folder, name), dir_fd=folder, follow_symlinks=False)
+            return Entry(path, is_folder(path, found), Signature.of(found))
+
+    def find(self, path: str) -> Entry | None:
+        """As `stat`; None when nothing is there."""
+        try:
+            return self.stat(path)
+        except NotFound:
+            return None
+
+    def open(self, path: str) -> tuple[int, Signature]:
+        """A descriptor of the regular file, to be closed by the caller, and what the file looks like."""
+        if not path:
+            raise is_a_folder(path)
+        with self._above(path) as (folder, name):
+            name = listed_as(folder, name)
+            if is_folder(path, os.stat(name, dir_fd=folder, follow_symlinks=False)):
+                raise is_a_folder(path)
+            descriptor = os.open(name, _READ, dir_fd=folder)
+            try:
+                found = os.fstat(descriptor)
+                if is_folder(path, found):  # it was swapped in this moment
+                    raise is_a_folder(path)
+            except BaseException:
+                os.close(descriptor)
+                raise
+            return descriptor, Signature.of(found)
+
+    def list(self, path: str, *, after: str = "", limit: int = 1000) -> tuple[list[Entry], bool]:
+        """Up to `limit` entries of the folder whose names come after `after`, in order, and whether there are more.
+        Links, and what is neither file nor folder or has a name that no path can hold, are left out."""
+        start = f"{path}/" if path else ""
+        with self._folder(path) as folder, readable(folder) as opened:
+            with os.scandir(opened) as found:
+                names = heapq.nsmallest(limit + 1, (name for each in found if (name := path_name(each)) > after))
+            shown = dict.fromkeys(names[:limit])
+            return [e for name in shown if (e := _entry(opened, start, name)) is not None], len(names) > limit
+
+    def walk(self, path: str = "") -> Iterator[Batch]:
+        """All that `list` would show, folder by folder, some entries at a time, from `path` down as far as paths reach.
+        A folder that cannot be read, or is gone when its turn comes, has one batch that says so."""
+        waiting = [path]
+        while waiting:
+            folder = waiting.pop()
+            below: list[str] = []
+            for batch in self._batches(folder):
+                below += [each.path for each in batch.entries if each.is_folder and _has_room(each.path)]
+                yield batch
+            waiting += reversed(below)
+
+    def _batches(self, path: str) -> Iterator[Batch]:
+        start = f"{path}/" if path else ""
+        try:
+            with self._folder(path) as folder, readable(folder) as opened, os.scandir(opened) as found:
+                entries: list[Entry] = []
+                for each in found:
+                    name = path_name(each)
+                    if name and fits(start + name) and (entry := _entry(opened, start, name)) is not None:
+                        entries.append(entry)
+                    if len(entries) == STEP:
+                        yield Batch(path, entries, False)
+                        entries = []
+                yield Batch(path, entries, True)
+        except Gone:
+            raise
+        except AiosError:
+            yield Batch(path, [], None)
+
+    # ── changing ──
+
+    def make_folder(self, path: str) -> None:
+        """With those above it. Raises Conflict when something is there."""
+        if not path:
+            raise is_there(path)
+        with self._above(path, make=True) as (folder, name):
+            if find_name(folder, name) is not None:
+                raise is_there(path)
+            os.mkdir(name, dir_fd=folder)
+            self._sync(folder)
+
+    def stage(self, path: str) -> Staged:
+        """A new content for the file `path`, which is there once it is committed. Makes the folders above."""
+        if not path:
+            raise Conflict("the mount itself is a folder; a file needs a name", code="path_exists", param="path")
+        with self._above(path, make=True) as (folder, _):
+            return Staged(path, os.dup(folder), lambda: self._above(path), durable=self._durable)
+
+    def move(self, path: str, to: str) -> None:
+        """Raises Conflict when something is at `to`."""
+        with self._above(path) as (source, name), self._above(to, make=True) as (target, new):
+            name = listed_as(source, name)
+            is_folder(path, os.stat(name, dir_fd=source, follow_symlinks=False))
+            if find_name(target, new) is not None:
+                raise is_there(to, "to")
+            os.rename(name, new, src_dir_fd=source, dst_dir_fd=target)
+            self._sync(target)
+            self._sync(source)
+
+    def set_aside(self, path: str) -> str:
+        """Give the file or folder a name of ours, in the folder that it is in; the path of that."""
+        with self._above(path) as (folder, name):
+            name = listed_as(folder, name)
+            is_folder(path, os.stat(name, dir_fd=folder, follow_symlinks=False))
+            aside = f".aios-{secrets.token_hex(8)}.gone"
+            os.rename(name, aside, src_dir_fd=folder, dst_dir_fd=folder)
+            self._sync(folder)
+        return f"{path[: path.rfind('/') + 1]}{aside}"
+
+    def put_back(self, aside: str, path: str) -> None:
+        """Undo `set_aside`. Raises Conflict when something else is at `path` by now."""
+        new = path.rpartition("/")[2]
+        with self._above(aside, ours=True) as (folder, name):
+            if find_name(folder, new) is not None:
+                raise is_there(path)
+            os.rename(name, new, src_dir_fd=folder, dst_dir_fd=folder)
+            self._sync(folder)
+
+    def remove(self, aside: str) -> None:
+        """What was set aside, and all below it; links among that as what they are. What is gone is no fault."""
+        with self._above(aside, ours=True) as (folder, name):
+            _remove(folder, name)
+            self._sync(folder)
+
+    # ── one step at a time ──
+
+    @contextlib.contextmanager
+    def _root(self, *, meant: bool = True) -> Iterator[int]:
+        """The folder itself, from the top of the machine down, so that no link leads there either. With `meant` only
+        if it is the folder that is meant."""
+        try:
+            opened = os.open("/", _THROUGH)
+            for name in self.folder.split("/"):
+                opened = _enter(opened, name) if name else opened
+        except OSError as error:
+            raise Gone(error.strerror or str(error)) from None
+        try:
+            found = os.fstat(opened)
+            if meant and self.identity not in (None, (found.st_dev, found.st_ino)):
+                raise Gone("another folder is in its place")
+            yield opened
+        finally:
+            os.close(opened)
+
+    @contextlib.contextmanager
+    def _folder(self, path: str, *, make: bool = False) -> Iterator[int]:
+        """The folder `path`, for use by its descriptor."""
+        check_names(path)
+        with self._root() as root, told(path):
+            opened = os.dup(root)
+            for name in path.split("/") if path else ():
+                opened = _go_on(opened, name, make=make)
+            try:
+                yield opened
+            finally:
+                os.close(opened)
+
+    @contextlib.contextmanager
+    def _above(self, path: str, *, make: bool = False, ours: bool = False) -> Iterator[tuple[int, str]]:
+        """The folder that holds `path`, and the name in it, which is one of ours only if that is said."""
+        above, _, name = path.rpartition("/")
+        check_names(above if ours else path)
+        with self._folder(above, make=make) as folder, told(path):
+            yield folder, name
+
+    def _sync(self, folder: int) -> None:
+        if self._durable:
+            with readable(folder) as opened:
+                os.fsync(opened)
+
+
+def _enter(folder: int, name: str) -> int:
+    """The folder `name` in `folder`, which is closed in any case."""
+    try:
+        return os.open(name, _THROUGH, dir_fd=folder)
+    finally:
+        os.close(folder)
+
+
+def _go_on(folder: int, name: str, *, make: bool) -> int:
+    """As `_enter`, by what `name` is called there. With `make` it is made if nothing is there."""
+    try:
+        there = _way(folder, name, make=make)
+    except BaseException:
+        os.close(folder)
+        raise
+    return _enter(folder, there)
+
+
+def _way(folder: int, name: str, *, make: bool) -> str:
+    there = find_name(folder, name) if make else listed_as(folder, name)
+    if there is None:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(name, dir_fd=folder)
+        return name
+    if not is_folder(name, os.stat(there, dir_fd=folder, follow_symlinks=False)):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    return there
+
+
+def _entry(folder: int, start: str, name: str) -> Entry | None:
+    """What is called `name`; None when it has just gone, or become something else."""
+    try:
+        found = os.stat(listed_as(folder, name), dir_fd=folder, follow_symlinks=False)
+        return Entry(start + name, is_folder(name, found), Signature.of(found))
+    except (OSError, AiosError):
+        return None
+
+
+def _has_room(folder: str) -> bool:
+    """Whether a path can name what is in the folder: the mount's name and one more come with it."""
+    return folder.count("/") + 3 <= MAX_DEPTH
+
+
+def _remove(folder: int, name: str) -> None:
+    try:
+        os.unlink(name, dir_fd=folder)
+    except FileNotFoundError:
+        return
+    except (IsADirectoryError, PermissionError):  # a folder: Linux says the one, others the other
+        inner = os.open(name, LIST, dir_fd=folder)
+        try:
+            for each in os.listdir(inner):
+                _remove(inner, each)
+        finally:
+            os.close(inner)
+        with contextlib.suppress(FileNotFoundError):
+            os.rmdir(name, dir_fd=folder)
