@@ -113,10 +113,11 @@ class Entry(Result, frozen=True):
 
 
 class Entries(Result, frozen=True):
-    """`is_cut`: there are more, and the answer would be too long with them."""
+    """`is_cut`: there are more, and the answer would be too long with them. `note`: why a search went by words only."""
 
     entries: list[Entry]
     is_cut: bool = False
+    note: str | None = None
 
 
 class Written(Result, frozen=True):

@@ -53,6 +53,7 @@ from .memory import Distiller, MemoryManager, RuntimeMemory
 from .prepare import Preparation
 from .process import Principal, Process, ProcessState, ProcessTable
 from .scheduler import POLICIES, Pool, Queue, Runner
+from .search import Search
 from .spaces import Spaces
 from .storage import Segments, StorageManager, Swap
 from .syscall import TERMINAL, State, Syscall, move
@@ -118,6 +119,7 @@ class Kernel:
             await kernel._boot_rooms(cores)
             kernel._recover()
             kernel.cores.serve()
+            await kernel.search.open()
             await kernel.journal.settled()
         except BaseException:
             await kernel._close_rooms()
@@ -131,6 +133,7 @@ class Kernel:
     repeats: Repeats
     access: AccessManager
     spaces: Spaces
+    search: Search
     memory: MemoryManager
     storage: StorageManager
     tools: ToolManager
@@ -156,8 +159,11 @@ class Kernel:
         self.spaces = Spaces(groups.shared_blocks())
         self.access = AccessManager(self.database, groups, self.spaces)
         self.access.ensure_admin(self.home)
-        self.memory = MemoryManager(self.database, clock, Segments(), self.spaces, config.memory)
+        self.search = Search(self.database, clock)
+        self._closers.push_async_callback(self.search.close)
+        self.memory = MemoryManager(self.database, clock, Segments(), self.search, self.spaces, config.memory)
         self.storage = StorageManager(self.database, self.home, clock)
+        self.search.take_up()
         self.tools = ToolManager(self.storage, self.memory, config.tool, clock=clock, folders=[self.home])
         await self.tools.open()
         self._closers.push_async_callback(self.tools.close)
@@ -590,6 +596,7 @@ class Kernel:
             },
             "cores": self.llm.statistics(),
             "context": self.contexts.statistics(),
+            "search": self.search.statistics(),
             "tools": {"problems": self.tools.problems},
             "journal": self.journal.statistics(),
         }

@@ -48,11 +48,24 @@ MEMORY = f"""
         body BLOB NOT NULL);
     CREATE UNIQUE INDEX segments_by_key ON segments(key);
 """
-SEARCH = """
-    INSERT INTO entries_text(entries_text) VALUES ('delete-all');
-    INSERT INTO entries_text(rowid, scope, content) SELECT row, 'm' || block, CAST(tail AS TEXT) FROM entries;
-    DROP TABLE entries_3;
+_INDEX = """
+    CREATE VIRTUAL TABLE {room}_words USING fts5(words, content='', contentless_delete=1, tokenize='porter ascii');
+    CREATE TABLE {room}_vectors(
+        key INTEGER PRIMARY KEY, row INTEGER NOT NULL UNIQUE, model INTEGER NOT NULL DEFAULT 0, vector BLOB);
+    CREATE INDEX {room}_unembedded ON {room}_vectors(key) WHERE model = 0;
 """
+SEARCH = """
+    CREATE TABLE search_rooms(room TEXT PRIMARY KEY, model INTEGER NOT NULL DEFAULT 0, taken_up INTEGER) WITHOUT ROWID;
+    CREATE TABLE search_scopes(
+        room TEXT NOT NULL, number INTEGER NOT NULL, texts INTEGER NOT NULL, next INTEGER NOT NULL,
+        is_gone INTEGER NOT NULL DEFAULT 0, PRIMARY KEY(room, number)) WITHOUT ROWID;
+    CREATE INDEX search_scopes_gone ON search_scopes(room) WHERE is_gone;
+    CREATE TABLE search_models(
+        number INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, dimension INTEGER NOT NULL);
+    INSERT INTO search_rooms(room, taken_up) SELECT 'memory', 0 WHERE EXISTS (SELECT 1 FROM entries);
+    DROP TABLE entries_text;
+    DROP TABLE entries_3;
+""" + "".join(_INDEX.format(room=room) for room in ("memory", "passages"))
 STORAGE = ""
 """What the rooms add together in one step."""
 

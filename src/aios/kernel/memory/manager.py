@@ -33,6 +33,7 @@ from ..clock import Clock
 from ..config import MemorySection
 from ..database import Database, exactly_once
 from ..process import Place
+from ..search import Search
 from ..spaces import Spaces
 from ..syscall import Syscall
 from . import entries
@@ -42,7 +43,7 @@ from .changes import Changes
 from .derive import write_distilled
 from .distil import DistilledWrite
 from .entries import Facts, Record, entry_of, id_of, number_of
-from .search import search
+from .search import among, entries_in
 
 MAX_CONTENT = 1 << 20
 """Bytes of an entry's content."""
@@ -62,6 +63,7 @@ class MemoryManager:
         database: Database,
         clock: Clock,
         swap: Swap,
+        search: Search,
         spaces: Spaces | None = None,
         settings: MemorySection | None = None,
     ) -> None:
@@ -70,7 +72,8 @@ class MemoryManager:
         self._swap = swap
         self._spaces = spaces or Spaces()
         self._settings = settings or MemorySection()
-        self._changes = Changes(swap, self._settings.disk)
+        self._index = search.index("memory", entries_in(swap))
+        self._changes = Changes(swap, self._index, self._settings.disk)
 
     def check(self, call: Syscall) -> None:
         match call.args:
@@ -194,13 +197,23 @@ class MemoryManager:
         return await self._database.run(exactly_once(once, job, Written))
 
     async def _search(self, whose: Whose, args: MemSearch) -> Entries:
+        asked = await self._index.ask(
+            args.query,
+            args.k,
+            among(args),
+            mode=args.mode or "hybrid",
+            recency=args.recency,
+            importance=args.importance,
+        )
+
         def job(connection: apsw.Connection) -> Entries:
             block = find_block(connection, *whose)
             if block is None:
                 return Entries(entries=[])
-            found = search(connection, self._swap, block.id, args.query, args.k)
+            found = self._index.search(connection, block.id, asked)
             records = [(entries.read(connection, self._swap, block.id, number), score) for number, score in found]
-            return Entries(entries=[entry_of(record, score) for record, score in records if record is not None])
+            there = [entry_of(record, score) for record, score in records if record is not None]
+            return Entries(entries=there, note=asked.why)
 
         return await self._database.read_async(job)
 
