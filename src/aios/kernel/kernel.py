@@ -165,7 +165,9 @@ class Kernel:
         self.search = Search(self.database, clock, self._embedder())
         self._closers.push_async_callback(self.search.close)
         self.memory = MemoryManager(self.database, clock, Segments(), self.search, self.spaces, config.memory)
-        self.storage = StorageManager(self.database, self.home, clock)
+        self.storage = StorageManager(self.database, self.home, clock, self.spaces, config.storage)
+        self.storage.open()
+        self._closers.callback(self.storage.close)
         self.search.take_up()
         self.tools = ToolManager(self.storage, self.memory, config.tool, clock=clock, folders=[self.home])
         await self.tools.open()
@@ -585,7 +587,7 @@ class Kernel:
         wall = self.clock.wall()
         with contextlib.suppress(AiosError):  # a full disk is told to those who write
             await self.journal.purge(wall, self._alive())
-            await self.storage.finish_clearing()
+            await self.storage.keep_house()
             await self.memory.finish_clearing()
         self.access.purge(wall - LOST_KEY_SECONDS, self._alive())
 
