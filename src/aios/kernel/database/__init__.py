@@ -10,7 +10,7 @@ into the file by a thread of its own, which is also where fast mode syncs. In `d
 from .database import Database
 from .home import HomeError
 from .kept import Kept, add_kept, kept
-from .once import exactly_once
+from .once import answered, exactly_once
 from .query import Job, row, rows, value
 from .readers import NUM_SLOW_READERS
 from .schema import MIGRATIONS
@@ -23,6 +23,7 @@ __all__ = [
     "Job",
     "Kept",
     "add_kept",
+    "answered",
     "exactly_once",
     "kept",
     "row",

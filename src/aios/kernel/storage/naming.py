@@ -45,9 +45,7 @@ def is_ours(path: str) -> bool:
 def path_name(found: os.DirEntry[str]) -> str:
     """The entry's name as paths have it; "" for links, for what is neither file nor folder, and for names that no path
     can hold."""
-    name = found.name
-    if not name.isascii():
-        name = unicodedata.normalize("NFC", name)
+    name = normal(found.name)
     if not is_nameable(name):
         return ""
     try:
@@ -55,6 +53,11 @@ def path_name(found: os.DirEntry[str]) -> str:
     except OSError:
         return ""
     return name if is_meant else ""
+
+
+def normal(path: str) -> str:
+    """In the normal form that paths have."""
+    return path if path.isascii() else unicodedata.normalize("NFC", path)
 
 
 def is_nameable(name: str) -> bool:
