@@ -400,6 +400,12 @@ _ROWS = [
     CallSpec("sto_write", "storage", StoWrite, Version, W, "Write a file whole; each write is a new version."),
     CallSpec("sto_read", "storage", StoRead, File, R, "Read a file, the newest version unless one is named."),
     CallSpec("sto_list", "storage", StoList, Listing, R, "List what is in a folder of the agent's storage."),
+    CallSpec("sto_move", "storage", StoMove, Version, W, "Give a file or folder, with its history, another name."),
+    CallSpec("sto_restore", "storage", StoRestore, Version, W, "Bring back what was cleared last at a path."),
+    CallSpec("sto_history", "storage", StoHistory, History, R, "List a file's versions, the newest first."),
+    CallSpec("sto_diff", "storage", StoDiff, Diff, R, "Show what changed between two versions of a file."),
+    CallSpec("sto_rollback", "storage", StoRollback, Version, W, "Make an old version of a file its newest again."),
+    CallSpec("sto_stat", "storage", StoStat, StorageStat, R, "Say what the agent's files take, and may."),
     CallSpec(
         "sto_clear",
         "storage",

@@ -142,7 +142,9 @@ class Kernel:
         self.access = AccessManager(self.database, groups, self.spaces)
         self.access.ensure_admin(self.home)
         self.memory = MemoryManager(self.database, clock)
-        self.storage = StorageManager(self.database, self.home, clock)
+        self.storage = StorageManager(self.database, self.home, clock, self.spaces, config.storage)
+        self.storage.open()
+        self._closers.callback(self.storage.close)
         self.tools = ToolManager(self.storage, self.memory, config.tool, clock=clock, folders=[self.home])
         await self.tools.open()
         self._closers.push_async_callback(self.tools.close)
@@ -513,7 +515,7 @@ class Kernel:
         wall = self.clock.wall()
         with contextlib.suppress(AiosError):  # a full disk is told to those who write
             await self.journal.purge(wall, self._alive())
-            await self.storage.finish_clearing()
+            await self.storage.keep_house()
         self.access.purge(wall - LOST_KEY_SECONDS, self._alive())
 
     def _alive(self) -> set[int]:

@@ -361,6 +361,92 @@ class AsyncCalls(ABC):
         sent: dict[str, Any] = {"path": path, "trash": trash, "limit": limit, "after": after}
         return await self._call(calls.Listing, "sto_list", sent, idempotency_key, timeout)
 
+    async def sto_move(
+        self,
+        path: str,
+        to: str,
+        *,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.Version:
+        """Give a file or folder, with its history, another name."""
+        sent: dict[str, Any] = {"path": path, "to": to}
+        return await self._call(calls.Version, "sto_move", sent, idempotency_key, timeout)
+
+    async def sto_restore(
+        self,
+        path: str,
+        *,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.Version:
+        """Bring back what was cleared last at a path.
+
+        Bring back what was cleared last at `path`, and all beneath it.
+        """
+        sent: dict[str, Any] = {"path": path}
+        return await self._call(calls.Version, "sto_restore", sent, idempotency_key, timeout)
+
+    async def sto_history(
+        self,
+        path: str,
+        *,
+        limit: int | None = None,
+        before: int | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.History:
+        """List a file's versions, the newest first.
+
+        `before` is the lowest version seen.
+        """
+        sent: dict[str, Any] = {"path": path, "limit": limit, "before": before}
+        return await self._call(calls.History, "sto_history", sent, idempotency_key, timeout)
+
+    async def sto_diff(
+        self,
+        path: str,
+        *,
+        since: int | None = None,
+        to: int | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.Diff:
+        """Show what changed between two versions of a file.
+
+        Between two versions: without `to` the newest, without `since` the one before that.
+        """
+        sent: dict[str, Any] = {"path": path, "since": since, "to": to}
+        return await self._call(calls.Diff, "sto_diff", sent, idempotency_key, timeout)
+
+    async def sto_rollback(
+        self,
+        path: str,
+        version: int,
+        *,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.Version:
+        """Make an old version of a file its newest again.
+
+        Make an old version the newest again; those between stay in the history.
+        """
+        sent: dict[str, Any] = {"path": path, "version": version}
+        return await self._call(calls.Version, "sto_rollback", sent, idempotency_key, timeout)
+
+    async def sto_stat(
+        self,
+        *,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.StorageStat:
+        """Say what the agent's files take, and may.
+
+        What the agent's files take, and may.
+        """
+        sent: dict[str, Any] = {}
+        return await self._call(calls.StorageStat, "sto_stat", sent, idempotency_key, timeout)
+
     async def sto_clear(
         self,
         path: str,
@@ -823,6 +909,92 @@ class Calls(ABC):
         """
         sent: dict[str, Any] = {"path": path, "trash": trash, "limit": limit, "after": after}
         return self._call(calls.Listing, "sto_list", sent, idempotency_key, timeout)
+
+    def sto_move(
+        self,
+        path: str,
+        to: str,
+        *,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.Version:
+        """Give a file or folder, with its history, another name."""
+        sent: dict[str, Any] = {"path": path, "to": to}
+        return self._call(calls.Version, "sto_move", sent, idempotency_key, timeout)
+
+    def sto_restore(
+        self,
+        path: str,
+        *,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.Version:
+        """Bring back what was cleared last at a path.
+
+        Bring back what was cleared last at `path`, and all beneath it.
+        """
+        sent: dict[str, Any] = {"path": path}
+        return self._call(calls.Version, "sto_restore", sent, idempotency_key, timeout)
+
+    def sto_history(
+        self,
+        path: str,
+        *,
+        limit: int | None = None,
+        before: int | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.History:
+        """List a file's versions, the newest first.
+
+        `before` is the lowest version seen.
+        """
+        sent: dict[str, Any] = {"path": path, "limit": limit, "before": before}
+        return self._call(calls.History, "sto_history", sent, idempotency_key, timeout)
+
+    def sto_diff(
+        self,
+        path: str,
+        *,
+        since: int | None = None,
+        to: int | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.Diff:
+        """Show what changed between two versions of a file.
+
+        Between two versions: without `to` the newest, without `since` the one before that.
+        """
+        sent: dict[str, Any] = {"path": path, "since": since, "to": to}
+        return self._call(calls.Diff, "sto_diff", sent, idempotency_key, timeout)
+
+    def sto_rollback(
+        self,
+        path: str,
+        version: int,
+        *,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.Version:
+        """Make an old version of a file its newest again.
+
+        Make an old version the newest again; those between stay in the history.
+        """
+        sent: dict[str, Any] = {"path": path, "version": version}
+        return self._call(calls.Version, "sto_rollback", sent, idempotency_key, timeout)
+
+    def sto_stat(
+        self,
+        *,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.StorageStat:
+        """Say what the agent's files take, and may.
+
+        What the agent's files take, and may.
+        """
+        sent: dict[str, Any] = {}
+        return self._call(calls.StorageStat, "sto_stat", sent, idempotency_key, timeout)
 
     def sto_clear(
         self,
