@@ -97,7 +97,7 @@ async def test_while_folders_are_swapped_for_links_64_agents_get_nothing_from_ou
                 StoMove(path=f"{where}/f{agent}", to=f"{where}/g{agent}"),
                 StoClear(path=f"{where}/g{agent}"),
                 StoRestore(path=f"{where}/g{agent}"),
-            ]  # fmt: skip
+            ]
         )
 
     async def work(agent: int) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mount_world import MountWorld
 
-from aios.abi.calls import StoMounts
+from aios.abi.calls import StoMount, StoMounts, convert_args, spec_of
 from aios.abi.errors import AiosError, BadRequest, Conflict, Denied, NotFound
 from aios.kernel.config import ConfigError, MountSection, parse
 
@@ -72,11 +72,10 @@ async def test_a_name_that_is_taken_or_would_hide_a_folder_is_refused(world: Mou
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", ".hidden", "a b", "x" * 65, "a\n", "ü"])
-async def test_a_name_that_is_not_one_part_of_a_path_is_refused(name: str) -> None:
-    from aios.abi.calls import convert_args, spec_of
-
+async def test_a_name_that_is_not_one_part_of_a_path_is_refused(world: MountWorld, name: str) -> None:
     with pytest.raises(BadRequest):
-        convert_args(spec_of("sto_mount"), {"name": name, "folder": "/tmp"})
+        await world.call(convert_args(spec_of("sto_mount"), {"name": name, "folder": str(world.top)}))
+    assert await world.names() == []
 
 
 async def test_what_is_unmounted_is_as_it_was_and_its_versions_are_back_when_it_is_mounted_again(
@@ -97,8 +96,6 @@ async def test_what_is_unmounted_is_as_it_was_and_its_versions_are_back_when_it_
 
 
 async def test_a_mount_without_a_folder_has_a_fresh_one_of_the_kernels_own(world: MountWorld) -> None:
-    from aios.abi.calls import StoMount
-
     info = await world.call(StoMount(name="team"))
     again = await world.call(StoMount(name="team"))
     assert info.folder == again.folder

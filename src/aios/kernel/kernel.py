@@ -142,9 +142,14 @@ class Kernel:
         self.access = AccessManager(self.database, groups, self.spaces)
         self.access.ensure_admin(self.home)
         self.memory = MemoryManager(self.database, clock)
-        self.storage = StorageManager(self.database, self.home, clock, self.spaces, config.storage)
+        self.storage = StorageManager(
+            self.database, self.home, clock, self.spaces, config.storage,
+            may_use=lambda agent, mount: groups.allows(agent, "sto_list", mount),
+        )  # fmt: skip
         self.storage.open()
         self._closers.callback(self.storage.close)
+        self._closers.push_async_callback(self.storage.mounts.close)
+        await self.storage.mounts.open(config.mount)
         self.tools = ToolManager(self.storage, self.memory, config.tool, clock=clock, folders=[self.home])
         await self.tools.open()
         self._closers.push_async_callback(self.tools.close)

@@ -16,6 +16,7 @@ from ..config import ConfigError, MountSection
 from ..process import Place
 from ..spaces import NOBODY, Scope, Spaces
 from . import mount_table
+from .base import clean_path
 from .mount import Mount, Room
 from .mount_table import MountRow
 from .watch import open_watch
@@ -190,4 +191,5 @@ def with_mounts(own: Listing, mounts: list[Stat], after: str, limit: int) -> Lis
 
 
 def _scope(caller: Place, args: StoMount | StoUnmount) -> Scope:
+    clean_path(args.name)
     return Scope(*SHARED, args.name) if args.agent is None else Scope(caller.owner, args.agent, args.name)
