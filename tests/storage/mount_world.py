@@ -62,7 +62,7 @@ class MountWorld(World):
         """Until all mounts have noted what they heard of."""
         for mount in list(self.storage.mounts._mounts.values()):
             while not mount.follower.is_idle:
-                self.clock.advance(0.05)
+                self.clock.advance(0.25)
                 await asyncio.sleep(0)
                 if (task := mount.follower._task) is not None:
                     await asyncio.wait((task,))

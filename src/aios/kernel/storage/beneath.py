@@ -14,7 +14,8 @@ import errno
 import heapq
 import os
 import secrets
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -22,13 +23,15 @@ from aios.abi.errors import AiosError, Conflict, NotFound
 
 from .base import MAX_DEPTH
 from .faults import Gone, is_a_folder, is_folder, is_there, told
-from .naming import LIST, check_names, find_name, fits, listed_as, path_name, readable
+from .naming import LIST, OURS, check_names, find_name, fits, listed_as, path_name, readable
 from .staged import MAX_INTEGER, Signature, Staged
 
 IS_SUPPORTED = hasattr(os, "O_NOFOLLOW") and {os.open, os.stat, os.rename, os.unlink, os.mkdir} <= os.supports_dir_fd
 _THROUGH = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
 """A folder on the way: it need not be readable, only entered."""
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | getattr(os, "O_NOFOLLOW", 0)
+LEFT = 3600.0
+"""Seconds after which what has a name of ours was left by a crash. Another kernel may be at the same folder."""
 STEP = 500
 """Entries that a walk yields together."""
 
@@ -144,7 +147,7 @@ class Beneath:
             shown = dict.fromkeys(names[:limit])
             return [e for name in shown if (e := _entry(opened, start, name)) is not None], len(names) > limit
 
-    def walk(self, path: str = "", enter: Callable[[str, int], None] | None = None) -> Iterator[Batch]:
+    def walk(self, path: str = "", enter: Callable[[str, int], None] | None = None) -> Generator[Batch, None, None]:
         """All that `list` would show, folder by folder, some entries at a time, from `path` down as far as paths reach.
         A folder that cannot be read, or is gone when its turn comes, has one batch that says so. `enter` is told each
         folder, and a descriptor of it, before it is read."""
@@ -232,6 +235,14 @@ class Beneath:
         with self._above(path) as (folder, name):
             _remove(folder, name)
             self._sync(folder)
+
+    def sweep(self, folder: int) -> None:
+        """Remove what a crash has left in the folder of that descriptor: nothing of it was ever acknowledged, or all of
+        it is in the store."""
+        for name in filter(OURS.fullmatch, os.listdir(folder)):
+            with contextlib.suppress(OSError):
+                if time.time() - os.stat(name, dir_fd=folder, follow_symlinks=False).st_ctime > LEFT:
+                    _remove(folder, name)
 
     # ── one step at a time ──
 

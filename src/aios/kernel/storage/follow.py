@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from aios.abi.errors import AiosError
@@ -40,6 +41,10 @@ PATIENCE = 20
 """So many times as long as a look took is rested after it."""
 MANY = 50_000
 """Paths that are heard of and not noted yet; past that a whole look is cheaper."""
+CALM = 1.0
+STORMY = 60.0
+"""Seconds that a file which was just noted is left alone, and how long at most: each time that it has changed again by
+then it is twice as long, so that one which is written all the time does not become a version each time."""
 BATCH = 100
 """Paths that are noted together."""
 
@@ -53,6 +58,17 @@ class Progress(NamedTuple):
     num_seen: int
     num_unkept: int
     is_watched: bool
+
+
+class Pace(NamedTuple):
+    """When a file was noted, and how long it is left alone after that."""
+
+    noted: float
+    rest: float
+
+    def again(self, now: float) -> Pace:
+        is_calm = now > self.noted + 2 * self.rest
+        return Pace(now, CALM if is_calm else min(2 * self.rest, STORMY))
 
 
 class Follower:
@@ -83,6 +99,7 @@ class Follower:
         """Paths, and whether a folder came to be there."""
         self._busy: set[str] = set()
         """Somebody was at these when they were to be noted."""
+        self._paces: dict[str, Pace] = {}
         self._is_whole_wanted = False
         self._timer: Timer | None = None
         self._task: asyncio.Task[None] | None = None
@@ -166,7 +183,7 @@ class Follower:
         if (error := task.exception()) is not None:
             log.error("following the mount '%s' failed", self._scope.mount, exc_info=error)
         elif self._heard or self._busy:
-            self._wake(WAIT)
+            self._wake(WAIT if self._heard else CALM / 4)
 
     async def _work(self) -> None:
         try:
@@ -194,12 +211,29 @@ class Follower:
         self._is_looking, self._num_unkept = False, noted.num_unkept
 
     async def _note_heard(self) -> None:
-        paths = list(self._heard)[:BATCH]
+        paths = self._due()
         folders = [path for path in paths if self._heard.pop(path)]
         noted = await self._note(paths, thorough=False)
         for folder in folders:
             noted += await self.look(folder)
         self._num_unkept += noted.num_unkept
+
+    def _due(self) -> list[str]:
+        """Some of the paths that were heard of, but for those that are to be left alone; these wait."""
+        now, due = self._clock.now(), []
+        for path, is_new_folder in list(islice(self._heard.items(), 10 * BATCH)):
+            pace = None if is_new_folder else self._paces.get(path)
+            if pace is not None and now < pace.noted + pace.rest:
+                del self._heard[path]
+                self._busy.add(path)
+                continue
+            self._paces[path] = Pace(now, CALM) if pace is None else pace.again(now)
+            due.append(path)
+            if len(due) == BATCH:
+                break
+        if len(self._paces) > MANY:
+            self._paces.clear()
+        return due
 
     async def _note(self, paths: list[str], *, thorough: bool) -> Noted:
         """Those that nobody is at; the others when it is their turn again."""
@@ -220,14 +254,16 @@ class Follower:
         walk = self._beneath.walk(folder, self._enter)
         missing: dict[str, Known] = {}
         here = None
-        while (batch := await self._threads.run(next, walk, None)) is not None:
-            if batch.folder != here:
-                here, missing = batch.folder, await self._known_in(batch.folder)
-            for paths in _some(_differing(batch, missing)):
-                noted += await (
-                    self._notice.note(paths, thorough=True) if is_held else self._note(paths, thorough=True)
-                )
-            self._num_seen += len(batch.entries)
+        note = self._notice.note if is_held else self._note
+        try:
+            while (batch := await self._threads.run(next, walk, None)) is not None:
+                if batch.folder != here:
+                    here, missing = batch.folder, await self._known_in(batch.folder)
+                for paths in _some(_differing(batch, missing)):
+                    noted += await note(paths, thorough=True)
+                self._num_seen += len(batch.entries)
+        finally:
+            await self._threads.run(walk.close)
         return noted
 
     async def _known_in(self, folder: str) -> dict[str, Known]:
@@ -235,6 +271,7 @@ class Follower:
 
     def _enter(self, path: str, folder: int) -> None:
         """In a thread, before a folder is read: what changes from here on is heard of."""
+        self._beneath.sweep(folder)
         if self._watch is not None and not self._watch.add(self._scope, path, folder):
             self._is_watched = False
 

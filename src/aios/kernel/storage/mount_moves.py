@@ -22,7 +22,7 @@ from .base import parent_of
 from .beneath import Entry
 from .mount import Mount
 from .seen import Known
-from .staged import Signature
+from .staged import Signature, Staged
 from .threads import unbroken
 from .tree import BELOW, Node, Tree
 from .versions import Stamp
@@ -216,7 +216,7 @@ class Moves:
                 f"'{self._mount.shown(place)}' has left the trash for good", code="not_in_trash", param="path"
             )
         with outlet.held(kept.content) as content:
-            stage = await self._mount.run(self._beneath.stage, place)
+            stage = await self._mount.threads.open(self._beneath.stage, place, undo=Staged.discard)
             try:
                 async for block in outlet.stream(content, 0, content.size):
                     await self._mount.run(stage.write, block)

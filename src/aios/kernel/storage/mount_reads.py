@@ -81,12 +81,12 @@ class Reads:
     async def reading(self, path: str) -> AsyncIterator[Reading]:
         """The file, after the store was told of it, unless that takes long: then it is told meanwhile."""
         mount = self._mount
-        descriptor, signature = await mount.run(mount.beneath.open, path)
+        descriptor, signature = await self._open(path)
         try:
             now = self._current(path, signature)
             if not now.is_settled and signature.size <= INLINE:
                 await self.note(path)
-                before, (descriptor, signature) = descriptor, await mount.run(mount.beneath.open, path)
+                before, (descriptor, signature) = descriptor, await self._open(path)
                 await mount.run(os.close, before)
                 now = self._current(path, signature)
             elif not now.is_settled:
@@ -94,6 +94,9 @@ class Reads:
             yield Reading(mount, descriptor, signature.size, now.version)
         finally:
             await mount.run(os.close, descriptor)
+
+    async def _open(self, path: str) -> tuple[int, Signature]:
+        return await self._mount.threads.open(self._mount.beneath.open, path, undo=lambda found: os.close(found[0]))
 
     def _current(self, path: str, signature: Signature) -> Current:
         return Current(Entry(path, False, signature), self._mount.find(path))

@@ -122,7 +122,7 @@ class Writes:
 
     @asynccontextmanager
     async def _staging(self, path: str) -> AsyncIterator[Stage]:
-        stage = await self._mount.run(self._mount.beneath.stage, path)
+        stage = await self._mount.threads.open(self._mount.beneath.stage, path, undo=Stage.discard)
         try:
             yield stage
         finally:

@@ -21,7 +21,7 @@ from ..clock import Clock
 from ..database import Database
 from ..spaces import Scope
 from . import contents, seen, trash, versions
-from .base import folders_of
+from .base import folders_of, parent_of
 from .beneath import Beneath, Entry
 from .contents import SMALL, Body
 from .intake import Intake
@@ -124,7 +124,7 @@ class Notice:
         try:
             entry = self._beneath.find(path)
             if entry is None:
-                return gone
+                return None if known is None else Look(self._topmost_missing(path), None)
             if known is not None and known.is_surely(entry, thorough=thorough):
                 return None
             return Look(path, entry) if entry.is_folder else self._read(path, entry)
@@ -132,6 +132,12 @@ class Notice:
             return gone if error.code == "is_a_link" else None  # what may not be looked at is not gone
         except (NotFound, BadRequest, Conflict):  # it went just now, or something that we do not keep has its name
             return gone
+
+    def _topmost_missing(self, path: str) -> str:
+        """A folder that was taken away goes into the trash as one, not file by file."""
+        while (above := parent_of(path)) and self._beneath.find(above) is None:
+            path = above
+        return path
 
     def _read(self, path: str, entry: Entry) -> Look:
         """With the content of a small file, read as often as it takes until nobody changed it meanwhile."""
@@ -207,7 +213,9 @@ class Notice:
     async def _note_large(self, path: str) -> Noted:
         for number in range(TRIES):
             try:
-                descriptor, before = await self._threads.run(self._beneath.open, path)
+                descriptor, before = await self._threads.open(
+                    self._beneath.open, path, undo=lambda found: os.close(found[0])
+                )
             except (NotFound, BadRequest, Conflict, Denied):  # it has just gone; that is heard of
                 break
             try:

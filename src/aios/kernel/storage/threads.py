@@ -25,6 +25,21 @@ class Threads:
             raise Gone("it was unmounted")
         return await _to_the_end(asyncio.get_running_loop().run_in_executor(self._pool, work, *args))
 
+    async def open(self, work: Callable[..., T], *args: Any, undo: Callable[[T], object]) -> T:
+        """As `run`, for work that opens something: it is closed again when nobody is left to do that."""
+        opened: list[T] = []
+
+        def opening() -> T:
+            opened.append(work(*args))
+            return opened[0]
+
+        try:
+            return await self.run(opening)
+        except asyncio.CancelledError:
+            for each in opened:
+                await self.run(undo, each)
+            raise
+
     def close(self) -> None:
         """Take no more work. What hangs is left to hang."""
         self._is_closed = True
