@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 from served import ask, events, served
-from upstream import DONE, HEAD, LAST, STORY, USAGE, Server, chat, event, framed, serving, upstream, whole
+from serving import serving
+from upstream import DONE, HEAD, LAST, STORY, USAGE, Server, chat, event, framed, upstream, whole
 
+from aios.gateway import stream
 from aios.kernel.config import CoreSection
 from aios.kernel.llm.remote.openai import OpenAICore
 from aios.testing import ScriptedCore
@@ -63,6 +65,17 @@ async def test_each_event_is_on_its_way_before_the_next_one_comes() -> None:
             said = events(await response.text())
         assert [e if e == "[DONE]" else e["choices"] == [] for e in said] == [False, True, "[DONE]"]
         assert said[1]["usage"] == USAGE
+
+
+async def test_an_event_larger_than_what_may_wait_for_a_client_reaches_it_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stream, "MAX_BUFFERED", 1000)
+    large = event({"content": "x" * 50_000})
+    async with upstream([HEAD + framed(large) + framed(TAIL) + LAST]) as up, served(remote(up.url)) as at:
+        text = await at.stream("/v1/chat/completions", ask(model="gpu", stream=True))
+        assert text.encode().startswith(large)
+        assert events(text)[-1] == "[DONE]"
 
 
 async def test_a_whole_answer_and_its_usage_are_counted() -> None:

@@ -332,7 +332,7 @@ def test_an_older_home_is_migrated_and_a_copy_is_kept(tmp_path: Path) -> None:
 def test_what_agents_kept_in_a_home_of_version_1_is_counted_when_it_is_opened(tmp_path: Path) -> None:
     def fill(connection: apsw.Connection) -> None:
         connection.execute(
-            "INSERT INTO entries VALUES (1, 'm', 'o', 'a', 'note', 1, 'é', x'00');"
+            "INSERT INTO entries VALUES (1, 'm000000000000001', 'o', 'a', 'note', 1, 'é', x'00');"
             "INSERT INTO files VALUES (1, 'o', 'a', 'd/f', 'd', 'file', 5, 2, 1, NULL);"
             "INSERT INTO files VALUES (2, 'o', 'a', 'd', '', 'folder', 0, 1, 1, 1);"
             "INSERT INTO versions VALUES (1, 1, x'01', 10, 1), (1, 2, x'02', 5, 1)"
@@ -341,7 +341,9 @@ def test_what_agents_kept_in_a_home_of_version_1_is_counted_when_it_is_opened(tm
     with opened(tmp_path, migrations=MIGRATIONS[:1]) as database:
         database.run_now(fill)
     with opened(tmp_path) as database:
-        assert database.read(lambda c: kept(c, "memory", "o", "a")) == (1, 3)
+        assert database.read(lambda c: rows(c, "SELECT owner, agent, num_entries, kept FROM blocks")) == [
+            ("o", "a", 1, 3)
+        ]
         assert database.read(lambda c: kept(c, "storage", "o", "a")) == (2, 215)
 
 

@@ -15,7 +15,7 @@ from aios.abi.errors import AiosError, BadRequest, ContextLengthExceeded, TimedO
 from aios.abi.messages import Chunk, FunctionCall, FunctionSpec, Generation, Message, ToolCall, ToolSpec
 from aios.kernel.config import CoreSection
 from aios.kernel.llm.base import NotBegun, Request
-from aios.kernel.llm.remote import anthropic_wire
+from aios.kernel.llm.remote import hearing
 from aios.kernel.llm.remote.anthropic import MAX_TOKENS, AnthropicCore, Turns
 
 pytestmark = pytest.mark.anyio
@@ -503,7 +503,7 @@ async def test_a_stream_that_breaks_is_the_servers_fault(events: list[bytes], co
 
 
 async def test_a_stream_that_never_ends_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(anthropic_wire, "MAX_ANSWER", 2000)
+    monkeypatch.setattr(hearing, "MAX_ANSWER", 2000)
     async with upstream([HEAD + framed(begun()), *[framed(text(0, "x" * 300))] * 20, asyncio.Event()]) as at:
         with pytest.raises(UpstreamFault, match="has no end"):
             await ask(at)

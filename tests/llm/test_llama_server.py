@@ -20,7 +20,7 @@ from aios.kernel.syscall import Suspended
 
 pytest.importorskip("xllamacpp")
 from llama_server import llama_server, slots_of
-from tiny_gguf import TEXT_OF_A_CALL, write_gguf
+from tiny_gguf import TEXT_OF_A_CALL
 
 pytestmark = pytest.mark.anyio
 
@@ -28,11 +28,6 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 def anyio_backend() -> tuple[str, dict[str, bool]]:
     return "asyncio", {"use_uvloop": True}
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_gguf(tmp_path_factory.mktemp("gguf") / "tiny.gguf")
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from upstream import DONE, HEAD, LAST, USAGE, Upstream, chat, event, framed, upstream, whole
@@ -16,7 +16,6 @@ from aios.abi.messages import Chunk, Generation, Message
 from aios.kernel.config import ConfigError, CoreSection
 from aios.kernel.llm.base import NotBegun, Request
 from aios.kernel.llm.remote import connection
-from aios.kernel.llm.remote.connection import Broken, Connection, Pool, Response
 from aios.kernel.llm.remote.openai import OpenAICore
 
 pytestmark = pytest.mark.anyio
@@ -283,86 +282,6 @@ def test_a_malformed_base_url_is_refused_by_the_name_of_its_core() -> None:
         OpenAICore(CoreSection(name="gpu", kind="openai", base_url="http://127.0.0.1:80800/v1"))
 
 
-# ── answers that nobody asked for ──
-
-
-class Wire:
-    """A transport that notes whether it was cut."""
-
-    is_cut = False
-
-    def write(self, data: bytes) -> None: ...
-
-    def abort(self) -> None:
-        self.is_cut = True
-
-
-async def asked(data: bytes) -> tuple[Pool, Connection, Wire, asyncio.Task[Response]]:
-    """A connection that asked and got `data`, and what is to come of that."""
-    pool, wire = Pool("http://h/v1", {}), Wire()
-    connected = Connection(pool)
-    connected.connection_made(cast(asyncio.Transport, wire))
-    asking = asyncio.create_task(connected.ask(b"x", 60.0, None))
-    await asyncio.sleep(0)
-    connected.data_received(data)
-    return pool, connected, wire, asking
-
-
-async def answered(data: bytes) -> tuple[Pool, Connection, Wire, Response]:
-    pool, connected, wire, asking = await asked(data)
-    return pool, connected, wire, await asking
-
-
-async def test_an_answer_nobody_asked_for_ends_an_idle_connection() -> None:
-    (answer,) = whole({"a": 1})
-    assert isinstance(answer, bytes)
-    pool, connected, wire, _ = await answered(answer)
-    assert (pool._idle, wire.is_cut) == ([connected], False)
-    connected.data_received(answer)
-    assert (pool._idle, wire.is_cut) == ([], True)
-    with pytest.raises(Broken):
-        await connected.ask(b"x", 60.0, None)
-
-
-async def test_a_second_answer_in_the_same_packet_changes_nothing_of_the_first() -> None:
-    (answer,), (other,) = whole({"a": 1}), whole({"b": 2}, "500 Oops")
-    assert isinstance(answer, bytes)
-    assert isinstance(other, bytes)
-    pool, _, wire, response = await answered(answer + other)
-    assert (response.status, response.body) == (200, b'{"a": 1}')
-    assert (pool._idle, wire.is_cut) == ([], True)
-
-
-@pytest.mark.parametrize(
-    ("bound", "data", "said"),
-    [
-        ("MAX_HEAD", b"HTTP/1.1 200 OK\r\n" + b"x-pad: y\r\n" * 20, "endless headers"),
-        ("MAX_WHOLE", b"HTTP/1.1 200 OK\r\ncontent-length: 9999\r\n\r\n" + b"x" * 200, "more than 100 bytes"),
-    ],
-)
-async def test_a_server_that_says_more_than_the_bound_is_cut_off(
-    monkeypatch: pytest.MonkeyPatch, bound: str, data: bytes, said: str
-) -> None:
-    monkeypatch.setattr(connection, bound, 100)
-    pool, _, wire, asking = await asked(data)
-    assert (pool._idle, wire.is_cut) == ([], True)
-    with pytest.raises(Broken, match=said):
-        await asking
-
-
-async def test_a_connection_whose_answer_nobody_waits_for_is_never_used_again() -> None:
-    (answer,) = whole({"a": 1})
-    assert isinstance(answer, bytes)
-    pool, connected, wire, _ = await answered(answer)
-    assert pool._take() is connected
-    asking = asyncio.create_task(connected.ask(b"x", 60.0, None))
-    await asyncio.sleep(0)
-    asking.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await asking
-    assert (pool._idle, wire.is_cut) == ([], True)
-
-
 async def test_cancelling_closes_the_connection_at_once() -> None:
     never = asyncio.Event()
     async with upstream([HEAD + framed(event({"content": "a"})), never]) as at:
@@ -461,6 +380,15 @@ async def test_what_a_model_thinks_aloud_is_told_apart_whatever_its_server_calls
         if is_streamed:
             assert "".join(chunk.reasoning for chunk in chunks) == "hm"
             assert "".join(chunk.text for chunk in chunks) == "hello"
+
+
+async def test_what_was_thought_counts_as_said_where_a_server_has_it_in_the_total_alone() -> None:
+    """As xAI and Google do: 10,120 + 1,499 and 2,809 that were thought."""
+    usage = {"prompt_tokens": 10_120, "completion_tokens": 1_499, "total_tokens": 14_428}
+    async with upstream(whole(chat({"content": "hello"}) | {"usage": usage})) as at:
+        done, _ = await ask(at)
+        assert (done.usage.prompt_tokens, done.usage.completion_tokens) == (10_120, 4_308)
+        assert json.loads(done.raw_usage or "") == usage  # told as the server wrote it
 
 
 async def test_a_server_that_sends_something_else_for_reasoning_is_read_all_the_same() -> None:

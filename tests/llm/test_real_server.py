@@ -20,14 +20,9 @@ from aios.kernel.llm.remote.openai import OpenAICore
 from aios.testing import until
 
 pytest.importorskip("xllamacpp")
-from tiny_gguf import TEXT_OF_A_CALL, write_gguf
+from tiny_gguf import TEXT_OF_A_CALL
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_gguf(tmp_path_factory.mktemp("gguf") / "tiny.gguf")
 
 
 @asynccontextmanager

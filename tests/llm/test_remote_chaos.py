@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import random
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from upstream import DONE, HEAD, LAST, NOT_THERE, Step, chat, event, framed, whole
+from serving import Scripted, serving
+from upstream import DONE, HEAD, LAST, Step, chat, event, framed, whole
 
 from aios.abi.calls import LLMGenerate
 from aios.abi.errors import AiosError
@@ -30,7 +28,7 @@ FAULTS = ("refuse", "break", "hang", "cut")
 
 
 @dataclass
-class Flaky:
+class Flaky(Scripted):
     """Answers `capacity` requests at once and refuses the others; a share of the rest goes wrong."""
 
     capacity: int
@@ -40,22 +38,15 @@ class Flaky:
     num_full: int = 0
     num_asked: int = 0
 
-    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-                if head.startswith("get "):
-                    writer.write(NOT_THERE)
-                    continue
-                length = next(int(line[15:]) for line in head.split("\r\n") if line.startswith("content-length:"))
-                body = await reader.readexactly(length)
-                self.num_asked += 1
-                self.active += 1
-                try:
-                    await self._answer(reader, writer, json.loads(body))
-                finally:
-                    self.active -= 1
-        writer.close()
+    async def answer(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: str, body: dict[str, Any]
+    ) -> None:
+        self.num_asked += 1
+        self.active += 1
+        try:
+            await self._answer(reader, writer, body)
+        finally:
+            self.active -= 1
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, body: dict[str, Any]) -> None:
         is_streamed, last = body.get("stream", False), body["messages"][-1]
@@ -84,15 +75,6 @@ def _bytes(steps: list[Step]) -> bytes:
     return b"".join(step for step in steps if isinstance(step, bytes))
 
 
-@contextlib.asynccontextmanager
-async def serving(flaky: Flaky) -> AsyncIterator[str]:
-    server = await asyncio.start_server(flaky.handle, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-    finally:
-        server.close()
-
-
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pace, "FIRST_PAUSE", 0.01)
@@ -105,8 +87,9 @@ def fewer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def ask_all(flaky: Flaky, *, slots: int, **section: Any) -> tuple[list[str | AiosError], OpenAICore]:
-    async with serving(flaky) as url:
-        core = OpenAICore(CoreSection(name="far", kind="openai", base_url=url, slots=slots, timeout=0.5, **section))
+    async with serving(flaky):
+        given = {"base_url": flaky.url, "slots": slots, "timeout": 0.5, **section}
+        core = OpenAICore(CoreSection(name="far", kind="openai", **given))
         core._upstream.timeout /= upstream.WHOLE_FACTOR  # whole answers get so much more; here no more than a stream
         core._upstream.first_timeout = 0.5
         async with booted(cores={"far": core}) as kernel:

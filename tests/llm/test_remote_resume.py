@@ -7,7 +7,8 @@ import json
 from typing import Any
 
 import pytest
-from upstream import STORY, Server, serving
+from serving import serving
+from upstream import STORY, Server
 
 from aios.abi.calls import LLMGenerate
 from aios.abi.errors import AiosError

@@ -1,21 +1,22 @@
-"""A server that answers what a test wrote, byte for byte, on a free loopback port."""
+"""A server that answers what a test wrote, byte for byte, and one of each kind that people have."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-NOT_THERE = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"
+from serving import NOT_THERE, Scripted, serving
+
 Step = bytes | asyncio.Event
 """Bytes to send, or an event to wait for before going on."""
 
 
 @dataclass
-class Upstream:
+class Upstream(Scripted):
     """`answers` are played one a request, the last one for all further ones. `seen` holds the bodies asked."""
 
     answers: Sequence[Sequence[Step]]
@@ -28,21 +29,15 @@ class Upstream:
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.num_connections += 1
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode()
-                if head.startswith("GET "):
-                    writer.write(NOT_THERE)
-                    continue
-                length = next(int(x[15:]) for x in head.lower().split("\r\n") if x.startswith("content-length:"))
-                self.heads.append(head)
-                self.seen.append(json.loads(await reader.readexactly(length)))
-                self.asked.set()
-                await self._play(reader, writer, self.answers[min(len(self.seen), len(self.answers)) - 1])
-        writer.close()
+        await super().handle(reader, writer)
 
-    async def _play(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: Sequence[Step]) -> None:
-        for step in answer:
+    async def answer(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: str, body: dict[str, Any]
+    ) -> None:
+        self.heads.append(head)
+        self.seen.append(body)
+        self.asked.set()
+        for step in self.answers[min(len(self.seen), len(self.answers)) - 1]:
             if isinstance(step, asyncio.Event):
                 if not await self._wait(reader, step):
                     return
@@ -68,14 +63,8 @@ class Upstream:
 
 @contextlib.asynccontextmanager
 async def upstream(*answers: Sequence[Step]) -> AsyncIterator[Upstream]:
-    server_of: Upstream = Upstream(answers)
-    handler: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]] = server_of.handle
-    server = await asyncio.start_server(handler, "127.0.0.1", 0)
-    server_of.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-    try:
-        yield server_of
-    finally:
-        server.close()
+    async with serving(Upstream(answers)) as scripted:
+        yield scripted
 
 
 def whole(body: Any, status: str = "200 OK", **headers: str) -> list[Step]:
@@ -148,8 +137,14 @@ KINDS = {
 }
 
 
+def _send(writer: asyncio.StreamWriter, data: bytes) -> None:
+    if writer.is_closing():  # uvloop's says more than that the client is gone
+        raise ConnectionError
+    writer.write(data)
+
+
 @dataclass
-class Server:
+class Server(Scripted):
     """A server of one kind with one model, which tells STORY. `pause` is seconds between two tokens.
 
     `dies_after` cuts the first stream after so many tokens; `refuses` answers that many requests with 429 first.
@@ -171,22 +166,7 @@ class Server:
     num_finished: int = 0
     left: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode()
-                path = head.split(" ")[1]
-                if head.startswith("GET "):
-                    writer.write(self._page(path))
-                    continue
-                length = next(int(x[15:]) for x in head.lower().split("\r\n") if x.startswith("content-length:"))
-                body = json.loads(await reader.readexactly(length))
-                self.seen.append(body)
-                self.paths.append(path)
-                await self._answer(reader, writer, path, body)
-        writer.close()
-
-    def _page(self, path: str) -> bytes:
+    def page(self, path: str) -> bytes:
         kind = KINDS[self.kind]
         entry = {"id": "tale", "object": "model", "owned_by": kind.owner}
         if self.kind in ("vllm", "sglang"):
@@ -195,9 +175,12 @@ class Server:
         page = pages.get(path)
         return NOT_THERE if page is None else b"".join(s for s in whole(page) if isinstance(s, bytes))
 
-    async def _answer(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str, body: dict[str, Any]
+    async def answer(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: str, body: dict[str, Any]
     ) -> None:
+        path = head.split(" ")[1]
+        self.seen.append(body)
+        self.paths.append(path)
         if self.refuses:
             self.refuses -= 1
             writer.writelines(s for s in whole({"error": {"message": "busy"}}, "429 Busy") if isinstance(s, bytes))
@@ -231,10 +214,10 @@ class Server:
         if not body.get("stream"):
             writer.writelines(s for s in whole(chat({"content": "".join(self.story)})) if isinstance(s, bytes))
             return
-        writer.write(HEAD)
+        _send(writer, HEAD)
         finish = "stop"
         if path.endswith("/chat/completions"):
-            writer.write(framed(self._event(number, {"role": "assistant", "content": ""})))
+            _send(writer, framed(self._event(number, {"role": "assistant", "content": ""})))
         for token in self.story[begin:]:
             if told == self.dies_after:
                 self.dies_after = None
@@ -248,16 +231,16 @@ class Server:
                 break
             if self.calls_tool_at == begin + told:
                 call = {"index": 0, "id": "t", "type": "function", "function": {"name": "f", "arguments": token}}
-                writer.write(framed(self._event(number, {"tool_calls": [call]})))
+                _send(writer, framed(self._event(number, {"tool_calls": [call]})))
             else:
-                writer.write(framed(self._piece(number, path, token, body, begin + told, size)))
+                _send(writer, framed(self._piece(number, path, token, body, begin + told, size)))
             told += 1
             await asyncio.wait({leaving}, timeout=self.pause)
             if leaving.done():
                 raise ConnectionError
         usage = {"prompt_tokens": size + begin, "completion_tokens": told, "total_tokens": size + begin + told}
-        writer.write(framed(self._event(number, {}, finish)) + framed(self._event(number, None, usage=usage)))
-        writer.write(framed(DONE) + LAST)
+        _send(writer, framed(self._event(number, {}, finish)) + framed(self._event(number, None, usage=usage)))
+        _send(writer, framed(DONE) + LAST)
 
     def _begin(self, path: str, body: dict[str, Any]) -> tuple[int, int]:
         """Which token of the story comes next, and how many the prompt has."""
@@ -288,13 +271,3 @@ class Server:
         choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": finish}]
         head = {"id": f"chat-{number}", "object": "chat.completion.chunk", "created": 1000 + number, "model": "tale"}
         return b"data: " + json.dumps(head | {"choices": choices, **more}).encode() + b"\n\n"
-
-
-@contextlib.asynccontextmanager
-async def serving(model: Server) -> AsyncIterator[Server]:
-    server = await asyncio.start_server(model.handle, "127.0.0.1", 0)
-    model.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-    try:
-        yield model
-    finally:
-        server.close()

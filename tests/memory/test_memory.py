@@ -7,24 +7,32 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
-from aios.abi.calls import CALLS, Args, Entry, MemClear, MemList, MemRead, MemSearch, MemWrite
+from aios.abi.calls import (
+    CALLS,
+    Args,
+    Entry,
+    MemClear,
+    MemList,
+    MemRead,
+    MemSearch,
+    MemStat,
+    MemWrite,
+)
 from aios.abi.errors import BadRequest, NotFound, TooLarge
-from aios.kernel.database import Database, kept, value
-from aios.kernel.memory import MemoryManager, manager, search
+from aios.kernel.config import ByteSize, MemorySection
+from aios.kernel.database import MIGRATIONS, Database, value
+from aios.kernel.memory import MemoryManager, changes, manager
 from aios.kernel.process import Process
+from aios.kernel.search import Search, keyword
+from aios.kernel.storage import Segments
 from aios.kernel.syscall import Syscall
 from aios.testing import MockClock
 
 pytestmark = pytest.mark.anyio
-NAMES = {
-    MemWrite: "mem_write",
-    MemRead: "mem_read",
-    MemSearch: "mem_search",
-    MemList: "mem_list",
-    MemClear: "mem_clear",
-}
+NAMES = {spec.args: spec.name for spec in CALLS.values()}
 
 
 class World:
@@ -34,11 +42,14 @@ class World:
         self.home = home
         self.clock = MockClock()
         self.num_calls = 0
+        self.settings = MemorySection()
         self.open()
 
     def open(self) -> None:
         self.database = Database.open(self.home / "aios.db")
-        self.memory = MemoryManager(self.database, self.clock)
+        self.searching = Search(self.database, self.clock)
+        self.memory = MemoryManager(self.database, self.clock, Segments(), self.searching, settings=self.settings)
+        self.searching.take_up()
 
     def restart(self) -> None:
         self.database.close()
@@ -160,13 +171,13 @@ async def test_what_others_write_changes_no_score(world: World) -> None:
     assert before[0].content.endswith("rare one")
 
 
-@pytest.mark.parametrize(("bound", "limit"), [("MAX_SCAN", 3), ("MAX_SCAN_BYTES", 12)])
+@pytest.mark.parametrize(("bound", "limit"), [("SCAN", 3), ("SCAN_CHARS", 15)])
 async def test_what_is_no_word_is_looked_for_in_the_newest_entries_only(
     world: World, monkeypatch: pytest.MonkeyPatch, bound: str, limit: int
 ) -> None:
     for n in range(4):
         await world.write(f"{n}#!/%")
-    monkeypatch.setattr(search, bound, limit)
+    monkeypatch.setattr(keyword, bound, limit)
     assert [entry.content[0] for entry in await world.search("#!/")] == ["3", "2", "1"]
     assert [entry.content[0] for entry in await world.search("#!/", k=2)] == ["3", "2"]
 
@@ -189,7 +200,7 @@ async def test_one_entry_or_all_are_forgotten(world: World) -> None:
     assert (await world.call(MemClear(all=True))).count == 1
     assert (await world.call(MemClear(all=True))).count == 0
     assert (await world.call(MemRead(id=other), "b")).content == "of another"
-    assert world.database.read(lambda c: value(c, "SELECT count(*) FROM entries_text")) == 1
+    assert world.database.read(lambda c: value(c, "SELECT count(*) FROM memory_words")) == 1
 
 
 async def test_clear_wants_one_id_or_all_and_not_both(world: World) -> None:
@@ -206,11 +217,15 @@ async def test_content_that_is_no_text_and_metadata_without_end_are_refused(worl
     assert await world.write("") > ""
 
 
-@pytest.mark.parametrize(("bound", "limit"), [("MAX_ENTRIES", 2), ("MAX_BYTES", 20)])
+@pytest.mark.parametrize("bound", ["entries", "bytes"])
 async def test_an_agent_keeps_so_much_and_more_when_it_has_forgotten_some(
-    world: World, monkeypatch: pytest.MonkeyPatch, bound: str, limit: int
+    world: World, monkeypatch: pytest.MonkeyPatch, bound: str
 ) -> None:
-    monkeypatch.setattr(manager, bound, limit)
+    if bound == "entries":
+        monkeypatch.setattr(changes, "MAX_ENTRIES", 2)
+    else:
+        world.settings = MemorySection(disk=ByteSize(20))
+        world.restart()
     for _ in range(2):
         first = await world.write("12345678")
         await world.write("é345678")
@@ -222,7 +237,7 @@ async def test_an_agent_keeps_so_much_and_more_when_it_has_forgotten_some(
         await world.write("12345678")
         await world.call(MemClear(all=True))
         await world.call(MemClear(all=True), "b")
-        assert world.database.read(lambda c: kept(c, "memory", "o", "a")) == (0, 0)
+        assert world.database.read(lambda c: value(c, "SELECT sum(num_entries) + sum(kept) FROM blocks")) == 0
 
 
 async def test_a_write_run_twice_under_a_key_writes_once(world: World) -> None:
@@ -290,3 +305,29 @@ async def test_agents_see_their_own_entries_and_nothing_of_the_others(world: Wor
                     del mine[id]
                 except NotFound:
                     assert id not in mine
+
+
+async def test_the_entries_of_a_home_of_version_3_are_there_under_their_ids_and_can_be_found(tmp_path: Path) -> None:
+    content = "long ago Ada wrote " + "this " * 1000
+
+    def old(connection: apsw.Connection) -> None:
+        for row, (id, agent) in enumerate([("m0006123456789ab", "a"), ("m0006123456789ac", "b")], 1):
+            connection.execute(
+                "INSERT INTO entries VALUES (?, ?, 'o', ?, 'fact', 12.5, ?, ?)", (row, id, agent, content, b'{"x": 1}')
+            )
+            connection.execute("INSERT INTO entries_text(rowid, scope, content) VALUES (?, 'old', ?)", (row, content))
+            connection.execute("INSERT INTO kept VALUES ('memory', 'o', ?, 1, ?)", (agent, len(content) + 8))
+
+    database = Database.open(tmp_path / "aios.db", migrations=MIGRATIONS[:3])
+    database.run_now(old)
+    database.close()
+    world = World(tmp_path)
+    entry = (await world.search("Ada"))[0]
+    assert (entry.id, entry.content, entry.kind) == ("m0006123456789ab", content, "fact")
+    assert (entry.created, entry.metadata, entry.revision) == (12.5, {"x": 1}, 1)
+    assert (await world.call(MemRead(id="m0006123456789ac"), "b")).content == content
+    stat = await world.call(MemStat())
+    assert (stat.entries, stat.raw) == (1, len(content))
+    await world.call(MemClear(all=True))
+    assert world.database.read(lambda c: value(c, "SELECT sum(kept) FROM blocks")) == len(content) + 8
+    world.database.close()

@@ -19,6 +19,8 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "llm_generate": {"messages": [{"role": "user", "content": "hello"}]},
     "mem_write": {"content": "x"},
     "mem_read": {"id": "m1"},
+    "mem_update": {"id": "m1", "content": "y"},
+    "mem_history": {"id": "m1"},
     "mem_search": {"query": "x"},
     "sto_create": {"path": "a"},
     "sto_write": {"path": "a", "content": "x"},

@@ -64,6 +64,9 @@ from .memory import (
     MemClear as MemClear,
 )
 from .memory import (
+    MemHistory as MemHistory,
+)
+from .memory import (
     MemList as MemList,
 )
 from .memory import (
@@ -177,6 +180,7 @@ from .storage import (
 )
 
 WindowPolicy = Literal["error", "drop", "summarise"]
+MemoryPolicy = Literal["off", "auto"]
 
 
 # ── llm ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -188,6 +192,7 @@ class LLMGenerate(Args, frozen=True):
     summarised, and the answer's `context` says so. Without it the process's own word counts, then the kernel's.
     `beam_width` above 1 looks for the likeliest answer: a line's worth is its log probability divided by its length
     to the power of `length_penalty`. Requests with another `cache_salt` share nothing of their prompts' KV.
+    `memory` "auto" keeps this exchange in the agent's memory, and tells the model what that holds for the question.
     """
 
     messages: Annotated[list[Message], Meta(min_length=1)]
@@ -212,6 +217,7 @@ class LLMGenerate(Args, frozen=True):
     length_penalty: Annotated[float, Meta(ge=-4, le=4)] | None = None
     cache_salt: Annotated[str, Meta(max_length=256)] | None = None
     window: WindowPolicy | None = None
+    memory: MemoryPolicy | None = None
     extra: dict[str, Any] | None = None
 
 
@@ -283,12 +289,13 @@ class Verdict(Result, frozen=True):
 
 class ProcSpawn(Args, frozen=True):
     """Start a process of an agent. The result holds its key, shown this once. `window` is for those of its generations
-    that name none, and for those of its children; without it the parent's counts."""
+    that name none, and for those of its children; without it the parent's counts. So is `memory`."""
 
     agent: Name
     nice: Annotated[int, Meta(ge=-20, le=19)] = 0
     command: Annotated[str, Meta(max_length=4096, pattern=r"^[^\x00-\x1f\x7f]*$")] | None = None
     window: WindowPolicy | None = None
+    memory: MemoryPolicy | None = None
 
 
 class ProcList(Args, frozen=True):
@@ -400,11 +407,19 @@ _ROWS = [
         is_streamed=True,
     ),
     CallSpec("llm_embed", "llm", LLMEmbed, Embeddings, R, "Turn texts into vectors that say what they mean."),
+    CallSpec(
+        "mem_alloc", "memory", MemAlloc, BlockStat, W, "Say what a block of memory may take; make it, if it is new."
+    ),
     CallSpec("mem_write", "memory", MemWrite, Written, W, "Keep an entry in the agent's memory."),
+    CallSpec("mem_update", "memory", MemUpdate, Written, W, "Change an entry; as it was, it stays in its history."),
     CallSpec("mem_read", "memory", MemRead, Entry, R, "Read one entry of the agent's memory."),
+    CallSpec(
+        "mem_history", "memory", MemHistory, Entries, R, "Read what an entry was before its changes, newest first."
+    ),
     CallSpec("mem_search", "memory", MemSearch, Entries, R, "Find the k entries that fit a query best, best first."),
     CallSpec("mem_list", "memory", MemList, Entries, R, "List entries, newest first; `after` is the last id seen."),
     CallSpec("mem_clear", "memory", MemClear, Count, W, "Forget one entry, or all of them.", frees=True),
+    CallSpec("mem_stat", "memory", MemStat, BlockStat, R, "Count what a block holds, in memory and on disk."),
     CallSpec("sto_create", "storage", StoCreate, Version, W, "Make an empty file or a folder."),
     CallSpec("sto_write", "storage", StoWrite, Version, W, "Write a file whole; each write is a new version."),
     CallSpec("sto_read", "storage", StoRead, File, R, "Read a file, the newest version unless one is named."),

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, field
 
-from .call import Args, Limit, Name, Query, Result, Text, Time, Weight
+from .call import Args, Limit, Name, Query, Result, Time, Weight
 
 EntryKind = Literal["dialogue", "observation", "tool_call", "note", "fact"]
 SearchMode = Literal["hybrid", "keyword", "vector"]
@@ -29,7 +29,7 @@ class MemWrite(Args, frozen=True):
     """`source` is where it comes from, as the agent names it; `importance` from 0 to 1 is for searches that weigh it.
     With `distil` a model makes notes, tags and links of it, and merges facts that it contradicts."""
 
-    content: Text
+    content: str
     kind: EntryKind = "note"
     metadata: dict[str, Any] = field(default_factory=dict)
     source: Annotated[str, Meta(max_length=1024)] | None = None
@@ -39,13 +39,18 @@ class MemWrite(Args, frozen=True):
 
 
 class MemUpdate(Args, frozen=True):
-    """What is left out stays as it is. The entry as it was before is kept in its history."""
+    """What is left out stays as it is. The entry as it was before is kept in its history, which has the last 32."""
 
     id: Name
-    content: Text | None = None
+    content: str | None = None
     kind: EntryKind | None = None
     metadata: dict[str, Any] | None = None
     importance: Weight | None = None
+    block: Name | None = None
+
+
+class MemHistory(Args, frozen=True):
+    id: Name
     block: Name | None = None
 
 
@@ -91,7 +96,8 @@ class MemStat(Args, frozen=True):
 
 
 class Entry(Result, frozen=True):
-    """`revision` counts its changes, from 1; `modified` is when the last was made."""
+    """`revision` counts its changes, from 1; `modified` is when the last was made. With a `fault` its content is
+    damaged on disk and not told: that says how."""
 
     id: str
     content: str
@@ -103,24 +109,33 @@ class Entry(Result, frozen=True):
     importance: float | None = None
     modified: float | None = None
     revision: int = 1
+    fault: str | None = None
 
 
 class Entries(Result, frozen=True):
+    """`is_cut`: there are more, and the answer would be too long with them. `note`: why a search went by words only."""
+
     entries: list[Entry]
+    is_cut: bool = False
+    note: str | None = None
 
 
 class Written(Result, frozen=True):
-    """`derived`: entries that were made of it, or changed because of it."""
+    """`derived`: entries that were made of it, or changed because of it. `problem`: why a model made nothing of it,
+    though that was asked for."""
 
     id: str
+    revision: int = 1
     derived: list[str] = field(default_factory=list)
+    problem: str | None = None
 
 
 class BlockStat(Result, frozen=True):
     """Bytes of a block. `limit`, `watermark` and `k` as allotted; `raw` is what all its entries' contents are, one by
-    one; `resident` what those in memory take there, shared beginnings once and all that Python needs included;
-    `swapped` what is on disk only. Hits are reads and searches that found an entry in memory, misses those that had to
-    bring it back."""
+    one; `disk` what those take there, shared beginnings once. `resident` is what those in memory take of it, shared
+    beginnings once and all that Python needs included; `resident_raw` and `swapped` are contents one by one: of those
+    in memory, and of those on disk only. Hits are reads, and entries that searches found, in memory; misses those that
+    had to be brought back; both, and `evictions`, since the kernel took the block up."""
 
     block: str
     limit: int
@@ -128,6 +143,7 @@ class BlockStat(Result, frozen=True):
     k: int
     entries: int
     raw: int
+    disk: int
     resident_entries: int
     resident_raw: int
     resident: int

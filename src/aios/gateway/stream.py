@@ -1,6 +1,6 @@
 """A stream of server-sent events: a bounded buffer between who makes them and a client that reads them.
 
-Knows no wire format; an `Encoder` does. The maker never waits: past the bound the client is cut off.
+Knows no wire format; an `Encoder` does. The maker never waits: a client that does not read is cut off at the bound.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from aios.abi.calls import Args
-from aios.abi.errors import AiosError
+from aios.abi.errors import AiosError, Cancelled
 from aios.abi.messages import Chunk
 
 from .exchange import WRITE_NOW, Exchange, Headers, Watch, call_headers
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from aios.kernel import Syscall
 
 MAX_BUFFERED = 4 << 20
-"""Bytes a client may lag behind before it is cut off."""
+"""Bytes that may wait while a client leaves earlier ones unread. One event is taken whatever its size: a large one says
+nothing of how its client reads."""
 PING = 2.0
 """Seconds of silence after which a comment is sent, so that no read time-out fires."""
 
@@ -32,6 +33,8 @@ class EventStream:
 
     def __init__(self, exchange: Exchange, on_gone: Callable[[], None], comment: Callable[[], bytes]) -> None:
         self.is_cut = False
+        self.is_late = False
+        """Cut off because it did not read."""
         self.headers: Callable[[], Headers] = list
         """Asked for when the status line goes out."""
         self._exchange = exchange
@@ -42,6 +45,8 @@ class EventStream:
         self._is_finished = False
         self._was_silent = True
         self._waiter: asyncio.Future[None] | None = None
+        self._is_writing = False
+        """Something is on its way that the client has not taken yet."""
         self._is_idle = False
         """The status line is out, all before is sent, and `run` waits: a piece may go out at once."""
         self._write_now: Callable[[bytes], bool] | None = exchange.scope.get(WRITE_NOW)
@@ -52,11 +57,13 @@ class EventStream:
         self._was_silent = False
         if self._is_idle and self._write_now is not None and self._write_now(data):
             return
+        if self._is_writing and self._size > MAX_BUFFERED:
+            self.is_late = True
+            self.cut()
+            return
         self._parts.append(data)
         self._size += len(data)
-        if self._size > MAX_BUFFERED:
-            self.cut()
-        elif self._waiter is not None:
+        if self._waiter is not None:
             self._wake()
 
     def finish(self) -> None:
@@ -96,9 +103,11 @@ class EventStream:
                 data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
                 self._parts.clear()
                 self._size = 0
+                self._is_writing = True
                 if not exchange.is_started:
                     await exchange.start_events(self.headers())
                 await exchange.write(data)
+                self._is_writing = False
             elif self._is_finished:
                 return
             else:
@@ -173,7 +182,9 @@ async def stream_call(exchange: Exchange, name: str, args: Args, encoder: Encode
         call.unlisten(on_chunk)
         if not call.future.done():
             kernel.cancel(call)
-    if not stream.is_cut:
+    if stream.is_late:
+        await _fail(exchange, encoder, _late())
+    elif not stream.is_cut:
         await _end(exchange, encoder, call.future, stream.headers)
 
 
@@ -181,12 +192,22 @@ async def _end(
     exchange: Exchange, encoder: Encoder, future: asyncio.Future[Any], headers: Callable[[], Headers]
 ) -> None:
     error = future.exception()
-    if error is None:
-        tail = encoder.tail(future.result())
-        if not exchange.is_started:
-            await exchange.start_events(headers())
-        await exchange.end(tail)
-    elif isinstance(error, AiosError) and exchange.is_started:
-        await exchange.end(encoder.error(error))
-    else:
+    if error is not None:
+        await _fail(exchange, encoder, error)
+        return
+    tail = encoder.tail(future.result())
+    if not exchange.is_started:
+        await exchange.start_events(headers())
+    await exchange.end(tail)
+
+
+async def _fail(exchange: Exchange, encoder: Encoder, error: BaseException) -> None:
+    """An event in a stream that has begun, an ordinary error answer before."""
+    if not (isinstance(error, AiosError) and exchange.is_started):
         raise error
+    await exchange.end(encoder.error(error))
+
+
+def _late() -> AiosError:
+    why = f"more than {MAX_BUFFERED} bytes of this answer waited to be read; read the stream while it comes"
+    return Cancelled(why, code="client_too_slow")

@@ -55,6 +55,7 @@ class AsyncCalls(ABC):
         length_penalty: float | None = None,
         cache_salt: str | None = None,
         window: Literal["error", "drop", "summarise"] | None = None,
+        memory: Literal["off", "auto"] | None = None,
         extra: dict[str, Any] | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
@@ -66,6 +67,7 @@ class AsyncCalls(ABC):
         summarised, and the answer's `context` says so. Without it the process's own word counts, then the kernel's.
         `beam_width` above 1 looks for the likeliest answer: a line's worth is its log probability divided by its length
         to the power of `length_penalty`. Requests with another `cache_salt` share nothing of their prompts' KV.
+        `memory` "auto" keeps this exchange in the agent's memory, and tells the model what that holds for the question.
         """
         sent: dict[str, Any] = {
             "messages": messages,
@@ -90,6 +92,7 @@ class AsyncCalls(ABC):
             "length_penalty": length_penalty,
             "cache_salt": cache_salt,
             "window": window,
+            "memory": memory,
             "extra": extra,
         }
         return await self._call(Generation, "llm_generate", sent, idempotency_key, timeout)
@@ -119,6 +122,7 @@ class AsyncCalls(ABC):
         length_penalty: float | None = None,
         cache_salt: str | None = None,
         window: Literal["error", "drop", "summarise"] | None = None,
+        memory: Literal["off", "auto"] | None = None,
         extra: dict[str, Any] | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
@@ -130,6 +134,7 @@ class AsyncCalls(ABC):
         summarised, and the answer's `context` says so. Without it the process's own word counts, then the kernel's.
         `beam_width` above 1 looks for the likeliest answer: a line's worth is its log probability divided by its length
         to the power of `length_penalty`. Requests with another `cache_salt` share nothing of their prompts' KV.
+        `memory` "auto" keeps this exchange in the agent's memory, and tells the model what that holds for the question.
         """
         sent: dict[str, Any] = {
             "messages": messages,
@@ -154,6 +159,7 @@ class AsyncCalls(ABC):
             "length_penalty": length_penalty,
             "cache_salt": cache_salt,
             "window": window,
+            "memory": memory,
             "extra": extra,
         }
         return self._stream(Generation, "llm_generate", sent, idempotency_key, timeout)
@@ -184,6 +190,24 @@ class AsyncCalls(ABC):
         }
         return await self._call(Embeddings, "llm_embed", sent, idempotency_key, timeout)
 
+    async def mem_alloc(
+        self,
+        *,
+        limit: int | None = None,
+        watermark: float | None = None,
+        k: int | None = None,
+        block: str | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.BlockStat:
+        """Say what a block of memory may take; make it, if it is new.
+
+        What a block may take of the kernel's memory: `limit` bytes, as the kernel counts them. Above `watermark` of it
+        entries leave for disk, those first whose `k`-th last use is longest ago; they are read back when asked for.
+        """
+        sent: dict[str, Any] = {"limit": limit, "watermark": watermark, "k": k, "block": block}
+        return await self._call(calls.BlockStat, "mem_alloc", sent, idempotency_key, timeout)
+
     async def mem_write(
         self,
         content: str,
@@ -213,6 +237,32 @@ class AsyncCalls(ABC):
         }
         return await self._call(calls.Written, "mem_write", sent, idempotency_key, timeout)
 
+    async def mem_update(
+        self,
+        id: str,
+        *,
+        content: str | None = None,
+        kind: Literal["dialogue", "observation", "tool_call", "note", "fact"] | None = None,
+        metadata: dict[str, Any] | None = None,
+        importance: float | None = None,
+        block: str | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.Written:
+        """Change an entry; as it was, it stays in its history.
+
+        What is left out stays as it is. The entry as it was before is kept in its history, which has the last 32.
+        """
+        sent: dict[str, Any] = {
+            "id": id,
+            "content": content,
+            "kind": kind,
+            "metadata": metadata,
+            "importance": importance,
+            "block": block,
+        }
+        return await self._call(calls.Written, "mem_update", sent, idempotency_key, timeout)
+
     async def mem_read(
         self,
         id: str,
@@ -224,6 +274,18 @@ class AsyncCalls(ABC):
         """Read one entry of the agent's memory."""
         sent: dict[str, Any] = {"id": id, "block": block}
         return await self._call(calls.Entry, "mem_read", sent, idempotency_key, timeout)
+
+    async def mem_history(
+        self,
+        id: str,
+        *,
+        block: str | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.Entries:
+        """Read what an entry was before its changes, newest first."""
+        sent: dict[str, Any] = {"id": id, "block": block}
+        return await self._call(calls.Entries, "mem_history", sent, idempotency_key, timeout)
 
     async def mem_search(
         self,
@@ -290,6 +352,17 @@ class AsyncCalls(ABC):
         """
         sent: dict[str, Any] = {"id": id, "all": all, "block": block}
         return await self._call(calls.Count, "mem_clear", sent, idempotency_key, timeout)
+
+    async def mem_stat(
+        self,
+        *,
+        block: str | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.BlockStat:
+        """Count what a block holds, in memory and on disk."""
+        sent: dict[str, Any] = {"block": block}
+        return await self._call(calls.BlockStat, "mem_stat", sent, idempotency_key, timeout)
 
     async def sto_create(
         self,
@@ -554,14 +627,21 @@ class AsyncCalls(ABC):
         nice: int | None = None,
         command: str | None = None,
         window: Literal["error", "drop", "summarise"] | None = None,
+        memory: Literal["off", "auto"] | None = None,
         timeout: float | None = None,
     ) -> calls.Spawned:
         """Start a process and mint its key.
 
         Start a process of an agent. The result holds its key, shown this once. `window` is for those of its generations
-        that name none, and for those of its children; without it the parent's counts.
+        that name none, and for those of its children; without it the parent's counts. So is `memory`.
         """
-        sent: dict[str, Any] = {"agent": agent, "nice": nice, "command": command, "window": window}
+        sent: dict[str, Any] = {
+            "agent": agent,
+            "nice": nice,
+            "command": command,
+            "window": window,
+            "memory": memory,
+        }
         return await self._call(calls.Spawned, "proc_spawn", sent, None, timeout)
 
     async def proc_list(
@@ -650,6 +730,7 @@ class Calls(ABC):
         length_penalty: float | None = None,
         cache_salt: str | None = None,
         window: Literal["error", "drop", "summarise"] | None = None,
+        memory: Literal["off", "auto"] | None = None,
         extra: dict[str, Any] | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
@@ -661,6 +742,7 @@ class Calls(ABC):
         summarised, and the answer's `context` says so. Without it the process's own word counts, then the kernel's.
         `beam_width` above 1 looks for the likeliest answer: a line's worth is its log probability divided by its length
         to the power of `length_penalty`. Requests with another `cache_salt` share nothing of their prompts' KV.
+        `memory` "auto" keeps this exchange in the agent's memory, and tells the model what that holds for the question.
         """
         sent: dict[str, Any] = {
             "messages": messages,
@@ -685,6 +767,7 @@ class Calls(ABC):
             "length_penalty": length_penalty,
             "cache_salt": cache_salt,
             "window": window,
+            "memory": memory,
             "extra": extra,
         }
         return self._call(Generation, "llm_generate", sent, idempotency_key, timeout)
@@ -714,6 +797,7 @@ class Calls(ABC):
         length_penalty: float | None = None,
         cache_salt: str | None = None,
         window: Literal["error", "drop", "summarise"] | None = None,
+        memory: Literal["off", "auto"] | None = None,
         extra: dict[str, Any] | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
@@ -725,6 +809,7 @@ class Calls(ABC):
         summarised, and the answer's `context` says so. Without it the process's own word counts, then the kernel's.
         `beam_width` above 1 looks for the likeliest answer: a line's worth is its log probability divided by its length
         to the power of `length_penalty`. Requests with another `cache_salt` share nothing of their prompts' KV.
+        `memory` "auto" keeps this exchange in the agent's memory, and tells the model what that holds for the question.
         """
         sent: dict[str, Any] = {
             "messages": messages,
@@ -749,6 +834,7 @@ class Calls(ABC):
             "length_penalty": length_penalty,
             "cache_salt": cache_salt,
             "window": window,
+            "memory": memory,
             "extra": extra,
         }
         return self._stream(Generation, "llm_generate", sent, idempotency_key, timeout)
@@ -779,6 +865,24 @@ class Calls(ABC):
         }
         return self._call(Embeddings, "llm_embed", sent, idempotency_key, timeout)
 
+    def mem_alloc(
+        self,
+        *,
+        limit: int | None = None,
+        watermark: float | None = None,
+        k: int | None = None,
+        block: str | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.BlockStat:
+        """Say what a block of memory may take; make it, if it is new.
+
+        What a block may take of the kernel's memory: `limit` bytes, as the kernel counts them. Above `watermark` of it
+        entries leave for disk, those first whose `k`-th last use is longest ago; they are read back when asked for.
+        """
+        sent: dict[str, Any] = {"limit": limit, "watermark": watermark, "k": k, "block": block}
+        return self._call(calls.BlockStat, "mem_alloc", sent, idempotency_key, timeout)
+
     def mem_write(
         self,
         content: str,
@@ -808,6 +912,32 @@ class Calls(ABC):
         }
         return self._call(calls.Written, "mem_write", sent, idempotency_key, timeout)
 
+    def mem_update(
+        self,
+        id: str,
+        *,
+        content: str | None = None,
+        kind: Literal["dialogue", "observation", "tool_call", "note", "fact"] | None = None,
+        metadata: dict[str, Any] | None = None,
+        importance: float | None = None,
+        block: str | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.Written:
+        """Change an entry; as it was, it stays in its history.
+
+        What is left out stays as it is. The entry as it was before is kept in its history, which has the last 32.
+        """
+        sent: dict[str, Any] = {
+            "id": id,
+            "content": content,
+            "kind": kind,
+            "metadata": metadata,
+            "importance": importance,
+            "block": block,
+        }
+        return self._call(calls.Written, "mem_update", sent, idempotency_key, timeout)
+
     def mem_read(
         self,
         id: str,
@@ -819,6 +949,18 @@ class Calls(ABC):
         """Read one entry of the agent's memory."""
         sent: dict[str, Any] = {"id": id, "block": block}
         return self._call(calls.Entry, "mem_read", sent, idempotency_key, timeout)
+
+    def mem_history(
+        self,
+        id: str,
+        *,
+        block: str | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.Entries:
+        """Read what an entry was before its changes, newest first."""
+        sent: dict[str, Any] = {"id": id, "block": block}
+        return self._call(calls.Entries, "mem_history", sent, idempotency_key, timeout)
 
     def mem_search(
         self,
@@ -885,6 +1027,17 @@ class Calls(ABC):
         """
         sent: dict[str, Any] = {"id": id, "all": all, "block": block}
         return self._call(calls.Count, "mem_clear", sent, idempotency_key, timeout)
+
+    def mem_stat(
+        self,
+        *,
+        block: str | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.BlockStat:
+        """Count what a block holds, in memory and on disk."""
+        sent: dict[str, Any] = {"block": block}
+        return self._call(calls.BlockStat, "mem_stat", sent, idempotency_key, timeout)
 
     def sto_create(
         self,
@@ -1149,14 +1302,21 @@ class Calls(ABC):
         nice: int | None = None,
         command: str | None = None,
         window: Literal["error", "drop", "summarise"] | None = None,
+        memory: Literal["off", "auto"] | None = None,
         timeout: float | None = None,
     ) -> calls.Spawned:
         """Start a process and mint its key.
 
         Start a process of an agent. The result holds its key, shown this once. `window` is for those of its generations
-        that name none, and for those of its children; without it the parent's counts.
+        that name none, and for those of its children; without it the parent's counts. So is `memory`.
         """
-        sent: dict[str, Any] = {"agent": agent, "nice": nice, "command": command, "window": window}
+        sent: dict[str, Any] = {
+            "agent": agent,
+            "nice": nice,
+            "command": command,
+            "window": window,
+            "memory": memory,
+        }
         return self._call(calls.Spawned, "proc_spawn", sent, None, timeout)
 
     def proc_list(

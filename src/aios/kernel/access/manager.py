@@ -238,7 +238,8 @@ def _spawn(principal: Principal, args: Any, processes: Lookup) -> None:
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(("llm_generate", "llm_embed", "tool_list", "tool_run", "acc_check", "proc_list"), _own),
-    **dict.fromkeys(("mem_write", "mem_read", "mem_search", "mem_list", "mem_clear"), _own),
+    **dict.fromkeys(("mem_alloc", "mem_write", "mem_update", "mem_read", "mem_history", "mem_search"), _own),
+    **dict.fromkeys(("mem_list", "mem_clear", "mem_stat"), _own),
     **dict.fromkeys(("sto_create", "sto_write", "sto_read", "sto_list", "sto_move", "sto_restore"), _own),
     **dict.fromkeys(("sto_history", "sto_diff", "sto_rollback", "sto_stat"), _own),
     "sto_clear": _clear,

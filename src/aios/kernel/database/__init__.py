@@ -8,6 +8,7 @@ into the file by a thread of its own, which is also where fast mode syncs. In `d
 """
 
 from .database import Database
+from .fault import Fault
 from .home import HomeError
 from .kept import Kept, add_kept, kept
 from .once import answered, exactly_once
@@ -19,6 +20,7 @@ __all__ = [
     "MIGRATIONS",
     "NUM_SLOW_READERS",
     "Database",
+    "Fault",
     "HomeError",
     "Job",
     "Kept",

@@ -111,17 +111,19 @@ class Database:
         if not self._writer.put(item):
             tell(item.loop, [(then, None, closed())])
 
-    async def run(self, job: Job[T], *, frees: bool = False) -> T:
-        """`job`'s value, once it is committed. A cancelled wait does not undo the job."""
+    async def run(self, job: Job[T], *, frees: bool = False, after: Callable[[T], None] | None = None) -> T:
+        """`job`'s value, once it is committed. A cancelled wait does not undo the job; `after` hears of its value
+        before anybody else, in the order of the commits, though nobody waits any more."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
         def then(value: T | None, error: AiosError | None) -> None:
-            if future.done():
-                return
-            if error is not None:
-                future.set_exception(error)
-            else:
-                future.set_result(cast("T", value))
+            if not future.done():
+                if error is not None:
+                    future.set_exception(error)
+                else:
+                    future.set_result(cast("T", value))
+            if error is None and after is not None:
+                after(cast("T", value))
 
         self.submit(job, then, frees=frees)
         return await future

@@ -10,9 +10,63 @@ import apsw
 
 from .home import HomeError
 
-SEARCH = ""
-MEMORY = ""
-"""What the rooms add together in one step, and `STORAGE`."""
+_HEX = "0123456789abcdef"
+_NUMBER = " + ".join(f"((instr('{_HEX}', substr(entries_3.id, {n}, 1)) - 1) << {4 * (16 - n)})" for n in range(2, 17))
+"""The number that an entry's id says: an "m" and 15 hexadecimal digits."""
+
+MEMORY = f"""
+    CREATE TABLE blocks(
+        id INTEGER PRIMARY KEY AUTOINCREMENT, owner TEXT, agent TEXT, name TEXT,
+        bound INTEGER, watermark REAL, k INTEGER,
+        num_entries INTEGER NOT NULL DEFAULT 0, raw INTEGER NOT NULL DEFAULT 0, kept INTEGER NOT NULL DEFAULT 0,
+        disk INTEGER NOT NULL DEFAULT 0);
+    CREATE UNIQUE INDEX blocks_by_name ON blocks(owner, agent, name);
+    INSERT INTO blocks(owner, agent, name, num_entries, raw, kept, disk)
+        SELECT owner, agent, '', count(*), sum(octet_length(content)),
+            sum(octet_length(content) + octet_length(metadata)), sum(octet_length(content))
+        FROM entries GROUP BY owner, agent;
+    DELETE FROM kept WHERE room = 'memory';
+
+    ALTER TABLE entries RENAME TO entries_3;
+    DROP INDEX entries_by_agent;
+    CREATE TABLE entries(
+        row INTEGER PRIMARY KEY, block INTEGER NOT NULL, kind TEXT NOT NULL, metadata BLOB NOT NULL,
+        created REAL NOT NULL, source TEXT, importance REAL, modified REAL, revision INTEGER NOT NULL,
+        size INTEGER NOT NULL, tip INTEGER, tail BLOB NOT NULL, seal BLOB);
+    CREATE INDEX entries_by_block ON entries(block, row);
+    INSERT INTO entries
+        SELECT {_NUMBER}, blocks.id, kind, metadata, created, NULL, NULL, NULL, 1,
+            octet_length(content) + octet_length(metadata), NULL, CAST(content AS BLOB), NULL
+        FROM entries_3 JOIN blocks USING (owner, agent) ORDER BY entries_3.id;
+    CREATE TABLE entries_were(
+        row INTEGER NOT NULL, revision INTEGER NOT NULL, kind TEXT NOT NULL, metadata BLOB NOT NULL,
+        created REAL NOT NULL, source TEXT, importance REAL, modified REAL,
+        size INTEGER NOT NULL, tip INTEGER, tail BLOB NOT NULL, seal BLOB, PRIMARY KEY(row, revision)) WITHOUT ROWID;
+
+    CREATE TABLE segments(
+        id INTEGER PRIMARY KEY, scope INTEGER NOT NULL, key BLOB NOT NULL, parent INTEGER, refs INTEGER NOT NULL,
+        body BLOB NOT NULL);
+    CREATE UNIQUE INDEX segments_by_key ON segments(key);
+"""
+_INDEX = """
+    CREATE VIRTUAL TABLE {room}_words USING fts5(words, content='', contentless_delete=1, tokenize='porter ascii');
+    CREATE TABLE {room}_vectors(
+        key INTEGER PRIMARY KEY, row INTEGER NOT NULL UNIQUE, model INTEGER NOT NULL DEFAULT 0, vector BLOB);
+    CREATE INDEX {room}_unembedded ON {room}_vectors(key) WHERE model = 0;
+"""
+SEARCH = """
+    CREATE TABLE search_rooms(room TEXT PRIMARY KEY, model INTEGER NOT NULL DEFAULT 0, taken_up INTEGER) WITHOUT ROWID;
+    CREATE TABLE search_scopes(
+        room TEXT NOT NULL, number INTEGER NOT NULL, texts INTEGER NOT NULL, next INTEGER NOT NULL,
+        is_gone INTEGER NOT NULL DEFAULT 0, PRIMARY KEY(room, number)) WITHOUT ROWID;
+    CREATE INDEX search_scopes_gone ON search_scopes(room) WHERE is_gone;
+    CREATE TABLE search_models(
+        number INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, dimension INTEGER NOT NULL);
+    INSERT INTO search_rooms(room, taken_up) SELECT 'memory', 0 WHERE EXISTS (SELECT 1 FROM entries);
+    DROP TABLE entries_text;
+    DROP TABLE entries_3;
+""" + "".join(_INDEX.format(room=room) for room in ("memory", "passages"))
+
 STORAGE = """
     CREATE TABLE scopes(id INTEGER PRIMARY KEY, owner TEXT NOT NULL, agent TEXT NOT NULL, mount TEXT NOT NULL);
     CREATE UNIQUE INDEX scopes_by_name ON scopes(owner, agent, mount);
@@ -88,6 +142,7 @@ content is a `body`, or the ids of its `chunks` in their order; `refs` counts wh
 and a chunk's how often contents do. A chunk without a body is a file: `token` makes its name unique. `seen` is what the
 newest version of a mount's file looks like in its folder."""
 
+
 MIGRATIONS: tuple[str, ...] = (
     """
     CREATE TABLE effects(call TEXT PRIMARY KEY, result BLOB NOT NULL) WITHOUT ROWID;
@@ -140,7 +195,7 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX files_in_trash ON files(owner, agent, trashed) WHERE trashed IS NOT NULL;
     """,
     "ALTER TABLE processes ADD COLUMN window TEXT;",
-    SEARCH + MEMORY + STORAGE,
+    "ALTER TABLE processes ADD COLUMN memory TEXT;" + MEMORY + SEARCH + STORAGE,
 )
 """Script n brings a home of version n to n + 1. Never edit one that was released: add the next."""
 

@@ -1,6 +1,6 @@
-"""What the memory calls mean: entries of one agent in the store, found again by their words. Knows no queue, no wire.
+"""What the memory calls mean. Knows no queue and no wire.
 
-Every statement is bounded by the owner and agent of the calling process, which no argument can name.
+Whose memory a call is about, the calling process says and the spaces resolve; no argument can name anybody.
 """
 
 from __future__ import annotations
@@ -11,56 +11,106 @@ from typing import Any, TypeVar
 import apsw
 import msgspec
 
-from aios.abi.calls import Count, Entries, Entry, MemClear, MemList, MemRead, MemSearch, MemWrite, Written
-from aios.abi.errors import BadRequest, NotFound, TooLarge
+from aios.abi.calls import (
+    BlockStat,
+    Count,
+    Entries,
+    Entry,
+    MemAlloc,
+    MemClear,
+    MemHistory,
+    MemList,
+    MemRead,
+    MemSearch,
+    MemStat,
+    MemUpdate,
+    MemWrite,
+    Written,
+)
+from aios.abi.errors import AiosError, BadRequest, Denied, ModuleFault, TooLarge
 
 from ..clock import Clock
-from ..database import Database, add_kept, exactly_once, kept, row, rows, value
+from ..config import MemorySection
+from ..database import Database, exactly_once
 from ..process import Place
+from ..search import Search
+from ..spaces import Spaces
 from ..syscall import Syscall
-from .base import MAX_METADATA
-from .search import ENTRY, entry_of, scope_of, search
+from . import entries
+from .base import MAX_METADATA, Swap
+from .blocks import BlockRow, find_block
+from .changes import Changes
+from .derive import write_distilled
+from .distil import DistilledWrite
+from .entries import Facts, Record, entry_of, id_of, number_of
+from .search import among, entries_in
 
-MAX_ENTRIES = 100_000
-"""Entries of one agent. A bound, so that no agent fills the disk of all; far above what one remembers."""
-MAX_BYTES = 1 << 30
-"""Bytes of content and metadata of one agent's entries."""
+MAX_CONTENT = 1 << 20
+"""Bytes of an entry's content."""
 MAX_LINES = 1000
 MAX_READ = 4 << 20
 """Bytes of an agent's entries that are read for a tool which looks through all of them."""
 T = TypeVar("T")
+Whose = tuple[Place, str]
+"""A block: the place that it is at, and its name there."""
 
 
 class MemoryManager:
     """The handler of "memory" calls, and what other rooms ask of an agent's memory."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        swap: Swap,
+        search: Search,
+        spaces: Spaces | None = None,
+        settings: MemorySection | None = None,
+    ) -> None:
         self._database = database
         self._clock = clock
-        self._last_id = 0
+        self._swap = swap
+        self._spaces = spaces or Spaces()
+        self._settings = settings or MemorySection()
+        self._index = search.index("memory", entries_in(swap))
+        self._changes = Changes(swap, self._index, self._settings.disk)
 
     def check(self, call: Syscall) -> None:
-        args = call.args
-        if isinstance(args, MemClear) and (args.id is None) != args.all:
-            raise BadRequest("mem_clear takes either 'id' or 'all': true", code="bad_arguments", param="id")
-        if isinstance(args, MemWrite):
-            _check_entry(args)
+        match call.args:
+            case MemClear(id=id, all=is_all) if (id is None) != is_all:
+                raise BadRequest("mem_clear takes either 'id' or 'all': true", code="bad_arguments", param="id")
+            case MemWrite(content=content, metadata=metadata, source=source):
+                _check_entry(content, metadata, source)
+            case MemUpdate() as args:
+                _check_update(args)
+            case MemAlloc(limit=limit) if limit is not None:
+                self._check_limit(limit, call.principal is not None and call.principal.is_admin)
 
     async def run(self, call: Syscall) -> Any:
         """The result struct of the call. Writes are committed when this returns, and done once under a call's key."""
-        place = Place(call.process.owner, call.process.agent)
+        whose = self._spaces.block(Place(call.process.owner, call.process.agent), call.args.block)
         once = call.id if call.key is not None else None
         match call.args:
-            case MemWrite() as args:
-                return await self._write(place, args, once)
             case MemRead(id=id):
-                return self._database.read(lambda c: _read(c, place, id))
-            case MemSearch(query=query, k=k):
-                return await self._database.read_async(lambda c: Entries(entries=search(c, place, query, k)))
-            case MemList(limit=limit, after=after):
-                return await self._database.read_async(lambda c: Entries(entries=_list(c, place, limit, after)))
-            case MemClear(id=one):
-                return await self._database.run(exactly_once(once, lambda c: _clear(c, place, one), Count), frees=True)
+                return self._read(whose, number_of(id))
+            case MemWrite() as args:
+                return await self._write(whose, args, once)
+            case MemUpdate() as args:
+                return await self._update(whose, args, once)
+            case MemSearch() as args:
+                return await self._search(whose, args)
+            case MemList() as args:
+                return await self._list(whose, args)
+            case MemHistory(id=id):
+                return await self._history(whose, number_of(id))
+            case MemClear(all=True):
+                return await self._empty(whose, once)
+            case MemClear(id=str() as id):
+                return await self._forget(whose, number_of(id), once)
+            case MemAlloc() as args:
+                return await self._alloc(whose, args, once)
+            case MemStat():
+                return self._stat(whose, self._database.read(lambda c: find_block(c, *whose)))
         raise BadRequest(f"memory has no call {call.spec.name}")
 
     # ── for other rooms ──
@@ -70,113 +120,207 @@ class MemoryManager:
 
         async def write() -> str:
             args = MemWrite(content=content, kind="fact")
-            _check_entry(args)
-            return (await self._write(Place(owner, agent), args, None)).id
+            _check_entry(content, {}, None)
+            return (await self._write((Place(owner, agent), ""), args, None)).id
 
         return write()
+
+    def keep(
+        self, place: Place, written: Sequence[MemWrite], once: str | None, then: Callable[[AiosError | None], None]
+    ) -> None:
+        """Write all or none of `written` to the agent's main block, under `once` not twice; `then` hears of it."""
+        now = self._clock.wall()
+
+        def job(connection: apsw.Connection) -> Count:
+            for args in written:
+                facts = Facts(args.kind, args.metadata, now, args.source, args.importance)
+                self._changes.write(connection, place, "", args.content.encode(), facts)
+            return Count(count=len(written))
+
+        self._database.submit(exactly_once(once, job, Count), lambda _, error: then(error))
 
     async def over_lines(self, owner: str, agent: str, use: Callable[[Sequence[str], bool], T]) -> T:
         """What `use` makes, in a thread, of the entries' content, oldest first, and of whether these are all: the
         newest `MAX_LINES` are read, and of these no more than fit into `MAX_READ` bytes."""
         place = Place(owner, agent)
-        return await self._database.read_async(lambda c: use(*_lines(c, place)))
+        return await self._database.read_async(lambda c: use(*self._lines(c, place)))
 
-    async def _write(self, place: Place, args: MemWrite, once: str | None) -> Written:
-        created = self._clock.wall()
-        metadata = msgspec.json.encode(args.metadata)
+    def _lines(self, connection: apsw.Connection, place: Place) -> tuple[list[str], bool]:
+        block = find_block(connection, place, "")
+        if block is None:
+            return [], True
+        found, is_cut = entries.newest(connection, self._swap, block.id, limit=MAX_LINES + 1, most=MAX_READ)
+        lines = [record.content.decode() for record in found[:MAX_LINES] if record.fault is None]
+        return lines[::-1], len(found) <= MAX_LINES and not is_cut
 
-        size = len(args.content.encode()) + len(metadata)
+    async def finish_clearing(self) -> None:
+        """Take from the disk what was forgotten and is still there, since a kernel died over it or the disk failed."""
+        while await self._database.run(self._changes.purge, frees=True):
+            pass
+
+    # ── calls ──
+
+    def _read(self, whose: Whose, number: int) -> Entry:
+        def job(connection: apsw.Connection) -> Record | None:
+            block = find_block(connection, *whose)
+            return entries.read(connection, self._swap, block.id, number) if block is not None else None
+
+        record = self._database.read(job)
+        if record is None:
+            raise entries.no_entry(id_of(number))
+        if record.fault is not None:
+            raise ModuleFault(f"entry {id_of(number)} cannot be read: {record.fault}", code="content_damaged")
+        return entry_of(record)
+
+    async def _write(self, whose: Whose, args: MemWrite, once: str | None) -> Written:
+        now = self._clock.wall()
+        content = args.content.encode()
+        facts = Facts(args.kind, args.metadata, now, args.source, args.importance)
 
         def job(connection: apsw.Connection) -> Written:
-            _check_room(connection, place, size)
-            add_kept(connection, "memory", *place, 1, size)
-            id = self._next_id(connection, created)
-            connection.execute(
-                "INSERT INTO entries(id, owner, agent, kind, created, content, metadata) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (id, *place, args.kind, created, args.content, metadata),
-            )
-            connection.execute(
-                "INSERT INTO entries_text(rowid, scope, content) VALUES (?, ?, ?)",
-                (connection.last_insert_rowid(), scope_of(place), args.content),
-            )
-            return Written(id=id)
+            if isinstance(args, DistilledWrite):
+                return write_distilled(self._changes, connection, *whose, args, now)[0]
+            return Written(id=id_of(self._changes.write(connection, *whose, content, facts).number))
 
         return await self._database.run(exactly_once(once, job, Written))
 
-    def _next_id(self, connection: apsw.Connection, wall: float) -> str:
-        """Ids sort by time and are never given twice. Called on the writer's thread only."""
-        if not self._last_id:
-            newest = value(connection, "SELECT max(id) FROM entries")
-            self._last_id = int(newest[1:], 16) if newest else 0
-        self._last_id = max(self._last_id + 1, int(wall * 1e6))
-        return f"m{self._last_id:015x}"
+    async def _update(self, whose: Whose, args: MemUpdate, once: str | None) -> Written:
+        number = number_of(args.id)
+        content = None if args.content is None else args.content.encode()
+        given = {name: getattr(args, name) for name in ("kind", "metadata", "importance")}
+        changes = {name: each for name, each in given.items() if each is not None} | {"modified": self._clock.wall()}
 
+        def job(connection: apsw.Connection) -> Written:
+            changed = self._changes.update(connection, *whose, number, content, changes)
+            return Written(id=args.id, revision=changed.facts.revision)
 
-def _check_entry(args: MemWrite) -> None:
-    try:
-        args.content.encode()
-        size = len(msgspec.json.encode(args.metadata))
-    except UnicodeEncodeError:
-        raise BadRequest("the entry holds text that is not valid Unicode (half a surrogate pair)") from None
-    if len(args.content) > 1 << 20:
-        raise TooLarge(f"an entry holds at most {1 << 20:,} characters, this one has {len(args.content):,}")
-    if size > MAX_METADATA:
-        raise TooLarge(f"metadata may be {MAX_METADATA:,} bytes of JSON, this is {size:,}", param="metadata")
+        return await self._database.run(exactly_once(once, job, Written))
 
+    async def _search(self, whose: Whose, args: MemSearch) -> Entries:
+        asked = await self._index.ask(
+            args.query,
+            args.k,
+            among(args),
+            mode=args.mode or "hybrid",
+            recency=args.recency,
+            importance=args.importance,
+        )
 
-def _check_room(connection: apsw.Connection, place: Place, size: int) -> None:
-    there = kept(connection, "memory", *place)
-    if there.entries >= MAX_ENTRIES or there.bytes + size > MAX_BYTES:
-        raise TooLarge(
-            f"an agent's memory holds {MAX_ENTRIES:,} entries and {MAX_BYTES:,} bytes at most, this one has "
-            f"{there.entries:,} and {there.bytes:,}; forget some with mem_clear first",
-            code="memory_full",
+        def job(connection: apsw.Connection) -> Entries:
+            block = find_block(connection, *whose)
+            if block is None:
+                return Entries(entries=[])
+            found = self._index.search(connection, [block.id], asked)
+            records = [(entries.read(connection, self._swap, block.id, number), score) for number, score in found]
+            there = [entry_of(record, score) for record, score in records if record is not None]
+            return Entries(entries=there, note=asked.why)
+
+        return await self._database.read_async(job)
+
+    async def _list(self, whose: Whose, args: MemList) -> Entries:
+        before = None if args.after is None else _number_after(args.after)
+
+        def job(connection: apsw.Connection) -> Entries:
+            block = find_block(connection, *whose)
+            if block is None:
+                return Entries(entries=[])
+            found, is_cut = entries.newest(
+                connection, self._swap, block.id, before=before, limit=args.limit, kinds=args.kinds
+            )
+            return Entries(entries=[entry_of(record) for record in found], is_cut=is_cut)
+
+        return await self._database.read_async(job)
+
+    async def _history(self, whose: Whose, number: int) -> Entries:
+        def job(connection: apsw.Connection) -> Entries:
+            block = find_block(connection, *whose)
+            if block is None:
+                raise entries.no_entry(id_of(number))
+            found, is_cut = entries.history(connection, self._swap, block.id, number)
+            return Entries(entries=[entry_of(record) for record in found], is_cut=is_cut)
+
+        return await self._database.read_async(job)
+
+    async def _forget(self, whose: Whose, number: int, once: str | None) -> Count:
+        def job(connection: apsw.Connection) -> Count:
+            self._changes.forget(connection, *whose, number)
+            return Count(count=1)
+
+        return await self._database.run(exactly_once(once, job, Count), frees=True)
+
+    async def _empty(self, whose: Whose, once: str | None) -> Count:
+        """Said in one step, then carried out in small ones, so that nobody's writes wait long behind it."""
+        job = exactly_once(once, lambda c: Count(count=self._changes.empty(c, *whose)), Count)
+        count = await self._database.run(job, frees=True)
+        await self.finish_clearing()
+        return count
+
+    # ── allotments ──
+
+    def _check_limit(self, limit: int, is_admin: bool) -> None:
+        most = self._settings.total if is_admin else self._settings.limit
+        if limit > most:
+            whose = "all agents' together" if is_admin else "any block's that an admin has not raised"
+            raise Denied(
+                f"a block may take at most {most:,} bytes of memory ({whose}: [memory] in the configuration), and "
+                f"{limit:,} are asked for",
+                code="limit_too_high",
+                param="limit",
+            )
+
+    async def _alloc(self, whose: Whose, args: MemAlloc, once: str | None) -> BlockStat:
+        def job(connection: apsw.Connection) -> BlockRow:
+            return self._changes.allot(connection, *whose, args.limit, args.watermark, args.k)
+
+        return self._stat(whose, await self._database.run(exactly_once(once, job, BlockRow)))
+
+    def _stat(self, whose: Whose, block: BlockRow | None) -> BlockStat:
+        block = block or BlockRow(whose[1], 0, None, None, None, 0, 0, 0, 0)
+        settings = self._settings
+        return BlockStat(
+            block=whose[1],
+            limit=int(settings.limit) if block.bound is None else block.bound,
+            watermark=settings.watermark if block.watermark is None else block.watermark,
+            k=block.k or settings.k,
+            entries=block.num_entries,
+            raw=block.raw,
+            disk=block.disk,
+            resident_entries=0,
+            resident_raw=0,
+            resident=0,
+            swapped_entries=block.num_entries,
+            swapped=block.raw,
+            hits=0,
+            misses=0,
+            evictions=0,
         )
 
 
-def _read(connection: apsw.Connection, place: Place, id: str) -> Entry:
-    found = row(connection, f"SELECT {ENTRY} FROM entries WHERE owner = ? AND agent = ? AND id = ?", (*place, id))
-    if found is None:
-        raise _no_entry(id)
-    return entry_of(found)
+def _number_after(id: str) -> int:
+    try:
+        return number_of(id)
+    except AiosError:
+        raise BadRequest(
+            f"'after' is the id of the last entry seen, and {id[:80]!r} is none", code="bad_arguments", param="after"
+        ) from None
 
 
-def _list(connection: apsw.Connection, place: Place, limit: int, after: str | None) -> list[Entry]:
-    sql = f"SELECT {ENTRY} FROM entries WHERE owner = ? AND agent = ? AND id < ? ORDER BY id DESC LIMIT ?"
-    return [entry_of(found) for found in rows(connection, sql, (*place, after or "n", limit))]
+def _check_entry(content: str, metadata: dict[str, Any], source: str | None) -> None:
+    """Raises BadRequest, TooLarge. An empty entry is one: what it says may be in its metadata."""
+    try:
+        size = len(content.encode())
+        num_bytes = len(msgspec.json.encode((metadata, source)))
+    except UnicodeEncodeError:
+        raise BadRequest("the entry holds text that is not valid Unicode (half a surrogate pair)") from None
+    if size > MAX_CONTENT:
+        raise TooLarge(f"an entry holds at most {MAX_CONTENT:,} bytes, this one has {size:,}", param="content")
+    if num_bytes > MAX_METADATA:
+        raise TooLarge(f"metadata may be {MAX_METADATA:,} bytes of JSON, this is {num_bytes:,}", param="metadata")
 
 
-def _lines(connection: apsw.Connection, place: Place) -> tuple[list[str], bool]:
-    """Content of the newest entries, oldest first; whether it is that of all."""
-    sql = "SELECT row, octet_length(content) FROM entries WHERE owner = ? AND agent = ? ORDER BY id DESC LIMIT ?"
-    found = rows(connection, sql, (*place, MAX_LINES + 1))
-    newest: list[str] = []
-    left = MAX_READ
-    for n, size in found[:MAX_LINES]:
-        left -= size
-        if left < 0:
-            break
-        newest.append(value(connection, "SELECT content FROM entries WHERE row = ?", (n,)))
-    return newest[::-1], len(newest) == len(found)
-
-
-def _clear(connection: apsw.Connection, place: Place, id: str | None) -> Count:
-    where, bindings = "owner = ? AND agent = ?", tuple(place)
-    if id is not None:
-        where, bindings = where + " AND id = ?", (*place, id)
-    size = value(
-        connection, f"SELECT sum(octet_length(content) + octet_length(metadata)) FROM entries WHERE {where}", bindings
-    )
-    connection.execute(f"DELETE FROM entries_text WHERE rowid IN (SELECT row FROM entries WHERE {where})", bindings)
-    connection.execute(f"DELETE FROM entries WHERE {where}", bindings)
-    count = connection.changes()
-    if id is not None and not count:
-        raise _no_entry(id)
-    add_kept(connection, "memory", *place, -count, -(size or 0))
-    return Count(count=count)
-
-
-def _no_entry(id: str) -> NotFound:
-    return NotFound(
-        f"this agent's memory holds no entry '{id[:80]}'; mem_list lists them", code="no_such_entry", param="id"
-    )
+def _check_update(args: MemUpdate) -> None:
+    if args.content is None and args.kind is None and args.metadata is None and args.importance is None:
+        raise BadRequest(
+            "mem_update changes nothing: give it content, kind, metadata or importance", code="bad_arguments"
+        )
+    _check_entry(args.content or "", args.metadata or {}, None)

@@ -16,8 +16,10 @@ import msgspec
 from aios.abi.messages import Chunk, Generation, TokenLogprob, Usage
 
 from ..base import Emit
-from ..remote.connection import OnData, Response
-from ..remote.openai_wire import Answer, Events, error_of
+from ..remote.connection import Heard, OnData, Response
+from ..remote.faults import error_of
+from ..remote.openai_answer import Answer
+from ..remote.openai_stream import Events
 
 Post = Callable[[OnData], Awaitable[Response]]
 
@@ -160,13 +162,14 @@ class Stream:
 
     # ── from the connection ──
 
-    def _take(self, data: bytes) -> bool:
+    def _take(self, data: bytes) -> Heard:
+        """The end is that of the response, and not told before, so that the connection can be used again."""
         self._waiting.append(data)
-        self._drain()
-        return False  # the end is the end of the response, so that the connection can be used again
+        return Heard.SOMETHING if self._drain() or self._is_held else Heard.NOTHING
 
-    def _drain(self) -> None:
-        """Hear what came, one event at a time where the slice is to end at a token."""
+    def _drain(self) -> bool:
+        """Hear what came, one event at a time where the slice is to end at a token. Says whether any got it on."""
+        gets_on = False
         while self._waiting and not self._is_held:
             data = self._waiting.popleft()
             end = len(data) if self._quantum is None else data.find(b"\n\n") + 2
@@ -174,8 +177,9 @@ class Stream:
                 self._waiting.appendleft(data[end:])
                 data = data[:end]
             self._last = data
-            self._events.feed(data)
+            gets_on |= self._events.feed(data) is not Heard.NOTHING
             self._look()
+        return gets_on
 
     def _look(self) -> None:
         """Whether the slice ends here."""

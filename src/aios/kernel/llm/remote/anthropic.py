@@ -9,19 +9,22 @@ import random
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
 from aios.abi.calls import LLMGenerate
+from aios.abi.errors import AiosError
 from aios.abi.messages import Generation, Message
 
 from ...config import CoreSection
 from ..base import Request, Said
+from .anthropic_answer import Answer
+from .anthropic_faults import error_of
 from .anthropic_request import Block, body_of, input_of, refuse
-from .anthropic_wire import Answer, Events, error_of
-from .upstream import Upstream
+from .anthropic_stream import Events
+from .connection import Response
+from .core import RemoteCore
 
 VERSION = "2023-06-01"
 """Of the API. The next one, 2026-10-21, refuses temperature, top_p and top_k for every model; under this one the
@@ -32,11 +35,10 @@ TURN_BYTES = 8 << 20
 THINKING = {"thinking", "redacted_thinking"}
 
 
-class AnthropicCore:
+class AnthropicCore(RemoteCore):
     """`resume` is "none": newer models refuse to go on with an answer that is begun, so a call runs to its end."""
 
     kind = "anthropic"
-    resume = "none"
 
     def __init__(
         self,
@@ -45,17 +47,12 @@ class AnthropicCore:
         now: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
-        self.name = section.name
-        self.model = section.model or section.name
-        self.slots = section.slots
-        self.context_length = section.context_length
-        self._asks_for = section.model
+        super().__init__(section, _headers, now=now, rng=rng)
         self._max_tokens = section.max_tokens or MAX_TOKENS
         self._ignored = frozenset(section.ignore or ())
         self._turns = Turns()
         path = urlsplit(section.url or "").path.rstrip("/")
         self._path = "/messages" if path.endswith("/v1") else "/v1/messages"
-        self._upstream = Upstream(section, _headers, now=now, rng=rng)
 
     # ── the contract of a core ──
 
@@ -68,40 +65,27 @@ class AnthropicCore:
     def check(self, args: LLMGenerate) -> None:
         refuse(self.name, args, self._ignored)
 
-    def can_take(self, snapshot: Any, active: int = 0) -> bool:
-        return active < self._upstream.pace.room
-
     def can_continue(self, args: LLMGenerate, said: Said) -> bool:
         return not said.text
-
-    def drop(self, snapshot: Any) -> None:
-        """There are no snapshots here."""
-
-    def statistics(self) -> dict[str, Any]:
-        return self._upstream.statistics()
 
     async def run(self, request: Request, quantum: int | None) -> Generation:
         upstream = self._upstream
         events = Events(self.name, upstream.key_source, request.emit if request.is_streamed else None)
         with upstream.attempt(is_streamed=True, has_spoken=lambda: events.has_spoken):
-            answer = await self._ask(request, events)
+            body = self._body(request.args)
+            answer = self._read(await upstream.post(self._path, body, events.feed), events)
         generation = answer.generation(self.model, self.name)
         self._turns.keep(generation.message, answer)
         return generation
 
     # ── one request ──
 
-    async def _ask(self, request: Request, events: Events) -> Answer:
-        upstream = self._upstream
-        response = await upstream.post(self._path, self._body(request.args), events.feed)
-        if response.status != 200:
-            raise error_of(self.name, upstream.key_source, response.status, response.body, response.headers)
-        return events.finish() if response.is_streamed else events.take_whole(response.body)
-
     def _body(self, args: LLMGenerate) -> bytes:
-        asked = args.model if args.model not in (None, self.name) else self.model
-        model = self._asks_for or asked or self.model
+        model = self._model_for(args.model)
         return msgspec.json.encode(body_of(args, model, self._max_tokens, self._ignored, self._turns.find))
+
+    def _refusal(self, response: Response) -> AiosError:
+        return error_of(self.name, self._upstream.key_source, response.status, response.body, response.headers)
 
 
 def _headers(key: str | None) -> dict[str, str]:

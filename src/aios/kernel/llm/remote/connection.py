@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable
+from enum import Enum, auto
 from urllib.parse import urlsplit
 
 import httptools
@@ -23,8 +24,17 @@ LINGER_SECONDS = 1.0
 MAX_HEAD = 64 << 10
 MAX_WHOLE = 64 << 20
 
-OnData = Callable[[bytes], bool]
-"""Takes a piece of a stream; says whether that was all. May raise an AiosError, which ends the request."""
+
+class Heard(Enum):
+    """What a piece of a stream was: something said, the last of it, or nothing but a sign that the server is there."""
+
+    NOTHING = auto()
+    SOMETHING = auto()
+    ALL = auto()
+
+
+OnData = Callable[[bytes], Heard]
+"""Takes a piece of a stream. May raise an AiosError, which ends the request."""
 
 
 class Broken(ConnectionError):
@@ -33,6 +43,14 @@ class Broken(ConnectionError):
     def __init__(self, why: str, *, is_stale: bool = False) -> None:
         super().__init__(why)
         self.is_stale = is_stale
+
+
+class Unreadable(Broken):
+    """Something came, and it is no answer that can be read."""
+
+
+class Unfinished(TimeoutError):
+    """An answer that does not come as a stream was begun, and did not end in time."""
 
 
 class Unreachable(ConnectionError):
@@ -87,8 +105,9 @@ class Pool:
     ) -> Response:
         """Post `body`. An event stream goes to `on_data`, if there is one. Cancelling closes the connection.
 
-        `target` is another path of the same server than the url's. Raises TimeoutError after `timeout` seconds of
-        silence, or `first` seconds before an event stream has said anything; Unreachable, and Broken.
+        `target` is another path of the same server than the url's. Raises TimeoutError when the answer has not ended
+        after `timeout` seconds, or, as an event stream, said nothing for so long, or for `first` seconds before it has
+        said anything; Unreachable, and Broken.
         """
         head = self._head if target is None else self._head_of(target)
         data = b"%s%d\r\n\r\n%s" % (head, len(body), body)
@@ -172,8 +191,8 @@ class Connection(asyncio.Protocol):
         self._parts: list[bytes] = []
         self._size = 0
         self._on_data: OnData | None = None
-        self._error: AiosError | None = None
-        self._has_head = self._has_body = self._is_complete = False
+        self._error: AiosError | Broken | None = None
+        self._has_head = self._has_body = self._is_complete = self._is_packed = False
         self._heard = self._spoke = 0.0
 
     async def ask(self, data: bytes, timeout: float, on_data: OnData | None, first: float | None = None) -> Response:
@@ -218,12 +237,14 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
     def _check(self) -> None:
-        """Whether the server has been silent for too long. Set once, and again only when it fires too early."""
+        """Whether the server has said nothing for too long. Set once, and again only when it fires too early. Bytes of
+        a head, of a body that is one answer, and signs of life say nothing: dripping buys no time."""
         silent = self._loop.time() - max(self._sent, self._spoke)
         if silent < self._limit:
             self._timer = self._loop.call_later(self._limit - silent, self._check)
         else:
-            self._fail(TimeoutError())
+            is_begun = self._has_head and not self._response.is_streamed
+            self._fail(Unfinished() if is_begun else TimeoutError())
 
     def _begin_to_hear(self) -> None:
         """The first piece is here: from now on it is the time between two that counts."""
@@ -254,20 +275,20 @@ class Connection(asyncio.Protocol):
             return
         self._heard = self._loop.time()
         if not self._response.is_streamed:
-            self._spoke = self._heard
+            self._size += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError:
-            self._fail(self._error or Broken("its server does not speak HTTP/1.1"))
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._fail(self._error or Unreadable("its server does not speak HTTP/1.1"))
             return
         if self._parts and self._response.is_streamed:
             self._hand_on()
         if self._error is not None:
             self._fail(self._error)
-        elif not self._has_head:
-            self._size += len(data)
-            if self._size > MAX_HEAD:
-                self._fail(Broken("its server sends endless headers"))
+        elif not self._has_head and self._size > MAX_HEAD:
+            self._fail(Unreadable("its server sends endless headers"))
+        elif not self._response.is_streamed and self._size > MAX_WHOLE:
+            self._fail(Unreadable(f"its server answered with more than {MAX_WHOLE} bytes"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_closing = True
@@ -297,6 +318,8 @@ class Connection(asyncio.Protocol):
             raise Broken("its server answers what nobody asked")
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._has_head:  # behind the body of a chunked answer; nothing there matters
+            return
         self._response.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
@@ -305,35 +328,39 @@ class Connection(asyncio.Protocol):
         if response.status < 200:
             return
         self._has_head = True
-        kind = response.headers.get("content-type", "")
-        response.is_streamed = (
-            self._on_data is not None and response.status == 200 and kind.startswith("text/event-stream")
-        )
+        packing = response.headers.get("content-encoding", "").strip().lower()
+        self._is_packed = packing not in ("", "identity")
+        if self._is_packed and response.status == 200:
+            why = f"its server packs what it says ({packing[:40]}) though it was asked not to; turn that off there"
+            self._error = Unreadable(why)
+        elif self._on_data is not None:
+            kind = response.headers.get("content-type", "")
+            response.is_streamed = response.status == 200 and kind.startswith("text/event-stream")
+            if not response.is_streamed:
+                self._spoke = self._heard  # whoever waits for a stream waits no shorter for all of it at once
 
     def on_body(self, data: bytes) -> None:
-        self._parts.append(data)
-        if self._response.is_streamed:
-            return
-        self._size += len(data)
-        if self._size > MAX_WHOLE:
-            self._fail(Broken(f"its server answered with more than {MAX_WHOLE} bytes"))
+        if not self._is_packed:  # what a refusal says is lost then, and its status is not
+            self._parts.append(data)
 
     def _hand_on(self) -> None:
         """Give the listener what came in one read, in one piece."""
         data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         self._parts.clear()
-        if not data.startswith(b":"):  # a comment only says that the server is there, and not that it gets on
-            self._spoke = self._heard
-            if self._limit != self._timeout:
-                self._begin_to_hear()
         if self._on_data is None or self._error is not None:
             return
         try:
-            if self._on_data(data):
-                self._has_body = True
-                self._finish()
+            heard = self._on_data(data)
         except AiosError as error:
             self._error = error
+            return
+        if heard is not Heard.NOTHING:
+            self._spoke = self._heard
+            if self._limit != self._timeout:
+                self._begin_to_hear()
+        if heard is Heard.ALL:
+            self._has_body = True
+            self._finish()
 
     def on_message_complete(self) -> None:
         if self._response.status < 200:

@@ -15,7 +15,8 @@ from aios.abi.calls import LLMGenerate
 from aios.abi.messages import Chunk, Usage
 
 from ..base import Emit, Said
-from .openai_wire import Answer, Events, parse_whole
+from .openai_answer import Answer, parse_whole
+from .openai_stream import PLAIN, Events
 
 FORMS = frozenset(
     {"guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "grammar", "json_schema"}
@@ -24,7 +25,6 @@ FORMS = frozenset(
 )
 """Parameters of servers that hold an answer to a form from its first token on, or that a second request would apply
 once more."""
-_PLAIN = b"data: "
 
 
 def may_continue(args: LLMGenerate) -> bool:
@@ -106,11 +106,14 @@ _OF_CHAT = frozenset({"messages", "tools", "tool_choice", "parallel_tool_calls",
 class Tokened(Events):
     """An answer whose server was asked to tell its tokens: they are kept, and the client does not see them."""
 
+    _is_told = True
+    """All tokens so far: where one piece has none, or what is none, the others are of no use."""
+
     def _one(self, data: bytes) -> bool:
         return False
 
     def _take(self, event: bytes, payload: bytes) -> None:
-        before, known = self._tokens, len(self.answer.ids)
+        before, known = self._draft.tokens, len(self.answer.ids)
         try:
             whole = msgspec.json.decode(payload)
             is_told = self._change(whole)
@@ -119,9 +122,10 @@ class Tokened(Events):
             return
         if is_told:
             payload = msgspec.json.encode(whole)
-            super()._take(_PLAIN + payload, payload)
+            super()._take(PLAIN + payload, payload)
             if number := len(self.answer.ids) - known:
-                self._tokens = before + number
+                self._draft.tokens = before + number
+                self._gets_on = True
 
     def _change(self, whole: dict[str, Any]) -> bool:
         """Make an event what the client is to see. Says whether anything is left to tell."""
@@ -130,9 +134,16 @@ class Tokened(Events):
         prompt = whole.pop("prompt_token_ids", None) or choice.pop("prompt_token_ids", None)
         if answer.prompt_ids is None and isinstance(prompt, list):
             answer.prompt_ids = prompt
-        if ids := choice.pop("token_ids", None):
+        ids = choice.pop("token_ids", None)
+        has_text = bool((choice.get("delta") or {}).get("content") or choice.get("text"))
+        if not ids:
+            self._is_told &= not has_text
+        elif isinstance(ids, list) and all(isinstance(each, int) for each in ids):
             answer.ids += ids
-            answer.is_level = bool((choice.get("delta") or {}).get("content") or choice.get("text"))
+        else:
+            self._is_told = False
+        if ids or has_text:
+            answer.is_level = self._is_told and has_text
         return True
 
 
@@ -181,7 +192,9 @@ class Continued(Tokened):
 
     def _watch(self, choice: dict[str, Any], delta: dict[str, Any]) -> None:
         """Keep text back while it may complete a stop string that began before the seam."""
-        self._kept += delta.pop("content", None) or ""
+        more = delta.pop("content", None) or ""
+        self._kept += more
+        self._gets_on |= bool(more)
         if any(self._kept.startswith(missing) for missing in self._missing):
             delta.clear()
             choice["finish_reason"], self.is_done, self._missing = "stop", True, []

@@ -35,11 +35,13 @@ from .continuing import (
     rest_of,
     stops_of,
 )
+from .core import RemoteCore
+from .openai_answer import Answer
 from .openai_embed import embed
-from .openai_wire import Answer, Events, error_of, parse_whole
+from .openai_stream import Events
 from .servers import Capabilities
 from .slices import Slices
-from .upstream import Attempt, Upstream
+from .upstream import Attempt
 
 CHAT, COMPLETIONS, MODELS = "/chat/completions", "/completions", "/models"
 PROBE_SECONDS = 3.0
@@ -60,7 +62,7 @@ class _Asked:
     slices: Slices | None = None
 
 
-class OpenAICore:
+class OpenAICore(RemoteCore):
     """`resume` is what the server's kind or the configuration says; with "none" an interrupt would throw paid tokens
     away, so a call runs to its end here."""
 
@@ -73,11 +75,7 @@ class OpenAICore:
         now: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
-        self.name = section.name
-        self.model = section.model or section.name
-        self._section = section
-        self._asks_for = section.model
-        self._upstream = Upstream(section, _headers, now=now, rng=rng)
+        super().__init__(section, _headers, now=now, rng=rng)
         self._now = now
         self._can = Capabilities.declared(section)
         self._adopt()
@@ -114,17 +112,11 @@ class OpenAICore:
             why = f"core '{self.name}' is declared to know no json_schema; ask another model"
             raise BadRequest(why, param="response_format")
 
-    def can_take(self, snapshot: Any, active: int = 0) -> bool:
-        return active < self._upstream.pace.room
-
     def can_continue(self, args: LLMGenerate, said: Said) -> bool:
         return not said.text or (self.resume in TEXTUAL and may_continue(args))
 
-    def drop(self, snapshot: Any) -> None:
-        """What was said is no burden."""
-
     def statistics(self) -> dict[str, Any]:
-        return self._upstream.statistics() | self._counts | self._can.told()
+        return super().statistics() | self._counts | self._can.told()
 
     async def run(self, request: Request, quantum: int | None) -> Generation | Suspended:
         self._probe()
@@ -153,9 +145,6 @@ class OpenAICore:
 
     async def embed(self, args: LLMEmbed) -> Embeddings:
         return await embed(self._upstream, args, self._model_for(args.model), self._section.embed_batch)
-
-    def _model_for(self, asked: str | None) -> str:
-        return self._asks_for or (asked if asked != self.name else None) or self.model
 
     # ── one request ──
 
@@ -192,12 +181,7 @@ class OpenAICore:
                 return None
         else:
             response = await self._post(asked, None if events is None else events.feed)
-        if response.status != 200:
-            source = self._upstream.key_source
-            raise error_of(self.name, source, response.status, response.body, response.headers)
-        if events is None:
-            return parse_whole(self.name, response.body)
-        return events.finish() if response.is_streamed else events.whole(response.body)
+        return self._read(response, events or Events(self.name, lambda chunk: None))
 
     async def _post(self, asked: _Asked, on_data: OnData | None) -> Response:
         request = asked.request

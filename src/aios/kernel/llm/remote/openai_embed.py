@@ -10,12 +10,11 @@ import msgspec
 from msgspec import Struct
 
 from aios.abi.calls import LLMEmbed
-from aios.abi.errors import UpstreamFault
 from aios.abi.messages import Embeddings, Usage
 
 from ..embed import in_form, texts_of
 from .connection import Response
-from .openai_wire import error_of
+from .faults import error_of, garbage
 
 PATH = "/embeddings"
 BATCH = 256
@@ -81,12 +80,8 @@ async def _ask(upstream: Server, args: LLMEmbed, model: str, given: Any, count: 
     try:
         body = _decode(response.body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        raise _garbage(upstream, "is no list of embeddings") from None
+        raise garbage(upstream.name, "is no list of embeddings") from None
     body.data.sort(key=lambda item: item.index)
     if [item.index for item in body.data] != list(range(count)):
-        raise _garbage(upstream, f"holds {len(body.data)} embeddings of {count} texts")
+        raise garbage(upstream.name, f"holds {len(body.data)} embeddings of {count} texts")
     return body
-
-
-def _garbage(upstream: Server, why: str) -> UpstreamFault:
-    return UpstreamFault(f"core '{upstream.name}' answered with what {why}", code="upstream_garbage")

@@ -9,8 +9,8 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine
 
-from .connection import OnData, Response
-from .openai_wire import Events
+from .connection import Heard, OnData, Response
+from .openai_stream import Events
 
 Post = Callable[[OnData], Coroutine[None, None, Response]]
 
@@ -44,7 +44,7 @@ class Slices:
     async def _listen(self) -> Response | None:
         self._is_paused = False
         data, self._unheard = self._unheard, b""
-        if data and self.events.feed(data):  # the connection was not told, and might wait for more
+        if data and self.events.feed(data) is Heard.ALL:  # the connection was not told, and might wait for more
             await self.close()
             return _ended()
         while not self._task.done():
@@ -58,14 +58,14 @@ class Slices:
     def _is_at_edge(self) -> bool:
         return self.events.answer.num_tokens >= self._goal and self._is_safe()
 
-    def _hear(self, data: bytes) -> bool:
+    def _hear(self, data: bytes) -> Heard:
         if self._is_paused:
             self._unheard += data
-            return False
-        is_done = self.events.feed(data)
-        if not is_done and self._is_at_edge():
+            return Heard.SOMETHING
+        heard = self.events.feed(data)
+        if heard is not Heard.ALL and self._is_at_edge():
             self._bell.set()
-        return is_done
+        return heard
 
     def let_go(self) -> None:
         """Nobody goes on with it: close the connection, so that the server's slot is free."""

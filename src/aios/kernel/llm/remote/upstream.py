@@ -17,7 +17,7 @@ from aios.abi.errors import AiosError, ModuleFault, TimedOut, UpstreamFault
 from ...config import ConfigError, CoreSection, check_url
 from ...secret import Secret
 from ..base import NotBegun
-from .connection import OnData, Pool, Response, Unreachable
+from .connection import OnData, Pool, Response, Unfinished, Unreachable, Unreadable
 from .pace import Pace
 
 WHOLE_FACTOR = 5
@@ -98,7 +98,7 @@ class Upstream:
         return self._counts | self.pace.statistics()
 
     async def post(self, path: str, body: bytes, on_data: OnData | None = None) -> Response:
-        """Post `body` to `path`. An answer that is streamed has `timeout` between two pieces, a whole one more."""
+        """Post `body` to `path`. A stream has `timeout` between two tokens, an answer that comes whole more in all."""
         pool = self._pool(path)
         if on_data is None:
             return await pool.post(body, self.timeout * WHOLE_FACTOR, None)
@@ -174,14 +174,16 @@ class Upstream:
             error.args = (error.message,)
             return error
         if isinstance(error, TimeoutError):
-            factor, what = (1, "") if is_streamed else (WHOLE_FACTOR, f"{WHOLE_FACTOR} times ")
-            limit = f"{self.timeout * factor:g} s ({what}[[core]] timeout)"
+            factor, times = (1, "") if is_streamed else (WHOLE_FACTOR, f"{WHOLE_FACTOR} times ")
+            limit = f"{self.timeout * factor:g} s ({times}[[core]] timeout)"
             if is_streamed and self.first_timeout is not None:
                 limit += f", or {self.first_timeout:g} s before its first token ([[core]] first_timeout)"
-            return TimedOut(f"core '{self.name}' said nothing for {limit}", code="upstream_timeout")
+            what = "did not end its answer within" if isinstance(error, Unfinished) else "said nothing for"
+            return TimedOut(f"core '{self.name}' {what} {limit}", code="upstream_timeout")
         if isinstance(error, Unreachable):
             return UpstreamFault(f"core '{self.name}': {error}; is it running?", code="upstream_unreachable")
-        return UpstreamFault(f"core '{self.name}': {error}", code="upstream_unreachable")
+        code = "upstream_garbage" if isinstance(error, Unreadable) else "upstream_unreachable"
+        return UpstreamFault(f"core '{self.name}': {error}", code=code)
 
     def scrubbed(self, message: str) -> str:
         """`message` without the key, if the server repeats it."""
