@@ -143,6 +143,7 @@ class Kernel:
         self.access = AccessManager(self.database, groups, self.spaces)
         self.access.ensure_admin(self.home)
         self.memory = MemoryManager(self.database, clock, Segments(), self.spaces, config.memory)
+        self._closers.callback(self.memory.close)
         self.storage = StorageManager(self.database, self.home, clock)
         self.tools = ToolManager(self.storage, self.memory, config.tool, clock=clock, folders=[self.home])
         await self.tools.open()
@@ -560,6 +561,7 @@ class Kernel:
             },
             "cores": self.llm.statistics(),
             "context": self.contexts.statistics(),
+            "memory": self.memory.statistics(),
             "tools": {"problems": self.tools.problems},
             "journal": self.journal.statistics(),
         }
@@ -568,6 +570,7 @@ class Kernel:
         """Every room's own check; meant for tests, when nothing runs."""
         for queue in self.queues.values():
             queue.check_integrity()
+        self.memory.check_integrity()
         if not self._open:
             self.llm.check_integrity()
             self.contexts.check_integrity()

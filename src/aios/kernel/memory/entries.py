@@ -110,13 +110,14 @@ def newest(
     before: int | None = None,
     limit: int,
     kinds: Sequence[str] | None = None,
-    most: int = MAX_ANSWER,
+    most: int | None = None,
 ) -> tuple[list[Record], bool]:
-    """Entries, newest first, before the one of that number; whether the list ends at `most` bytes of contents."""
+    """Entries, newest first, before the one of that number; whether the list ends at `most` bytes of contents
+    (`MAX_ANSWER`)."""
     among = f" AND kind IN ({', '.join('?' * len(kinds))})" if kinds else ""
     sql = f"SELECT row, {_FACTS}, {_HELD} FROM entries WHERE block = ? AND row < ?{among} ORDER BY row DESC LIMIT ?"
     found = connection.execute(sql, (block, before if before is not None else 1 << 62, *(kinds or ()), limit))
-    return _up_to(most, (_record(connection, swap, block, number, columns) for number, *columns in found))
+    return _up_to(most or MAX_ANSWER, (_record(connection, swap, block, number, columns) for number, *columns in found))
 
 
 def history(connection: apsw.Connection, swap: Swap, block: int, number: int) -> tuple[list[Record], bool]:
