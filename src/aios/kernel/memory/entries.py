@@ -188,6 +188,17 @@ def numbers(connection: apsw.Connection, block: int, most: int) -> list[int]:
     return [number for (number,) in rows(connection, "SELECT row FROM entries WHERE block = ? LIMIT ?", (block, most))]
 
 
+def unreadable(connection: apsw.Connection, swap: Swap) -> Iterator[tuple[int, int | None, str]]:
+    """Of all entries: number, revision where it is an earlier state, and why it cannot be read."""
+    now = f"SELECT block, row, NULL, {_FACTS}, {_HELD} FROM entries"
+    were = ", ".join(f"was.{name}" for name in f"{_FACTS}, {_HELD}".split(", "))
+    was = f"SELECT block, row, was.revision, {were} FROM entries_were AS was JOIN entries USING (row)"
+    for block, number, revision, *columns in connection.execute(f"{now} UNION ALL {was}"):
+        record = _record(connection, swap, block, number, columns)
+        if record.fault is not None:
+            yield number, revision, record.fault
+
+
 def newest_number(connection: apsw.Connection) -> int:
     return value(connection, "SELECT max(row) FROM entries") or 0
 

@@ -11,6 +11,8 @@ from typing import Any
 import apsw
 import msgspec
 
+from aios.abi.errors import ModuleFault
+
 from ..database import rows, value
 from .base import Swap, bm25, terms_of
 
@@ -54,7 +56,10 @@ def _scan(connection: apsw.Connection, swap: Swap, block: int, text: str, k: int
     found: list[int] = []
     num_bytes = 0
     for number, *held in connection.execute(sql, (block, MAX_SCAN)):
-        content = swap.get(connection, block, (held[0], held[1], held[2]))
+        try:
+            content = swap.get(connection, block, (held[0], held[1], held[2]))
+        except ModuleFault:  # it is told to those who read it
+            continue
         if text in content.decode().lower():
             found.append(number)
         num_bytes += len(content)
