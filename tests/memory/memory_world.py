@@ -10,6 +10,7 @@ from aios.kernel.config import MemorySection
 from aios.kernel.database import Database
 from aios.kernel.memory import MemoryManager
 from aios.kernel.process import Principal, Process
+from aios.kernel.search import Search
 from aios.kernel.spaces import Spaces
 from aios.kernel.storage import Segments
 from aios.kernel.syscall import Syscall
@@ -31,7 +32,10 @@ class World:
 
     def open(self) -> None:
         self.database = Database.open(self.home / "aios.db")
-        self.memory = MemoryManager(self.database, self.clock, Segments(), self.spaces, self.settings)
+        self.searching = Search(self.database, self.clock)
+        swap, settings = Segments(), self.settings
+        self.memory = MemoryManager(self.database, self.clock, swap, self.searching, self.spaces, settings)
+        self.searching.take_up()
 
     def close(self) -> None:
         self.memory.check_integrity()

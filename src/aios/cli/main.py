@@ -33,6 +33,7 @@ GROUPS: dict[str, dict[str, Verb]] = {
         "logs": Verb("logs", "what happened to calls; -f follows"),
         "cores": Verb("cores", "the models and how busy they are"),
         "tools": Verb("tools", "the tools that agents may run"),
+        "mem": Verb("mem", "what agents remember: list, search, edit, forget"),
     },
     "Steer": {
         "kill": Verb("kill", "end a process; its calls stop at once"),

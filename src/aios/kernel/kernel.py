@@ -12,7 +12,18 @@ from typing import Any
 
 import msgspec
 
-from aios.abi.calls import CALLS, Args, CallSpec, Effect, LLMGenerate, ProcessInfo, know_types, spec_of
+from aios.abi.calls import (
+    CALLS,
+    Args,
+    CallSpec,
+    Effect,
+    Entries,
+    LLMGenerate,
+    MemSearch,
+    ProcessInfo,
+    know_types,
+    spec_of,
+)
 from aios.abi.errors import (
     AiosError,
     Cancelled,
@@ -38,9 +49,11 @@ from .journal import Journal, OpenRecord
 from .llm import Core, LLMManager, Plug, Prices, Roster, Router, Seat, SwapsOut
 from .llm.cores import make_core
 from .llm.manager import half_said
-from .memory import MemoryManager
+from .memory import Distiller, MemoryManager, RuntimeMemory
+from .prepare import Preparation
 from .process import Principal, Process, ProcessState, ProcessTable
 from .scheduler import POLICIES, Pool, Queue, Runner
+from .search import Search
 from .spaces import Spaces
 from .storage import Segments, StorageManager, Swap
 from .syscall import TERMINAL, State, Syscall, move
@@ -106,6 +119,7 @@ class Kernel:
             await kernel._boot_rooms(cores)
             kernel._recover()
             kernel.cores.serve()
+            await kernel.search.open()
             await kernel.journal.settled()
         except BaseException:
             await kernel._close_rooms()
@@ -119,6 +133,7 @@ class Kernel:
     repeats: Repeats
     access: AccessManager
     spaces: Spaces
+    search: Search
     memory: MemoryManager
     storage: StorageManager
     tools: ToolManager
@@ -128,6 +143,8 @@ class Kernel:
     contexts: ContextManager
     prices: Prices
     windows: Windows
+    recall: RuntimeMemory
+    preparation: Preparation
     _house: Timer
     _purging: asyncio.Task[None]
 
@@ -142,9 +159,14 @@ class Kernel:
         self.spaces = Spaces(groups.shared_blocks())
         self.access = AccessManager(self.database, groups, self.spaces)
         self.access.ensure_admin(self.home)
-        self.memory = MemoryManager(self.database, clock, Segments(), self.spaces, config.memory)
+        self.search = Search(self.database, clock)
+        self._closers.push_async_callback(self.search.close)
+        self.memory = MemoryManager(self.database, clock, Segments(), self.search, self.spaces, config.memory)
         self._closers.callback(self.memory.close)
-        self.storage = StorageManager(self.database, self.home, clock)
+        self.storage = StorageManager(self.database, self.home, clock, self.spaces, config.storage)
+        self.storage.open()
+        self._closers.callback(self.storage.close)
+        self.search.take_up()
         self.tools = ToolManager(self.storage, self.memory, config.tool, clock=clock, folders=[self.home])
         await self.tools.open()
         self._closers.push_async_callback(self.tools.close)
@@ -154,6 +176,9 @@ class Kernel:
         await self._open_cores(cores)
         self._make_queue("llm", self.llm)
         self.windows = Windows(self.llm, self._ask, config.context.summarise_with)
+        self.recall = RuntimeMemory(self._search, self.memory, tokens=config.memory.recall_tokens)
+        distiller = Distiller(self._search, self._ask, config.memory.distil_with)
+        self.preparation = Preparation([self.recall, self.windows, distiller])
         self._make_queue("memory", Pool("memory", self.memory))
         self._make_queue("storage", Pool("storage", self.storage))
         self._make_queue("tool", _Marked(self.tools, self.journal))
@@ -324,19 +349,30 @@ class Kernel:
     def _settled(self, args: LLMGenerate, process: Process) -> LLMGenerate:
         """With what the agent left to the kernel: it is on record with the call, so that a second run is the same."""
         window = args.window or process.window or self.config.context.window
-        if args.seed is None:
-            return msgspec.structs.replace(args, seed=secrets.randbits(62), window=window)
-        return args if window == args.window else msgspec.structs.replace(args, window=window)
+        memory = args.memory or process.memory or ("auto" if self.config.memory.auto else None)
+        seed = secrets.randbits(62) if args.seed is None else args.seed
+        if (seed, window, memory) == (args.seed, args.window, args.memory):
+            return args
+        return msgspec.structs.replace(args, seed=seed, window=window, memory=memory)
 
     async def _ask(self, call: Syscall, args: LLMGenerate) -> Generation:
-        """A generation that `call` needs first, in its process and on its account."""
+        """A generation that `call` needs first."""
+        args = msgspec.structs.replace(args, window=args.window or "error", memory="off")
+        result: Generation = await self._first(call, "llm_generate", args)
+        return result
+
+    async def _search(self, call: Syscall, args: MemSearch) -> Entries:
+        """A search of memory that `call` needs first."""
+        result: Entries = await self._first(call, "mem_search", args)
+        return result
+
+    async def _first(self, call: Syscall, name: str, args: Args) -> Any:
+        """The result of a call that `call` needs first, in its process and on its account."""
         process = call.process
         principal = call.principal or Principal(process.owner, process.agent, process.pid)
-        args = msgspec.structs.replace(args, window="error")
-        child = self._make(spec_of("llm_generate"), args, process, principal, None)
+        child = self._make(spec_of(name), args, process, principal, None)
         self._start(child, None)
-        result: Generation = await self.wait(child)
-        return result
+        return await self.wait(child)
 
     def _check_room(self, call: Syscall) -> None:
         queue = self.queues[call.spec.module]
@@ -377,16 +413,16 @@ class Kernel:
             self._enqueue(call)
 
     def _enqueue(self, call: Syscall) -> None:
-        """A call that is on record joins its queue, once its messages fit where that is asked for."""
+        """A call that is on record joins its queue, once all is done that it asks for before."""
         queue = self.queues[call.spec.module]
-        if call.spec.args is not LLMGenerate or not self.windows.wants(call.args):
+        if not (steps := self.preparation.steps(call)):
             queue.push(call)
             return
         queue.num_expected += 1
-        queue.park(call, "is made to fit the window")
-        self.windows.begin(call, lambda error: self._fitted(call, error))
+        queue.park(call, steps[0].why)
+        self.preparation.begin(call, steps, lambda error: self._made_ready(call, error))
 
-    def _fitted(self, call: Syscall, error: AiosError | None) -> None:
+    def _made_ready(self, call: Syscall, error: AiosError | None) -> None:
         queue = self.queues[call.spec.module]
         queue.num_expected -= 1
         if call.state in TERMINAL:
@@ -397,8 +433,7 @@ class Kernel:
             queue.abort(call, error)
 
     def _expire(self, call: Syscall, limit: float) -> None:
-        doing = self.windows.doing(call)
-        was = f"{call.state.value}: {doing}" if doing else call.state.value
+        was = f"{call.state.value}: {call.why}" if call.state is State.BLOCKED else call.state.value
         self._abort(call, TimedOut(f"{call.spec.name} was not done after {limit:g} s (it was {was})"))
 
     def _abort(self, call: Syscall, fate: AiosError) -> None:
@@ -427,7 +462,7 @@ class Kernel:
             call.timer.cancel()
         if call.is_begun and call.error is not None:
             call.error = _after_begun(call.error)
-        self.windows.forget(call)
+        self.preparation.forget(call)
         process = call.process
         process.open_calls.pop(call.id, None)
         process.tokens_in += call.tokens_in
@@ -438,6 +473,9 @@ class Kernel:
         process.num_failed += call.state is not State.DONE
         process.root.num_open -= not call.spec.is_wait
         process.root.num_waits -= call.spec.is_wait
+        self.recall.ended(call, lambda: self._record(call, is_recorded))
+
+    def _record(self, call: Syscall, is_recorded: bool) -> None:
         if not (is_recorded and _is_journalled(call)):
             self._give(call, None)
         elif self._is_stopping and isinstance(call.error, Stopping):
@@ -526,7 +564,7 @@ class Kernel:
         wall = self.clock.wall()
         with contextlib.suppress(AiosError):  # a full disk is told to those who write
             await self.journal.purge(wall, self._alive())
-            await self.storage.finish_clearing()
+            await self.storage.keep_house()
             await self.memory.finish_clearing()
         self.access.purge(wall - LOST_KEY_SECONDS, self._alive())
 
@@ -562,6 +600,7 @@ class Kernel:
             "cores": self.llm.statistics(),
             "context": self.contexts.statistics(),
             "memory": self.memory.statistics(),
+            "search": self.search.statistics(),
             "tools": {"problems": self.tools.problems},
             "journal": self.journal.statistics(),
         }
@@ -570,7 +609,6 @@ class Kernel:
         """Every room's own check; meant for tests, when nothing runs."""
         for queue in self.queues.values():
             queue.check_integrity()
-        self.memory.check_integrity()
         if not self._open:
             self.llm.check_integrity()
             self.contexts.check_integrity()

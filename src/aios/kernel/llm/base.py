@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 from msgspec import Struct
@@ -98,6 +98,25 @@ class SwapsOut(Protocol):
     """A core whose suspended generations may be moved out of its memory. It is told where to before it is opened."""
 
     contexts: Contexts
+
+
+Tell = Callable[[Literal["ready", "restarting", "failed"], str | None], None]
+"""A core's own word on how it is from now on, and why. Called on the event loop."""
+
+
+def nobody(state: str, why: str | None) -> None:
+    """The `Tell` of a core that stands alone."""
+
+
+@runtime_checkable
+class TellsState(Protocol):
+    """A core that may break while it is open. It is given whom to tell before it is opened.
+
+    "restarting": it takes nothing until it says "ready" again. "failed": it never will, and whoever hears that closes
+    it. What ran inside has ended by then, or ends at once by itself.
+    """
+
+    tell: Tell
 
 
 class Stored(Protocol):

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import apsw
 
 from ..database import Fault, rows
+from ..search import Index
 from . import entries
 from .base import Swap
-from .search import unindex
 
 NAMED = "SELECT tip FROM entries UNION ALL SELECT tip FROM entries_were"
 """The ends of all contents that memory keeps."""
@@ -49,7 +49,7 @@ def check(connection: apsw.Connection, swap: Swap) -> Iterator[Fault]:
         yield Fault(f"block of memory {block}", "what it holds is not what is counted", "is counted")
 
 
-def repair(connection: apsw.Connection, swap: Swap) -> None:
+def repair(connection: apsw.Connection, swap: Swap, index: Index) -> None:
     """Forget what cannot be read and what belongs to nothing, and count anew. A job that may take long."""
     lost = list(entries.unreadable(connection, swap))
     connection.executemany(
@@ -58,7 +58,7 @@ def repair(connection: apsw.Connection, swap: Swap) -> None:
     gone = [number for number, revision, _ in lost if revision is None]
     gone += [number for (number,) in rows(connection, _HOMELESS)]
     connection.executemany("DELETE FROM entries WHERE row = ?", [(number,) for number in gone])
-    unindex(connection, gone)
+    index.drop(connection, gone)
     connection.execute(f"DELETE FROM entries_were WHERE row IN ({_LEFT_OVER})")
     swap.repair(connection, NAMED)
     for block, *counts in rows(connection, _WRONG_COUNTS):

@@ -38,17 +38,20 @@ from ..clock import Clock
 from ..config import MemorySection
 from ..database import Database, Job, exactly_once
 from ..process import Place
+from ..search import Hit, Search
 from ..spaces import Spaces
 from ..syscall import Syscall
 from . import entries
 from .base import MAX_METADATA, Swap
 from .blocks import BlockRow, find_block
 from .changes import Changed, Changes
-from .entries import MAX_ANSWER, Facts, Record, entry_of, id_of, number_of
+from .derive import write_distilled
+from .distil import DistilledWrite
+from .entries import Facts, Record, entry_of, id_of, number_of
 from .policies import POLICIES
 from .resident import Resident
 from .residents import Residents, Whose
-from .search import search
+from .search import among, entries_in
 
 MAX_CONTENT = 1 << 20
 """Bytes of an entry's content."""
@@ -68,6 +71,7 @@ class MemoryManager:
         database: Database,
         clock: Clock,
         swap: Swap,
+        search: Search,
         spaces: Spaces | None = None,
         settings: MemorySection | None = None,
     ) -> None:
@@ -76,7 +80,8 @@ class MemoryManager:
         self._swap = swap
         self._spaces = spaces or Spaces()
         self._settings = settings or MemorySection()
-        self._changes = Changes(swap, self._settings.disk)
+        self._index = search.index("memory", entries_in(swap))
+        self._changes = Changes(swap, self._index, self._settings.disk)
         self._residents = Residents(self._settings, POLICIES[self._settings.policy])
         self._is_shrinking = False
 
@@ -130,6 +135,27 @@ class MemoryManager:
 
         return write()
 
+    def keep(
+        self, place: Place, written: Sequence[MemWrite], once: str | None, then: Callable[[AiosError | None], None]
+    ) -> None:
+        """Write all or none of `written` to the agent's main block, under `once` not twice; `then` hears of it."""
+        now = self._clock.wall()
+
+        def job(connection: apsw.Connection) -> tuple[Count, list[Changed]]:
+            facts = [Facts(each.kind, each.metadata, now, each.source, each.importance) for each in written]
+            contents = [each.content.encode() for each in written]
+            done = [self._changes.write(connection, place, "", *each) for each in zip(contents, facts, strict=True)]
+            return Count(count=len(done)), done
+
+        effect, done = _effect(job)
+
+        def tell(_: Count | None, error: AiosError | None) -> None:
+            if error is None:
+                self._changed((place, ""), done)
+            then(error)
+
+        self._database.submit(exactly_once(once, effect, Count), tell)
+
     async def over_lines(self, owner: str, agent: str, use: Callable[[Sequence[str], bool], T]) -> T:
         """What `use` makes, in a thread, of the entries' content, oldest first, and of whether these are all: the
         newest `MAX_LINES` are read, and of these no more than fit into `MAX_READ` bytes."""
@@ -159,29 +185,16 @@ class MemoryManager:
             raise ModuleFault(f"entry {id_of(number)} cannot be read: {record.fault}", code="content_damaged")
         return entry_of(record)
 
-    def _bring_back(self, whose: Whose, number: int) -> Record | None:
-        """An entry that is on disk only; it is in memory afterwards, unless it cannot be read."""
-
-        def job(connection: apsw.Connection) -> tuple[BlockRow, Record] | None:
-            block = find_block(connection, *whose)
-            record = entries.read(connection, self._swap, block.id, number) if block is not None else None
-            return (block, record) if block is not None and record is not None else None
-
-        found = self._database.read(job)
-        if found is None:
-            return None
-        block, record = found
-        if record.fault is None:
-            self._residents.put(whose, block, record, self._clock.now(), is_miss=True)
-            self._shrink()
-        return record
-
     async def _write(self, whose: Whose, args: MemWrite, once: str | None) -> Written:
+        now = self._clock.wall()
         content = args.content.encode()
-        facts = Facts(args.kind, args.metadata, self._clock.wall(), args.source, args.importance)
+        facts = Facts(args.kind, args.metadata, now, args.source, args.importance)
 
-        def job(connection: apsw.Connection) -> Changed:
-            return self._changes.write(connection, *whose, content, facts)
+        def job(connection: apsw.Connection) -> tuple[Written, list[Changed]]:
+            if isinstance(args, DistilledWrite):
+                return write_distilled(self._changes, connection, *whose, args, now)
+            done = self._changes.write(connection, *whose, content, facts)
+            return Written(id=id_of(done.number)), [done]
 
         return await self._change(whose, job, once)
 
@@ -191,38 +204,37 @@ class MemoryManager:
         given = {name: getattr(args, name) for name in ("kind", "metadata", "importance")}
         changes = {name: each for name, each in given.items() if each is not None} | {"modified": self._clock.wall()}
 
-        def job(connection: apsw.Connection) -> Changed:
-            return self._changes.update(connection, *whose, number, content, changes)
+        def job(connection: apsw.Connection) -> tuple[Written, list[Changed]]:
+            done = self._changes.update(connection, *whose, number, content, changes)
+            return Written(id=args.id, revision=done.facts.revision), [done]
 
         return await self._change(whose, job, once)
 
-    async def _change(self, whose: Whose, job: Job[Changed], once: str | None) -> Written:
-        """Carry out `job`, and have a copy of what the entry is then. What a repeated call came to may be long past, so
-        there is no copy of that until somebody asks for it."""
-        if once is None:
-            return _written(await self._database.run(job, after=lambda changed: self._changed(whose, changed)))
-        keyed = exactly_once(once, lambda c: _written(job(c)), Written)
-        return await self._database.run(keyed, after=lambda w: self._residents.forget(whose, number_of(w.id)))
-
-    def _changed(self, whose: Whose, changed: Changed) -> None:
-        if changed.content is None:
-            self._residents.forget(whose, changed.number)
-        else:
-            record = Record(changed.number, changed.content, entries.encode(changed.facts))
-            self._residents.put(whose, changed.block, record, self._clock.now())
-            self._shrink()
+    async def _change(self, whose: Whose, job: Job[tuple[Written, list[Changed]]], once: str | None) -> Written:
+        effect, done = _effect(job)
+        return await self._database.run(exactly_once(once, effect, Written), after=lambda _: self._changed(whose, done))
 
     async def _search(self, whose: Whose, args: MemSearch) -> Entries:
-        def job(connection: apsw.Connection) -> list[tuple[int, float]]:
+        asked = await self._index.ask(
+            args.query,
+            args.k,
+            among(args),
+            mode=args.mode or "hybrid",
+            recency=args.recency,
+            importance=args.importance,
+        )
+
+        def job(connection: apsw.Connection) -> list[Hit]:
             block = find_block(connection, *whose)
-            return search(connection, self._swap, block.id, args.query, args.k) if block is not None else []
+            return self._index.search(connection, block.id, asked) if block is not None else []
 
-        return await self._entries(whose, await self._database.read_async(job))
+        found, is_cut = await self._found(whose, await self._database.read_async(job))
+        return Entries(entries=found, is_cut=is_cut, note=asked.why)
 
-    async def _entries(self, whose: Whose, hits: Sequence[tuple[int, float]]) -> Entries:
-        """Those that were found, as they are: a use of each."""
+    async def _found(self, whose: Whose, hits: Sequence[Hit]) -> tuple[list[Entry], bool]:
+        """The entries that were found, as they are now, which is a use of each; whether they end for their length."""
         found: list[Entry] = []
-        left = MAX_ANSWER
+        left = entries.MAX_ANSWER
         for n, (number, score) in enumerate(hits):
             if n % PORTION == PORTION - 1:
                 await asyncio.sleep(0)
@@ -231,9 +243,9 @@ class MemoryManager:
                 continue
             left -= len(record.content)
             if left < 0 and found:
-                return Entries(entries=found, is_cut=True)
+                return found, True
             found.append(entry_of(record, score))
-        return Entries(entries=found)
+        return found, False
 
     async def _list(self, whose: Whose, args: MemList) -> Entries:
         before = None if args.after is None else _number_after(args.after)
@@ -264,8 +276,9 @@ class MemoryManager:
             self._changes.forget(connection, *whose, number)
             return Count(count=1)
 
-        forget = lambda _: self._residents.forget(whose, number)  # noqa: E731
-        return await self._database.run(exactly_once(once, job, Count), frees=True, after=forget)
+        return await self._database.run(
+            exactly_once(once, job, Count), frees=True, after=lambda _: self._residents.forget(whose, number)
+        )
 
     async def _empty(self, whose: Whose, once: str | None) -> Count:
         """Said in one step, then carried out in small ones, so that nobody's writes wait long behind it."""
@@ -276,6 +289,33 @@ class MemoryManager:
         return count
 
     # ── what is in memory ──
+
+    def _bring_back(self, whose: Whose, number: int) -> Record | None:
+        """An entry that is on disk only; it is in memory afterwards, unless it cannot be read."""
+
+        def job(connection: apsw.Connection) -> tuple[BlockRow, Record] | None:
+            block = find_block(connection, *whose)
+            record = entries.read(connection, self._swap, block.id, number) if block is not None else None
+            return (block, record) if block is not None and record is not None else None
+
+        found = self._database.read(job)
+        if found is None:
+            return None
+        block, record = found
+        if record.fault is None:
+            self._residents.put(whose, block, record, self._clock.now(), is_miss=True)
+            self._shrink()
+        return record
+
+    def _changed(self, whose: Whose, done: Sequence[Changed]) -> None:
+        """These are committed now."""
+        for block, number, content, facts in done:
+            if content is None:  # it comes back as it is now, when somebody asks for it
+                self._residents.forget(whose, number)
+            else:
+                record = Record(number, content, entries.encode(facts))
+                self._residents.put(whose, block, record, self._clock.now())
+        self._shrink()
 
     def _shrink(self) -> None:
         """Let go what must go, a little at a time and others' turns in between."""
@@ -340,11 +380,20 @@ class MemoryManager:
             hits=copies.hits,
             misses=copies.misses,
             evictions=copies.evictions,
+            unembedded=self._database.read(lambda c: self._index.num_unembedded(c, row.id)) if row.id else 0,
         )
 
 
-def _written(changed: Changed) -> Written:
-    return Written(id=id_of(changed.number), revision=changed.facts.revision)
+def _effect(job: Job[tuple[T, list[Changed]]]) -> tuple[Job[T], list[Changed]]:
+    """`job` with its first result, and where the second is once it is committed: nothing, when it was not run because
+    it had been carried out before."""
+    done: list[Changed] = []
+
+    def effect(connection: apsw.Connection) -> T:
+        told, done[:] = job(connection)
+        return told
+
+    return effect, done
 
 
 def _number_after(id: str) -> int:
