@@ -226,7 +226,7 @@ class MemoryManager:
 
         def job(connection: apsw.Connection) -> list[Hit]:
             block = find_block(connection, *whose)
-            return self._index.search(connection, block.id, asked) if block is not None else []
+            return self._index.search(connection, [block.id], asked) if block is not None else []
 
         found, is_cut = await self._found(whose, await self._database.read_async(job))
         return Entries(entries=found, is_cut=is_cut, note=asked.why)
