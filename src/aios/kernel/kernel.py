@@ -165,6 +165,7 @@ class Kernel:
         self.search = Search(self.database, clock, self._embedder())
         self._closers.push_async_callback(self.search.close)
         self.memory = MemoryManager(self.database, clock, Segments(), self.search, self.spaces, config.memory)
+        self._closers.callback(self.memory.close)
         await self._open_storage(groups)
         self.search.take_up()
         self.tools = ToolManager(self.storage, self.memory, config.tool, clock=clock, folders=[self.home])
@@ -632,6 +633,7 @@ class Kernel:
             },
             "cores": self.llm.statistics(),
             "context": self.contexts.statistics(),
+            "memory": self.memory.statistics(),
             "search": self.search.statistics(),
             "tools": {"problems": self.tools.problems},
             "journal": self.journal.statistics(),
