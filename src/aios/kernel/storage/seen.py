@@ -11,6 +11,7 @@ from typing import NamedTuple
 import apsw
 
 from ..database import row, rows
+from .base import folders_of
 from .beneath import Entry
 from .staged import Signature
 from .tree import BELOW, NODE, TOP, Node, Tree
@@ -67,6 +68,11 @@ def known_among(tree: Tree, folder: str, names: Iterable[str]) -> list[Known | N
         return [None for _ in names]
     found = (tree.child(parent.id if parent else TOP, name) for name in names)
     return [None if node is None else Known(node, sight(tree.connection, node.id)) for node in found]
+
+
+def files_above(tree: Tree, path: str) -> list[str]:
+    """What the store takes for a file and cannot be one, if there is something at `path`."""
+    return [folder for folder in folders_of(path) if (node := tree.find(folder)) is not None and node.kind == "file"]
 
 
 def sight(connection: apsw.Connection, file: int) -> Sight | None:
