@@ -285,7 +285,7 @@ def folders_in(top: Path) -> set[str]:
 
 TestMount = Machine.TestCase
 TestMount.settings = settings(
-    max_examples=max(1, STEPS // 100),
+    max_examples=max(1, STEPS // 80),
     stateful_step_count=min(STEPS, 100),
     deadline=None,
     derandomize=True,

@@ -192,7 +192,7 @@ class Notice:
     def _revived(self, tree: Tree, path: str, now: float) -> Known | None:
         """What was at `path` when others took it away, and is there again: its history goes on."""
         node = trash.find(tree, path)
-        if node is None or node.kind != "file" or seen.sight(tree.connection, node.id) is None:
+        if node is None or node.kind != "file" or not seen.was_seen(tree, node.id):
             return None
         with contextlib.suppress(Conflict):  # a file stands where its folder was
             trash.restore(tree, path, now)
