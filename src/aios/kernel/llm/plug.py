@@ -129,6 +129,7 @@ class Plug:
                 task.cancel()
             self._roster.move(seat, CoreState.CLOSED, by)
             return seat
+        seat.is_leaving = True
         self.drain(name, by)
         if name not in self._tasks:
             self._begin(seat, self._leave(seat))
@@ -156,6 +157,7 @@ class Plug:
             raise Conflict(f"core '{seat.name}' is being closed; add it again when it is gone", code="core_closing")
         if (task := self._tasks.pop(seat.name, None)) is not None:
             task.cancel()
+        seat.is_leaving = False
         self._roster.move(seat, CoreState.READY, by)
         return seat
 
@@ -282,8 +284,9 @@ class Plug:
                 self._calls.restart(call)
                 return
         name = call.core if seat is None else seat.name
-        if why is None:
-            why = CutShort(f"core '{name}' was removed in the middle of this answer; ask again", retry_after=1)
+        if why is None or call.is_heard:
+            then = "; ask again" if why is None else f", and {why.message}"
+            why = CutShort(f"core '{name}' was removed in the middle of this answer{then}", retry_after=1)
         self._calls.abort(call, why)
 
 
