@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from aios.abi.calls import LLMGenerate
-from aios.abi.errors import BadRequest, Full, ModuleFault
+from aios.abi.errors import AiosError, BadRequest, Full, ModuleFault
 from aios.abi.messages import Generation
 
 from ..syscall import Suspended
@@ -29,6 +29,7 @@ from .local.engine import Engine
 from .local.grammar import GrammarError, Vocabulary
 from .local.held import Held
 from .local.request import Template, Translator
+from .local.sampler import NoNumbers
 from .local.sequence import Sequence, Spec
 from .local.shape import ModelError
 from .local.snapshot import SnapshotError, sequence_of, vocabulary_print
@@ -328,12 +329,18 @@ class OwnCore:
             if job.failure is not None:
                 raise job.failure
             if sequence.error is not None:
-                raise _bad_schema(sequence.error, sequence.spec.answer is not None)
+                raise self._fault(sequence.error, sequence.spec)
             is_over = job.is_over
             if not is_over or sequence.finish is None:
                 request.emit(teller.piece(*job.take()))
             if is_over:
                 return
+
+    def _fault(self, error: ValueError, spec: Spec) -> AiosError:
+        if isinstance(error, NoNumbers):
+            why = f"core '{self.name}': {error}; its weights are broken, or too large for its dtype"
+            return ModuleFault(why, code="bad_model")
+        return _bad_schema(error, spec.answer is not None)
 
     async def _abort(self, job: _Job) -> None:
         """Take the job's sequence out of the engine, at the latest after the step under way."""

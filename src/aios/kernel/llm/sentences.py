@@ -95,7 +95,8 @@ class SentenceCore:
         if (largest := max(tokens, default=0)) >= sentences.vocabulary:
             why = f"input[{n}] has token {largest}; core '{self.name}' has {sentences.vocabulary}"
             raise BadRequest(why, param="input")
-        vector = sentences.vector(tokens)
+        with np.errstate(over="ignore", invalid="ignore"):
+            vector = sentences.vector(tokens)
         if not np.isfinite(vector).all():
             raise ModuleFault(
                 f"core '{self.name}' computes for input[{n}] what is no number: its weights are broken",

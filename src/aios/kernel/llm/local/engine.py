@@ -14,6 +14,7 @@ from .grammar import GrammarError, Grammars, Vocabulary
 from .kv import KV
 from .linear import F32
 from .prefix import PrefixCache
+from .sampler import NoNumbers
 from .sequence import Sequence, Spec
 
 PREFILL_WHILE_DECODING = 2
@@ -93,7 +94,7 @@ class Engine:
         Returns the sequences that got a token or an error; those that ended have left the engine and freed their KV.
         """
         speaking = list(self._decoding.values())
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             if speaking:
                 self._decode(speaking)
             moved = speaking + self._prefill(PREFILL_WHILE_DECODING if speaking else PREFILL_ALONE)
@@ -192,9 +193,11 @@ class Engine:
 
     def _choose(self, sequence: Sequence, rows: F32) -> None:
         try:
+            if not np.isfinite(rows.max()):
+                raise NoNumbers("the model computed what is no number")
             sequence.choose(rows)
             self.num_tokens += len(rows)
-        except GrammarError as error:  # this sequence's own fault: the others go on
+        except (GrammarError, NoNumbers) as error:  # this sequence's own fault: the others go on
             sequence.error = error
 
 

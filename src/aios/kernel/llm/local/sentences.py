@@ -79,14 +79,18 @@ class Recipe:
         if (folder / "config_sentence_transformers.json").exists():
             said = read_json(folder / "config_sentence_transformers.json")
             prompts, name = said.get("prompts"), said.get("default_prompt_name")
-            if isinstance(prompts, Mapping) and isinstance(prompts.get(name), str):
+            if isinstance(prompts, Mapping) and isinstance(name, str) and isinstance(prompts.get(name), str):
                 self.prompt = prompts[name]
 
     def _read_modules(self, folder: Path) -> None:
         self.is_normal = False
         for module in read_list(folder / "modules.json"):
             kind, path = str(module.get("type")).rpartition(".")[2], str(module.get("path", ""))
-            if kind == "Pooling" and Path(path).name == path:
+            if kind == "Pooling":
+                if Path(path).name != path or path.startswith("."):
+                    raise ModelError(
+                        f"modules.json has a step 'Pooling' in {path!r:.80}, which is no folder of this one"
+                    )
                 self.pooling = _pooling_of(read_json(folder / path / "config.json"), f"{path}/config.json")
             elif kind == "Normalize":
                 self.is_normal = True
