@@ -18,8 +18,9 @@ ALLOWED: dict[str, set[str]] = {
     **{f"kernel/{name}": {"abi"} | {f"kernel/{other}" for other in SMALL} for name in SMALL | MODULES},
     "kernel/scheduler": {"abi", "kernel/syscall", "kernel/process", "kernel/clock", "kernel/trace"},
     "kernel/idempotency": {"abi"} | {f"kernel/{name}" for name in SMALL},
+    "kernel/prepare": {"abi", "kernel/syscall"},
     "kernel/control": {"abi", "kernel/scheduler"} | {f"kernel/{name}" for name in SMALL},
-    "kernel/kernel": {"abi", "kernel/scheduler", "kernel/control", "kernel/idempotency"}
+    "kernel/kernel": {"abi", "kernel/scheduler", "kernel/control", "kernel/idempotency", "kernel/prepare"}
     | {f"kernel/{n}" for n in SMALL | MODULES},
     "kernel": {f"kernel/{name}" for name in SMALL | {"kernel"}},
     "sdk": {"abi"},

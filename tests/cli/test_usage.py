@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -65,8 +66,8 @@ def test_help_of_every_verb_has_an_example_and_fits_a_terminal(verb: str) -> Non
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_whatever_prints_prints_json_too(verb: str) -> None:
-    commands = {"keys": ["new", "list", "revoke"], "config": ["show"], "eval": ["nano"]}.get(verb, [""])
-    for command in commands:
+    module = importlib.import_module(f"aios.cli.{VERBS[verb].module}")
+    for command in getattr(module, "commands", [""]):
         assert "  --json " in aios(*f"{verb} {command}".split(), "--help", env=CLEAN).stdout
 
 

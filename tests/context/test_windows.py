@@ -84,7 +84,7 @@ async def test_what_must_stay_and_does_not_fit_is_an_error_with_the_counts() -> 
         with pytest.raises(ContextLengthExceeded, match=says) as caught:
             await kernel.call(principal(kernel), "llm_generate", ask(too_much, window="drop"))
         assert caught.value.param == "messages"
-        assert not kernel.windows.statistics()["under_way"]
+        assert not len(kernel.preparation)
 
 
 async def test_a_process_has_a_default_which_its_children_inherit_and_a_call_may_overrule() -> None:
@@ -247,7 +247,7 @@ async def fails(core: ScriptedCore, kind: type[AiosError], says: str, code: str)
         assert type(caught.value) is kind
         assert caught.value.code == code
         assert all(is_summary(args) for args in core.seen)
-        assert not kernel.windows.statistics()["under_way"]
+        assert not len(kernel.preparation)
         assert kernel.windows.statistics()["dropped_messages"] == 0
         assert (await kernel.call(principal(kernel), "llm_generate", ask(TOLD[-1:]))).message.text() == "ok"
     return caught.value
@@ -328,7 +328,7 @@ async def test_a_call_that_is_cancelled_while_its_summary_is_made_takes_that_alo
         await core.entered(1)
         assert call.state.value == "blocked"
         kernel.cancel(call)
-        await until(lambda: not call.process.open_calls and not kernel.windows.statistics()["under_way"])
+        await until(lambda: not call.process.open_calls and not len(kernel.preparation))
         assert not core.inside
         assert call.state.value == "cancelled"
         assert kernel.queues["llm"].num_expected == 0
@@ -345,11 +345,11 @@ async def test_a_stopped_process_stays_stopped_though_its_messages_fit_by_now() 
     async with booted(cores={"one": Slow(context_length=64)}) as kernel:
         admin = principal(kernel, is_admin=True)
         call = kernel.submit(principal(kernel), "llm_generate", ask(window="drop"))
-        await until(lambda: kernel.windows.statistics()["under_way"] == 1)
+        await until(lambda: len(kernel.preparation) == 1)
         stop = abi.ProcSignal(pid=call.process.pid, signal="stop")
         await kernel.call(admin, "proc_signal", stop)
         counts.set()
-        await until(lambda: not kernel.windows.statistics()["under_way"])
+        await until(lambda: not len(kernel.preparation))
         assert call.state.value == "blocked"
         await kernel.call(admin, "proc_signal", abi.ProcSignal(pid=call.process.pid, signal="cont"))
         async with asyncio.timeout(10):

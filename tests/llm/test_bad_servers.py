@@ -49,6 +49,11 @@ HTTP: dict[str, Case] = {
     "a hang": ([None], TimedOut, SILENT),
     "a cut": ([b""], UpstreamFault, "closed the connection"),
     "500": (whole({"error": {"message": "boom"}}, "500 Oops"), UpstreamFault, r"\(500\): boom"),
+    "an error that gives orders to terminals": (
+        whole({"error": {"message": "\x1b[2Jboom\r\nall is well"}}, "500 Oops"),
+        UpstreamFault,
+        r"\(500\):  \[2Jboom  all is well$",
+    ),
     "a wrong key": (whole({"error": {"message": "bad key sk-very-secret"}}, "401 No"), UpstreamFault, r"see \$FAR_KEY"),
     "a length that is too long": (
         [OK + b"content-type: application/json\r\ncontent-length: 99\r\n\r\n{}", b""],

@@ -22,6 +22,7 @@ from aios.kernel import Config, CoreSection, Kernel, Scheduler
 from aios.kernel.llm.base import NotBegun, Request, Said
 from aios.kernel.llm.cores import make_core
 from aios.kernel.llm.gguf import core as gguf
+from aios.kernel.llm.gguf import keeper
 from aios.kernel.llm.gguf.core import GgufCore
 from aios.kernel.llm.gguf.embed import GgufEmbedCore
 from aios.kernel.syscall import Suspended
@@ -81,8 +82,9 @@ async def rest(core: GgufCore, given: LLMGenerate, snapshot: Any, heard: list[Ch
 
 def slots(core: GgufCore) -> list[dict[str, Any]]:
     """What the server says of its slots."""
-    assert core._process is not None
-    return slots_of(core._process._address, core._process._key)
+    assert core._keeper is not None
+    process = core._keeper.process
+    return slots_of(process._address, process._key)
 
 
 async def until(is_so: Callable[[], bool]) -> None:
@@ -382,15 +384,15 @@ async def test_a_dropped_answers_slot_is_free_at_once(model: Path, tmp_path: Pat
 
 
 def pid_of(core: GgufCore) -> int:
-    assert core._process is not None
-    assert core._process._child is not None
-    return core._process._child.pid
+    assert core._keeper is not None
+    assert core._keeper.process._child is not None
+    return core._keeper.process._child.pid
 
 
 async def test_a_killed_process_is_one_honest_error_and_the_core_comes_back(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gguf, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(keeper, "FIRST_PAUSE", 0.001)
     async with opened(model, tmp_path, context_length=2048) as core:
         solo = await whole(core, args())
         held = await begin(core, args(), 9)
@@ -405,21 +407,23 @@ async def test_a_killed_process_is_one_honest_error_and_the_core_comes_back(
             await core.run(Request("c", long(), kill_at_once, None, True), None)
         assert heard
         assert caught.value.code == "core_crashed"
+        with pytest.raises(NotBegun, match="being started again"):
+            await whole(core, args())
+        await until(lambda: core.statistics()["restarts"] == 1)
         assert (await whole(core, args())).message.content == solo.message.content
-        assert core.statistics()["restarts"] == 1
         assert (await rest(core, args(), held.snapshot)).message.content == solo.message.content
 
 
 async def test_a_process_that_dies_again_and_again_is_given_up_and_calls_may_go_to_another_core(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gguf, "FIRST_PAUSE", 0.001)
-    monkeypatch.setattr(gguf, "MAX_CRASHES", 2)
+    monkeypatch.setattr(keeper, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(keeper, "MAX_CRASHES", 2)
     async with opened(model, tmp_path) as core:
         for n in range(3):
             await until(lambda n=n: core.statistics()["restarts"] == n)  # type: ignore[misc]
             os.kill(pid_of(core), signal.SIGKILL)
-        await until(lambda: core._broken is not None)
+        await until(lambda: core._keeper.given_up is not None)  # type: ignore[union-attr]
         with pytest.raises(NotBegun, match="not started again") as caught:
             await whole(core, args())
         assert caught.value.error.code == "core_down"
@@ -429,13 +433,13 @@ async def test_a_process_that_dies_again_and_again_is_given_up_and_calls_may_go_
 async def test_a_core_given_up_since_its_file_was_cut_short_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gguf, "FIRST_PAUSE", 0.001)
-    monkeypatch.setattr(gguf, "MAX_CRASHES", 1)
+    monkeypatch.setattr(keeper, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(keeper, "MAX_CRASHES", 1)
     path = write_gguf(tmp_path / "cut.gguf")
     async with opened(path, tmp_path) as core:
         os.truncate(path, path.stat().st_size // 2)
         os.kill(pid_of(core), signal.SIGKILL)
-        await until(lambda: core._broken is not None)
+        await until(lambda: core._keeper.given_up is not None)  # type: ignore[union-attr]
         with pytest.raises(NotBegun, match=r"started again: .*within the file bounds"):
             await whole(core, args())
 
@@ -443,11 +447,12 @@ async def test_a_core_given_up_since_its_file_was_cut_short_says_so(
 async def test_the_process_ends_with_its_kernel(model: Path, tmp_path: Path) -> None:
     async with opened(model, tmp_path) as core:
         pid = pid_of(core)
-        assert core._process is not None
-        assert core._process._link is not None
-        core._keeper.cancel()  # type: ignore[union-attr]
-        core._process._link.transport.abort()  # as when the kernel is killed: its end of the socket closes
-        await core._process.ended()
+        assert core._keeper is not None
+        process = core._keeper.process
+        assert process._link is not None
+        core._keeper._task.cancel()  # type: ignore[union-attr]
+        process._link.transport.abort()  # as when the kernel is killed: its end of the socket closes
+        await process.ended()
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
 
@@ -571,6 +576,32 @@ async def test_agents_take_turns_on_one_slot_and_each_gets_its_solo_answer(model
         await kernel.stop(0.0)
 
 
+async def test_what_paused_answers_had_said_outlives_a_kernel_that_is_stopped(model: Path, tmp_path: Path) -> None:
+    section = CoreSection(name="g", kind="gguf", path=str(model), slots=1, context_length=2048)
+    config = Config(core=[section], scheduler=Scheduler(quantum=7))
+    asked = [args(f"agent {n}", max_tokens=200) for n in range(2)]
+    kernel = await Kernel.boot(config, tmp_path)
+    try:
+        agents = [principal(kernel, f"a{n}") for n in range(2)]
+        solos = [await kernel.call(agents[0], "llm_generate", given) for given in asked]
+        calls = [kernel.submit(agents[n], "llm_generate", asked[n], key="k") for n in range(2)]
+        await until(lambda: all(call.num_switches > 2 for call in calls))
+    finally:
+        await kernel.stop(0.0)
+    assert len(list((tmp_path / "swap" / "context").iterdir())) == 2
+    kernel = await Kernel.boot(config, tmp_path)
+    try:
+        heard: list[list[Chunk]] = [[], []]
+        again = [kernel.submit(agents[n], "llm_generate", asked[n], key="k", on_chunk=heard[n].append) for n in (0, 1)]
+        dones = [await kernel.wait(call) for call in again]
+        assert [row.why for row in kernel.trace.rows].count("resumed from its text") == 2
+    finally:
+        await kernel.stop(0.0)
+    assert [done.message.content for done in dones] == [solo.message.content for solo in solos]
+    assert [done.usage.total_tokens for done in dones] == [solo.usage.total_tokens for solo in solos]
+    assert [said(each) for each in heard] == [done.message.content for done in dones]
+
+
 async def test_a_killed_kernel_takes_the_process_along(model: Path, tmp_path: Path) -> None:
     program = f"""
 import asyncio, sys
@@ -582,7 +613,7 @@ from aios.kernel.llm.gguf.embed import GgufEmbedCore
 async def main():
     core = GgufCore(CoreSection(name="g", kind="gguf", path={str(model)!r}, slots=1), Path({str(tmp_path)!r}))
     await core.open()
-    print(core._process._child.pid, flush=True)
+    print(core._keeper.process._child.pid, flush=True)
     await asyncio.sleep(600)
 asyncio.run(main())
 """

@@ -12,6 +12,7 @@ from upstream import DONE, USAGE, event
 from aios.abi.messages import Chunk
 from aios.kernel.llm.remote.anthropic_stream import Events as MessageEvents
 from aios.kernel.llm.remote.connection import Heard
+from aios.kernel.llm.remote.continuing import Tokened
 from aios.kernel.llm.remote.openai_stream import Events as ChatEvents
 
 NOTHING, SOMETHING, ALL = Heard.NOTHING, Heard.SOMETHING, Heard.ALL
@@ -44,6 +45,22 @@ def test_what_brings_a_chat_on(data: bytes, heard: Heard) -> None:
 def test_an_end_that_is_said_again_brings_a_chat_no_further() -> None:
     events = ChatEvents("far", lambda chunk: None)
     assert [events.feed(event({}, "stop")) for _ in range(3)] == [SOMETHING, NOTHING, NOTHING]
+
+
+def told(text: str, ids: Any, **more: Any) -> bytes:
+    choice = {"index": 0, "delta": {"content": text}, "token_ids": ids}
+    return b"data: " + json.dumps({"id": "x", "model": "m", "choices": [choice], **more}).encode() + b"\n\n"
+
+
+@pytest.mark.parametrize("ids", [[3], None, "3", ["3"], {"3": 3}])
+def test_tokens_are_kept_only_while_all_of_them_are_told(ids: Any) -> None:
+    events = Tokened("far", lambda chunk: None)
+    for piece in (told("a", [2], prompt_token_ids=[1]), told("b", ids), told("c", [4])):
+        assert events.feed(piece) is SOMETHING
+    said = events.answer.said()
+    assert said is not None
+    assert said.text == "abc"
+    assert said.ids == ([2, 3, 4] if ids == [3] else None)
 
 
 def delta(kind: str | None, **fields: Any) -> bytes:

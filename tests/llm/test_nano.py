@@ -456,22 +456,6 @@ async def test_a_schema_that_cannot_be_followed_is_the_agents_fault(core: NanoCo
         await core.run(Request("c", ask(response_format=wanted), Listener()), None)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-async def test_an_engine_that_breaks_fails_its_calls_and_takes_no_more(folder: Path) -> None:
-    core = NanoCore(folder=folder, kv_bytes=1 << 26)
-    await core.open()
-    assert core._engine is not None
-
-    def broken() -> list[Any]:
-        raise ZeroDivisionError("a bug of ours")
-
-    core._engine.step = broken
-    for _ in range(2):
-        with pytest.raises(ModuleFault):
-            await core.run(Request("c", ask(), Listener()), None)
-    await core.close()
-
-
 async def test_calls_under_way_fail_when_the_core_closes(folder: Path) -> None:
     core = NanoCore(folder=folder, kv_bytes=1 << 26)
     await core.open()

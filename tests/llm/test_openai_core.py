@@ -382,6 +382,15 @@ async def test_what_a_model_thinks_aloud_is_told_apart_whatever_its_server_calls
             assert "".join(chunk.text for chunk in chunks) == "hello"
 
 
+async def test_what_was_thought_counts_as_said_where_a_server_has_it_in_the_total_alone() -> None:
+    """As xAI and Google do: 10,120 + 1,499 and 2,809 that were thought."""
+    usage = {"prompt_tokens": 10_120, "completion_tokens": 1_499, "total_tokens": 14_428}
+    async with upstream(whole(chat({"content": "hello"}) | {"usage": usage})) as at:
+        done, _ = await ask(at)
+        assert (done.usage.prompt_tokens, done.usage.completion_tokens) == (10_120, 4_308)
+        assert json.loads(done.raw_usage or "") == usage  # told as the server wrote it
+
+
 async def test_a_server_that_sends_something_else_for_reasoning_is_read_all_the_same() -> None:
     async with upstream(whole(chat({"content": "hello", "reasoning": {"effort": "low"}}))) as at:
         done, _ = await ask(at)

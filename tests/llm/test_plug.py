@@ -319,6 +319,25 @@ async def test_when_the_only_core_is_removed_now_each_call_is_told_what_became_o
         at.kernel.check_integrity()
 
 
+async def test_who_joins_late_and_hears_what_was_said_has_heard_it_too() -> None:
+    core, other = ScriptedCore(name="one", model="m", tokens=12, slots=1), ScriptedCore(name="two", model="m")
+    core.gate.clear()
+    async with world(core, other, quantum=2) as at:
+        call = at.submit("m", key="k")
+        await core.entered(1)
+        core.gate.set()
+        await until(lambda: len(call.chunks) > 2)
+        core.gate.clear()
+        heard: list[str] = []
+        assert at.submit("m", key="k", on_chunk=lambda chunk: heard.append(chunk.text)) is call
+        assert len(heard) > 2
+        at.kernel.cores.remove("one", now=True)
+        with pytest.raises(CutShort, match="removed in the middle of this answer"):
+            await at.kernel.wait(call)
+        await until(lambda: at.state("one") is None)
+        core.gate.set()
+
+
 async def test_a_core_that_is_removed_while_it_opens_is_closed() -> None:
     async with world(ScriptedCore(name="one")) as at:
         core = at.put(Door("two"))

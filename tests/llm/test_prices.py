@@ -43,7 +43,7 @@ def test_the_bundled_table_is_dated_and_sound() -> None:
 def test_input_cached_input_and_output_have_prices_of_their_own() -> None:
     usage = Usage.of(1_000_000, 100_000, 400_000)
     assert worth(Price(input=2.0, output=10.0, cached=0.5), usage) == pytest.approx(1.2 + 0.2 + 1.0)
-    assert worth(Price(input=2.0, output=10.0), usage) is None
+    assert worth(Price(input=2.0, output=10.0), usage) == pytest.approx(2.0 + 1.0)  # cached input as any other
     assert worth(Price(input=2.0, output=10.0), Usage.of(1_000_000, 0)) == pytest.approx(2.0)
     written = Usage(10, 0, 10, PromptDetails(0, 4))
     assert worth(Price(input=1.0, output=1.0, cache_write=2.0), written) == pytest.approx(14e-6)
@@ -55,6 +55,9 @@ def test_a_model_is_priced_where_it_is_sold_and_nowhere_else() -> None:
     assert cost("gpt-6.2-sol", usage) == pytest.approx(0.012)
     assert cost("gpt-6.2-sol-2026-11-01", usage) == pytest.approx(0.012)
     assert cost("gpt-6.2-sol-fast", usage) is None
+    assert cost("grok-4.7", usage, base_url="https://api.x.ai/v1") == pytest.approx(0.008)
+    google = "https://generativelanguage.googleapis.com/v1beta/openai"
+    assert cost("gemini-4-neon", usage, base_url=google) == pytest.approx(0.018)
     assert cost("gpt-6.2-sol", usage, base_url="https://somebody.example/v1") is None
     assert cost("claude-opus-5-5", usage, kind="openai") is None
     assert cost("claude-opus-5-5", usage, base_url="https://api.anthropic.com/v1") == pytest.approx(0.024)

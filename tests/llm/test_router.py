@@ -103,7 +103,7 @@ def test_a_known_name_without_a_core_at_work_says_what_each_core_is_up_to() -> N
     with pytest.raises(Stopping, match="core 'a' is being drained") as drained:
         router.serving("m")
     assert drained.value.retry_after
-    with pytest.raises(ModuleFault, match=r"could not be opened .no such folder.*aios cores add"):
+    with pytest.raises(ModuleFault, match=r"core 'b' failed .no such folder.*aios cores add"):
         router.serving("n")
 
 

@@ -137,6 +137,12 @@ KINDS = {
 }
 
 
+def _send(writer: asyncio.StreamWriter, data: bytes) -> None:
+    if writer.is_closing():  # uvloop's says more than that the client is gone
+        raise ConnectionError
+    writer.write(data)
+
+
 @dataclass
 class Server(Scripted):
     """A server of one kind with one model, which tells STORY. `pause` is seconds between two tokens.
@@ -208,10 +214,10 @@ class Server(Scripted):
         if not body.get("stream"):
             writer.writelines(s for s in whole(chat({"content": "".join(self.story)})) if isinstance(s, bytes))
             return
-        writer.write(HEAD)
+        _send(writer, HEAD)
         finish = "stop"
         if path.endswith("/chat/completions"):
-            writer.write(framed(self._event(number, {"role": "assistant", "content": ""})))
+            _send(writer, framed(self._event(number, {"role": "assistant", "content": ""})))
         for token in self.story[begin:]:
             if told == self.dies_after:
                 self.dies_after = None
@@ -225,16 +231,16 @@ class Server(Scripted):
                 break
             if self.calls_tool_at == begin + told:
                 call = {"index": 0, "id": "t", "type": "function", "function": {"name": "f", "arguments": token}}
-                writer.write(framed(self._event(number, {"tool_calls": [call]})))
+                _send(writer, framed(self._event(number, {"tool_calls": [call]})))
             else:
-                writer.write(framed(self._piece(number, path, token, body, begin + told, size)))
+                _send(writer, framed(self._piece(number, path, token, body, begin + told, size)))
             told += 1
             await asyncio.wait({leaving}, timeout=self.pause)
             if leaving.done():
                 raise ConnectionError
         usage = {"prompt_tokens": size + begin, "completion_tokens": told, "total_tokens": size + begin + told}
-        writer.write(framed(self._event(number, {}, finish)) + framed(self._event(number, None, usage=usage)))
-        writer.write(framed(DONE) + LAST)
+        _send(writer, framed(self._event(number, {}, finish)) + framed(self._event(number, None, usage=usage)))
+        _send(writer, framed(DONE) + LAST)
 
     def _begin(self, path: str, body: dict[str, Any]) -> tuple[int, int]:
         """Which token of the story comes next, and how many the prompt has."""

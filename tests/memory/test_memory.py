@@ -24,8 +24,9 @@ from aios.abi.calls import (
 from aios.abi.errors import BadRequest, NotFound, TooLarge
 from aios.kernel.config import ByteSize, MemorySection
 from aios.kernel.database import MIGRATIONS, Database, value
-from aios.kernel.memory import MemoryManager, changes, manager, search
+from aios.kernel.memory import MemoryManager, changes, manager
 from aios.kernel.process import Process
+from aios.kernel.search import Search, keyword
 from aios.kernel.storage import Segments
 from aios.kernel.syscall import Syscall
 from aios.testing import MockClock
@@ -46,7 +47,9 @@ class World:
 
     def open(self) -> None:
         self.database = Database.open(self.home / "aios.db")
-        self.memory = MemoryManager(self.database, self.clock, Segments(), settings=self.settings)
+        self.searching = Search(self.database, self.clock)
+        self.memory = MemoryManager(self.database, self.clock, Segments(), self.searching, settings=self.settings)
+        self.searching.take_up()
 
     def restart(self) -> None:
         self.database.close()
@@ -168,13 +171,13 @@ async def test_what_others_write_changes_no_score(world: World) -> None:
     assert before[0].content.endswith("rare one")
 
 
-@pytest.mark.parametrize(("bound", "limit"), [("MAX_SCAN", 3), ("MAX_SCAN_BYTES", 12)])
+@pytest.mark.parametrize(("bound", "limit"), [("SCAN", 3), ("SCAN_CHARS", 15)])
 async def test_what_is_no_word_is_looked_for_in_the_newest_entries_only(
     world: World, monkeypatch: pytest.MonkeyPatch, bound: str, limit: int
 ) -> None:
     for n in range(4):
         await world.write(f"{n}#!/%")
-    monkeypatch.setattr(search, bound, limit)
+    monkeypatch.setattr(keyword, bound, limit)
     assert [entry.content[0] for entry in await world.search("#!/")] == ["3", "2", "1"]
     assert [entry.content[0] for entry in await world.search("#!/", k=2)] == ["3", "2"]
 
@@ -197,7 +200,7 @@ async def test_one_entry_or_all_are_forgotten(world: World) -> None:
     assert (await world.call(MemClear(all=True))).count == 1
     assert (await world.call(MemClear(all=True))).count == 0
     assert (await world.call(MemRead(id=other), "b")).content == "of another"
-    assert world.database.read(lambda c: value(c, "SELECT count(*) FROM entries_text")) == 1
+    assert world.database.read(lambda c: value(c, "SELECT count(*) FROM memory_words")) == 1
 
 
 async def test_clear_wants_one_id_or_all_and_not_both(world: World) -> None:

@@ -1,82 +1,35 @@
-"""An agent's files: versions, folders, trash, large contents on disk, and nobody else's."""
+"""An agent's files: versions, folders, moves, and nobody else's."""
 
 from __future__ import annotations
 
-import asyncio
 import random
-import threading
-from collections.abc import Iterator
-from pathlib import Path
+from base64 import b64encode
 from typing import Any
 
 import pytest
+from storage_world import LARGE, World
 
-from aios.abi.calls import CALLS, Args, StoClear, StoCreate, StoList, StoRead, StoWrite
-from aios.abi.errors import BadRequest, Conflict, ModuleFault, NotFound, Stopping, TooLarge
-from aios.kernel.database import Database, kept, rows, value
-from aios.kernel.process import Process
-from aios.kernel.storage import StorageManager, manager, versions
-from aios.kernel.storage.files import Content
-from aios.kernel.syscall import Syscall
-from aios.testing import MockClock, booted
+from aios.abi.calls import (
+    Args,
+    StoClear,
+    StoCreate,
+    StoDiff,
+    StoHistory,
+    StoList,
+    StoMove,
+    StoRead,
+    StoRestore,
+    StoRollback,
+    StoStat,
+    StoWrite,
+)
+from aios.abi.errors import BadRequest, Conflict, NotFound, TooLarge
+from aios.kernel.storage import manager, texts, tree
 
 pytestmark = pytest.mark.anyio
-NAMES = {
-    StoCreate: "sto_create", StoWrite: "sto_write", StoRead: "sto_read", StoList: "sto_list", StoClear: "sto_clear",
-}  # fmt: skip
-LARGE = "x" * 200_000
 
 
-class World:
-    """A storage room on a home of its own, called by agents named at will."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.clock = MockClock()
-        self.num_calls = 0
-        self.open()
-
-    def open(self, *, durable: bool = False) -> None:
-        self.database = Database.open(self.home / "aios.db", durable=durable)
-        self.storage = StorageManager(self.database, self.home, self.clock)
-
-    def restart(self, *, durable: bool = False) -> None:
-        self.database.close()
-        self.open(durable=durable)
-
-    async def call(
-        self, args: Args, agent: str = "a", owner: str = "o", *, key: str | None = None, id: str = ""
-    ) -> Any:
-        self.num_calls += 1
-        process = Process(1, agent, owner)
-        call = Syscall(id or f"call_{self.num_calls}", CALLS[NAMES[type(args)]], args, process, 0.0, key)
-        self.storage.check(call)
-        return await self.storage.run(call)
-
-    async def write(self, path: str, content: str, agent: str = "a") -> int:
-        return int((await self.call(StoWrite(path=path, content=content), agent)).version)
-
-    async def read(self, path: str, version: int | None = None, agent: str = "a") -> str:
-        return str((await self.call(StoRead(path=path, version=version), agent)).content)
-
-    async def names(self, path: str = "", agent: str = "a") -> list[str]:
-        return [entry.path for entry in (await self.call(StoList(path=path), agent)).entries]
-
-    async def texts(self, owner: str = "o", agent: str = "a") -> tuple[dict[str, str], bool]:
-        return await self.storage.over_texts(owner, agent, lambda texts, is_all: (dict(texts), is_all))
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path)
-    yield world
-    world.database.check_integrity()
-    world.database.close()
-
-
-def blobs_of(world: World) -> list[Path]:
-    """The files of large contents."""
-    return [path for path in (world.home / "blobs").rglob("*") if path.is_file()]
+# ── writing and reading ──
 
 
 @pytest.mark.parametrize("content", ["", "short ☃", LARGE], ids=["empty", "short", "large"])
@@ -99,6 +52,79 @@ async def test_every_write_is_a_version_and_the_older_ones_stay(world: World) ->
         await world.read("a.txt", 4)
 
 
+async def test_bytes_that_are_no_text_are_written_and_read_as_base64(world: World) -> None:
+    data = bytes(range(256))
+    await world.write("a.bin", b64encode(data).decode(), encoding="base64")
+    file = await world.call(StoRead(path="a.bin", encoding="base64"))
+    assert (file.content, file.encoding, file.size) == (b64encode(data).decode(), "base64", 256)
+    with pytest.raises(BadRequest, match="no UTF-8 at byte 128") as refusal:
+        await world.read("a.bin")
+    assert refusal.value.code == "not_text"
+    with pytest.raises(BadRequest, match="no base64"):
+        await world.write("a.bin", "a=b=", encoding="base64")
+
+
+@pytest.mark.parametrize("size", [1000, 200_000])
+async def test_a_part_of_a_file_is_read_by_offset_and_length(world: World, size: int) -> None:
+    content = LARGE[:size]
+    await world.write("a", content)
+    for offset, length in ((0, 0), (0, 5), (7, 90_000), (size - 3, 100), (size, 1), (size + 5, None), (20, None)):
+        file = await world.call(StoRead(path="a", offset=offset, length=length))
+        assert file.content == (content[offset:] if length is None else content[offset : offset + length])
+        assert file.size == size
+
+
+async def test_more_than_a_call_carries_is_read_in_parts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await world.write("a", LARGE)
+    monkeypatch.setattr(manager, "MAX_CALL", 100_000)
+    with pytest.raises(TooLarge, match=r"holds 200,000 bytes.*GET /aios/v1/files"):
+        await world.read("a")
+    halves = [(await world.call(StoRead(path="a", offset=n, length=100_000))).content for n in (0, 100_000)]
+    assert "".join(halves) == LARGE
+    with pytest.raises(TooLarge, match="PUT /aios/v1/files"):
+        await world.write("a", LARGE)
+
+
+async def test_what_is_no_text_or_too_much_is_refused(world: World) -> None:
+    with pytest.raises(BadRequest, match="not valid Unicode"):
+        await world.write("a", "\ud800")
+    world.restart(max_file=100_000)
+    with pytest.raises(TooLarge, match=r"100,000 bytes \(\[storage\] max_file\)"):
+        await world.write("a", LARGE)
+    assert await world.names() == []
+
+
+async def test_a_write_upon_another_version_than_was_seen_is_refused(world: World) -> None:
+    assert await world.write("a", "1", base=0) == 1
+    assert await world.write("a", "2", base=1) == 2
+    for base in (0, 1, 3):
+        with pytest.raises(Conflict, match="its newest version is 2") as refusal:
+            await world.write("a", "x", base=base)
+        assert refusal.value.code == "version_conflict"
+    with pytest.raises(Conflict, match="there is no such file"):
+        await world.write("d/b", LARGE, base=1)
+    assert (await world.read("a"), await world.names()) == ("2", ["a"])
+    assert world.count("contents") == 2
+
+
+async def test_a_write_run_twice_under_a_key_is_one_version(world: World) -> None:
+    calls: list[Args] = [
+        StoWrite(path="a", content="x"), StoWrite(path="b", content=LARGE), StoCreate(path="f", kind="folder"),
+        StoRollback(path="a", version=1), StoMove(path="a", to="c"), StoClear(path="c"), StoRestore(path="c"),
+    ]  # fmt: skip
+    for n, args in enumerate(calls):
+        first = await world.call(args, key="k", id=f"keyed_{n}")
+        world.restart()
+        assert await world.call(args, key="k", id=f"keyed_{n}") == first
+        await world.storage.keep_house()
+    assert await world.names() == ["b", "c", "f"]
+    assert world.count("versions") == 3
+    assert world.count("contents") == 2
+
+
+# ── folders ──
+
+
 async def test_a_listing_says_what_is_in_a_folder_and_no_deeper(world: World) -> None:
     await world.write("b/c/d.txt", "12345")
     await world.call(StoCreate(path="b/empty", kind="folder"))
@@ -112,6 +138,15 @@ async def test_a_listing_says_what_is_in_a_folder_and_no_deeper(world: World) ->
     )  # fmt: skip
 
 
+async def test_a_listing_comes_in_pages(world: World) -> None:
+    for n in range(5):
+        await world.write(f"d/{n}", "x")
+    first = await world.call(StoList(path="d", limit=2))
+    assert ([e.path for e in first.entries], first.has_more) == (["d/0", "d/1"], True)
+    second = await world.call(StoList(path="d", limit=3, after="d/1"))
+    assert ([e.path for e in second.entries], second.has_more) == (["d/2", "d/3", "d/4"], False)
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -120,6 +155,9 @@ async def test_a_listing_says_what_is_in_a_folder_and_no_deeper(world: World) ->
         (StoWrite(path="folder", content="x"), "is a folder"),
         (StoWrite(path="file/below", content="x"), "'file' is a file"),
         (StoCreate(path="file/below", kind="folder"), "'file' is a file"),
+        (StoMove(path="file", to="folder"), "there already: it is a folder"),
+        (StoMove(path="folder", to="file"), "there already: it is a file"),
+        (StoMove(path="folder", to="file/below"), "'file' is a file"),
     ],
 )
 async def test_what_is_there_is_not_replaced_by_another_kind(world: World, args: Args, message: str) -> None:
@@ -132,15 +170,21 @@ async def test_what_is_there_is_not_replaced_by_another_kind(world: World, args:
 
 async def test_a_path_that_is_not_there_is_refused_with_the_nearest_that_is(world: World) -> None:
     await world.write("notes/today.md", "x")
-    for args in (StoRead(path="notes/todya.md"), StoClear(path="notes/tody.md"), StoList(path="notes/today.m")):
+    calls: list[Args] = [
+        StoRead(path="notes/todya.md"), StoClear(path="notes/tody.md"), StoList(path="notes/today.m"),
+        StoMove(path="notes/todya.md", to="x"), StoHistory(path="notes/todya.md"), StoDiff(path="notes/todya.md"),
+        StoRollback(path="notes/todya.md", version=1),
+    ]  # fmt: skip
+    for args in calls:
         with pytest.raises(NotFound, match=r"did you mean 'notes/today.md'"):
             await world.call(args)
     with pytest.raises(NotFound, match=r"did you mean 'notes'"):
         await world.read("note/today.md")
     with pytest.raises(NotFound, match="; sto_list shows what is there"):
         await world.read("notes/x/today.md")
-    with pytest.raises(BadRequest, match="is a folder"):
-        await world.call(StoRead(path="notes"))
+    for folder in (StoRead(path="notes"), StoHistory(path="notes"), StoRollback(path="notes", version=1)):
+        with pytest.raises(BadRequest, match="is a folder"):
+            await world.call(folder)
 
 
 async def test_the_nearest_path_is_looked_for_in_its_folder_and_among_so_many_names_only(
@@ -148,303 +192,172 @@ async def test_the_nearest_path_is_looked_for_in_its_folder_and_among_so_many_na
 ) -> None:
     for path in ("a/note0", "a/note1", "note2"):
         await world.write(path, "x")
-    monkeypatch.setattr(versions, "MAX_SIBLINGS", 1)
+    monkeypatch.setattr(tree, "MAX_SIBLINGS", 1)
     with pytest.raises(NotFound, match=r"did you mean 'a/note0'"):
         await world.read("a/note2")
 
 
-async def test_what_is_cleared_is_gone_from_sight_with_all_below_and_its_name_is_free(world: World) -> None:
-    for path in ("a/b/c", "a/d", "a-z", "a0", "b"):
-        await world.write(path, path)
-    assert (await world.call(StoClear(path="a"))).count == 4
-    assert await world.names() == ["a-z", "a0", "b"]
-    with pytest.raises(NotFound):
-        await world.read("a/d")
-    assert await world.write("a/d", "new") == 1
-    assert await world.read("a/d") == "new"
-    assert world.database.read(lambda c: value(c, "SELECT count(*) FROM files WHERE trashed IS NOT NULL")) == 4
+# ── moves ──
 
 
-async def test_large_contents_are_files_that_are_kept_once(world: World) -> None:
-    await world.write("a", LARGE)
-    await world.write("b", LARGE)
-    await world.write("c", LARGE, agent="b")
-    await world.write("d", "small")
-    blobs = blobs_of(world)
-    assert [path.read_text() for path in blobs] == [LARGE]
-    assert blobs[0].stat().st_mode & 0o077 == 0
+async def test_a_file_moves_with_its_history_and_a_folder_with_all_below(world: World) -> None:
+    await world.write("a/b/c", "old")
+    await world.write("a/b/c", "new")
+    moved = await world.call(StoMove(path="a/b/c", to="x/c2"))
+    assert (moved.path, moved.version) == ("x/c2", 2)
+    assert [await world.read("x/c2", n) for n in (1, 2)] == ["old", "new"]
+    assert await world.names("a/b") == []
+    await world.call(StoMove(path="x", to="a/b/y"))
+    assert (await world.read("a/b/y/c2"), await world.names()) == ("new", ["a"])
+    assert await world.texts() == ({"a/b/y/c2": "new"}, True)
 
 
-@pytest.mark.parametrize("damage", ["changed", "gone"])
-async def test_a_large_content_that_was_damaged_is_never_given_out(world: World, damage: str) -> None:
-    await world.write("a", LARGE)
-    (blob,) = (path for path in (world.home / "blobs").rglob("*") if path.is_file())
-    blob.write_text("y" + LARGE[1:]) if damage == "changed" else blob.unlink()
-    with pytest.raises(ModuleFault):
-        await world.read("a")
+@pytest.mark.parametrize("to", ["d", "d/e", "d/e/f"])
+async def test_nothing_moves_into_itself(world: World, to: str) -> None:
+    await world.write("d/e/x", "x")
+    with pytest.raises(BadRequest, match="cannot be moved to") as refusal:
+        await world.call(StoMove(path="d", to=to))
+    assert (refusal.value.code, await world.read("d/e/x")) == ("into_itself", "x")
 
 
-async def test_a_large_content_that_cannot_be_written_is_refused_and_nothing_changes(world: World) -> None:
-    await world.write("a", "before")
-    (world.home / "blobs").write_text("in the way")
-    with pytest.raises(Stopping) as refusal:
-        await world.write("a", LARGE)
-    assert refusal.value.code == "storage_full"
-    assert await world.read("a") == "before"
+async def test_no_move_makes_paths_that_no_call_can_name(world: World) -> None:
+    await world.write("/".join("abcdefghijklmnopqrstuvwxyz"), "x")
+    for to in ("/".join("12345678"), "y" * 1000):
+        with pytest.raises(BadRequest, match="deeper than 32 folders"):
+            await world.call(StoMove(path="a", to=to))
+    await world.call(StoMove(path="a", to="1/2/3/4/5/6/7"))
 
 
-async def test_what_is_no_text_or_too_much_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(BadRequest, match="not valid Unicode"):
-        await world.write("a", "\ud800")
-    monkeypatch.setattr(manager, "MAX_FILE", 100)
-    with pytest.raises(TooLarge):
-        await world.write("a", "é" * 51)
+# ── history ──
 
 
-@pytest.mark.parametrize(("bound", "limit"), [("MAX_ENTRIES", 2), ("MAX_BYTES", 220)])
+async def test_the_history_says_who_wrote_each_version_when_and_through_which_call(world: World) -> None:
+    for n in range(3):
+        await world.call(StoWrite(path="a", content="x" * n), "writer/critic", id=f"call_{n}")
+        world.clock.advance(10)
+    history = await world.call(StoHistory(path="a", limit=2), "writer/critic")
+    now = world.clock.wall()
+    assert [(r.version, r.size, r.created, r.author, r.why) for r in history.revisions] == [
+        (3, 2, now - 10, "writer/critic", "sto_write call_2"),
+        (2, 1, now - 20, "writer/critic", "sto_write call_1"),
+    ]
+    assert history.has_more
+    rest = await world.call(StoHistory(path="a", before=2), "writer/critic")
+    assert ([r.version for r in rest.revisions], rest.has_more) == ([1], False)
+
+
+@pytest.mark.parametrize("content", ["one", LARGE])
+async def test_a_rollback_is_a_new_version_and_takes_no_more_room(world: World, content: str) -> None:
+    await world.write("a", content)
+    await world.write("a", "two")
+    assert (await world.call(StoRollback(path="a", version=1))).version == 3
+    assert [await world.read("a", n) for n in (1, 2, 3)] == [content, "two", content]
+    assert world.count("contents") == 2
+    assert world.kept() == (1, 2 * len(content) + 3 + 300)
+    with pytest.raises(NotFound, match="no version 9"):
+        await world.call(StoRollback(path="a", version=9))
+
+
+async def test_a_diff_says_what_changed_between_two_versions(world: World) -> None:
+    await world.write("a", "1\n2\n3\n")
+    await world.write("a", "1\nzwei\n3\n")
+    await world.write("a", "1\nzwei\n3\n")
+    diff = await world.call(StoDiff(path="a", since=1, to=2))
+    assert diff.text == "--- a (version 1)\n+++ a (version 2)\n@@ -1,3 +1,3 @@\n 1\n-2\n+zwei\n 3\n"
+    assert (await world.call(StoDiff(path="a"))).text == ""
+    first = await world.call(StoDiff(path="a", to=1))
+    assert (first.since, first.to) == (0, 1)
+    assert first.text.startswith("--- nothing\n+++ a (version 1)\n@@ -0,0 +1,3 @@\n+1\n")
+    with pytest.raises(NotFound, match="no version 7"):
+        await world.call(StoDiff(path="a", since=7))
+
+
+# ── bounds ──
+
+
+@pytest.mark.parametrize(("bound", "limit"), [("max_entries", 2), ("max_bytes", 220)])
 async def test_an_agent_at_its_bound_is_refused_and_loses_nothing_until_it_is_said_what_may_go(
-    world: World, monkeypatch: pytest.MonkeyPatch, bound: str, limit: int
+    world: World, bound: str, limit: int
 ) -> None:
-    monkeypatch.setattr(versions, bound, limit)
+    world.storage._quota = world.storage._quota._replace(**{bound: limit})
     await world.write("first", "x" * 10)
     await world.write("second", "x" * 10)
-    await world.call(StoClear(path="second"))
+    await world.clear("second")
     for args in (StoWrite(path="third", content="x" * 10), StoCreate(path="d", kind="folder"), StoCreate(path="e")):
-        if bound == "MAX_ENTRIES" or args != StoCreate(path="d", kind="folder"):
+        if bound == "max_entries" or args != StoCreate(path="d", kind="folder"):
             with pytest.raises(TooLarge, match=r"clear some first.*sto_clear with 'trash' empties it"):
                 await world.call(args)
-    assert in_trash(world) == ["second"]
-    assert world.database.read(lambda c: kept(c, "storage", "o", "a")) >= (2, 220)
+    assert await world.names(trash=True) == ["second"]
+    assert world.kept() >= (2, 220)
     await world.write("third", "x" * 10, agent="b")
-    assert (await world.call(StoClear(path="second", trash=True))).count == 1
+    assert await world.clear("second", trash=True) == 1
     await world.write("third", "x" * 10)
-    assert in_trash(world) == []
+    assert await world.names(trash=True) == []
 
 
-def in_trash(world: World) -> list[str]:
-    sql = "SELECT path FROM files WHERE trashed IS NOT NULL ORDER BY trashed, path"
-    return [path for (path,) in world.database.read(lambda c: rows(c, sql))]
-
-
-async def test_emptying_the_trash_takes_what_is_in_it_there_and_below_and_nothing_else(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(versions, "TRASH_STEP", 2)
-    monkeypatch.setattr(manager, "TRASH_STEP", 2)
-    for path in ("d/a", "d/b", "d/e/c", "d0", "e"):
-        await world.write(path, path)
-    await world.write("d/a", "of another", agent="b")
-    for path in ("d", "d0", "e"):
-        await world.call(StoClear(path=path))
-        world.clock.advance(1)
-    await world.call(StoClear(path="d"), agent="b")
-    await world.write("d/a", "new")
-    assert (await world.call(StoClear(path="d", trash=True))).count == 5
-    assert in_trash(world) == ["d0", "e", "d", "d/a"]
-    assert await world.read("d/a") == "new"
-    assert (await world.call(StoClear(path="nothing", trash=True))).count == 0
-    assert (await world.call(StoClear(path=".", trash=True))).count == 2
-    assert in_trash(world) == ["d", "d/a"]
-    assert world.database.read(lambda c: kept(c, "storage", "o", "a")) == (2, 103)
-    with pytest.raises(BadRequest, match=r"holds '\.'"):
-        await world.call(StoClear(path="."))
-
-
-async def test_trash_that_is_emptied_leaves_nothing_on_the_disk_but_what_others_name(world: World) -> None:
-    await world.write("b", LARGE, agent="b")
+async def test_the_configured_bound_counts_each_version_in_full_and_stops_a_long_write_half_way(world: World) -> None:
+    world.restart(limit=450_000)
     await world.write("a", LARGE)
-    await world.write("a", f"{LARGE}y")
-    await world.call(StoClear(path="a"))
-    await world.call(StoClear(path="a", trash=True))
-    assert await world.read("b", agent="b") == LARGE
-    blobs = blobs_of(world)
-    assert [path.read_text() for path in blobs] == [LARGE]
-    assert world.database.read(lambda c: value(c, "SELECT count(*) FROM contents")) == 1
-
-
-async def test_a_large_content_whose_write_was_refused_leaves_the_disk(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(versions, "MAX_ENTRIES", 0)
-    with pytest.raises(TooLarge):
-        await world.write("a", LARGE)
-    assert blobs_of(world) == []
-
-
-async def test_a_large_content_whose_writer_leaves_before_it_is_named_leaves_the_disk(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begun, may_end = threading.Event(), threading.Event()
-    put = world.storage._blobs.put
-
-    def slow_put(data: bytes) -> Content:
-        begun.set()
-        assert may_end.wait(60)
-        return put(data)
-
-    monkeypatch.setattr(world.storage._blobs, "put", slow_put)
-    writing = asyncio.ensure_future(world.write("a", LARGE))
-    await asyncio.to_thread(begun.wait, 60)
-    writing.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await writing
-    may_end.set()
-    await asyncio.to_thread(world.storage._threads.shutdown)
-    await world.database.run(lambda c: None)
-    assert blobs_of(world) == []
-
-
-async def test_a_large_write_that_went_well_reads_nothing_afterwards(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def reads(*_: object) -> None:
-        raise AssertionError("there is nothing to look for")
-
-    monkeypatch.setattr(world.database, "read_async", reads)
-    for n in range(2):
-        assert await world.write("a", LARGE) == n + 1
-
-
-async def test_a_large_content_that_is_cleared_before_its_writer_has_heard_of_its_commit_leaves_the_disk(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = world.database.run
-
-    async def late(job: Any, **more: Any) -> Any:
-        outcome = await run(job, **more)
-        monkeypatch.undo()
-        await world.call(StoClear(path="a"))
-        await world.call(StoClear(path="a", trash=True))
-        return outcome
-
-    monkeypatch.setattr(world.database, "run", late)
-    await world.write("a", LARGE)
-    assert blobs_of(world) == []
-
-
-async def test_a_large_content_stays_when_a_failed_disk_leaves_open_whether_it_was_named(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def in_doubt(_: object) -> None:
-        raise Stopping("an fsync failed", code="storage_failed")
-
-    monkeypatch.setattr(world.database, "run", in_doubt)
-    with pytest.raises(Stopping):
-        await world.write("a", LARGE)
-    assert len(blobs_of(world)) == 1
-
-
-async def test_a_large_content_that_a_power_failure_cut_off_is_written_again(world: World) -> None:
-    content = world.storage._blobs.put(LARGE.encode())
-    world.storage._blobs.let_go(content)
-    (blob,) = blobs_of(world)
-    blob.write_bytes(b"")
-    await world.write("a", LARGE)
-    assert await world.read("a") == LARGE
-
-
-async def test_a_large_content_that_could_not_be_written_once_leaves_the_disk_as_any_other(world: World) -> None:
-    (world.home / "blobs").write_text("in the way")
-    with pytest.raises(Stopping):
-        await world.write("a", LARGE)
-    (world.home / "blobs").unlink()
-    await world.write("a", LARGE)
-    await world.call(StoClear(path="a"))
-    await world.call(StoClear(path="a", trash=True))
-    assert blobs_of(world) == []
-
-
-def dies(*_: object) -> None:
-    raise Stopping("the kernel died")
-
-
-async def test_emptying_the_trash_run_again_under_its_key_ends_what_was_begun_and_answers_the_same(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    await world.write("a", f"{LARGE}x")
     for path in ("a", "b"):
-        await world.write(path, "x")
-        await world.call(StoClear(path=path))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(manager, "drop_leaving", dies)
-        with pytest.raises(Stopping):
-            await world.call(StoClear(path=".", trash=True), key="k", id="call_1")
-    assert in_trash(world) == ["a", "b"]
-    world.restart()
-    assert (await world.call(StoClear(path=".", trash=True), key="k", id="call_1")).count == 2
-    assert in_trash(world) == []
+        with pytest.raises(TooLarge, match=r"450,000 bytes of files \(\[storage\] limit\)"):
+            await world.write(path, LARGE)
+    await world.storage.keep_house()
+    assert (world.kept(), world.count("contents")) == ((1, 400_201), 2)
 
 
-async def test_trash_that_was_being_emptied_when_the_kernel_died_is_counted_no_more_after_the_next_start(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for agent in ("a", "b"):
-        await world.write("kept", "1234567890", agent)
-        await world.write("large", LARGE, agent)
-        await world.call(StoClear(path="large"), agent)
-    monkeypatch.setattr(world.storage, "_drop_leaving", dies)
-    with pytest.raises(Stopping):
-        await world.call(StoClear(path=".", trash=True))
-    monkeypatch.undo()
-    world.database.close()
-    async with booted(home=world.home) as kernel:
-        await kernel._purging
-    world.open()
-    assert world.database.read(lambda c: kept(c, "storage", "o", "a")) == (1, 110)
-    assert world.database.read(lambda c: kept(c, "storage", "o", "b")) == (2, 110 + len(LARGE) + 100)
-    assert in_trash(world) == ["large"]
-    await world.call(StoClear(path=".", trash=True), "b")
-    assert blobs_of(world) == []
+async def test_an_agent_is_told_what_its_files_take(world: World) -> None:
+    await world.write("a", LARGE)
+    await world.write("a", f"{LARGE}x")
+    await world.write("d/b", "12345")
+    await world.write("d/c", "123")
+    await world.clear("d")
+    stat = await world.call(StoStat())
+    assert (stat.entries, stat.versions, stat.bytes) == (4, 4, 400_001 + 8 + 400)
+    assert (stat.trash_entries, stat.trash_bytes) == (3, 8 + 200)
+    assert 200_000 < stat.stored < 240_000
+    assert stat.max_bytes == 1 << 30
 
 
-async def test_a_content_that_is_about_to_be_named_is_not_dropped(world: World) -> None:
-    blobs = world.storage._blobs
-    content = blobs.put(LARGE.encode())
-    world.database.read(lambda c: blobs.drop(content.hash, c))
-    assert blobs.get(content.hash) == LARGE.encode()
-    blobs.let_go(content)
-    world.database.read(lambda c: blobs.drop(content.hash, c))
-    with pytest.raises(ModuleFault):
-        blobs.get(content.hash)
+# ── tools, paths, others ──
 
 
-async def test_tools_read_the_newest_files_that_fit_and_are_told_that_these_are_not_all(
+async def test_tools_read_the_newest_texts_that_fit_and_are_told_that_these_are_not_all(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for n, content in enumerate(("old", "older than the next", LARGE, "new")):
         await world.write(f"{n}", content)
-    monkeypatch.setattr(manager, "MAX_READ", 8)
+    monkeypatch.setattr(texts, "MAX_READ", 8)
     assert await world.texts() == ({"0": "old", "3": "new"}, False)
-    monkeypatch.setattr(manager, "MAX_READ", 1 << 20)
-    texts, is_all = await world.texts()
-    assert (list(texts), is_all) == (["3", "2", "1", "0"], True)
-    monkeypatch.setattr(manager, "MAX_READ_FILES", 3)
-    texts, is_all = await world.texts()
-    assert (list(texts), is_all) == (["3", "2", "1"], False)
+    monkeypatch.setattr(texts, "MAX_READ", 1 << 20)
+    found, is_all = await world.texts()
+    assert (list(found), is_all) == (["3", "2", "1", "0"], True)
+    monkeypatch.setattr(texts, "MAX_READ_FILES", 3)
+    found, is_all = await world.texts()
+    assert (list(found), is_all) == (["3", "2", "1"], False)
+    await world.write("1", "/w==", encoding="base64")
+    found, is_all = await world.texts()
+    assert (list(found), is_all) == (["3", "2"], False)
 
 
-async def test_paths_are_those_of_the_newest_files_and_no_content_is_read(world: World) -> None:
-    for path in ("c", "folder/a", "b"):
-        await world.write(path, LARGE)
-    for blob in (world.home / "blobs").rglob("*"):
-        blob.is_file() and blob.unlink()
+async def test_tools_see_nothing_of_what_is_in_the_trash(world: World) -> None:
+    for path in ("c", "folder/a", "b", "gone/a"):
+        await world.write(path, "x")
+    await world.clear("gone")
     assert await world.storage.paths("o", "a", 10) == ["b", "c", "folder/a"]
     assert await world.storage.paths("o", "a", 2) == ["b", "folder/a"]
     assert await world.storage.paths("o", "b", 2) == []
-
-
-async def test_a_write_run_twice_under_a_key_is_one_version(world: World) -> None:
-    for args in (StoWrite(path="a", content="x"), StoCreate(path="f", kind="folder"), StoClear(path="a")):
-        first = await world.call(args, key="k", id=f"call_{args!r}")
-        world.restart()
-        assert await world.call(args, key="k", id=f"call_{args!r}") == first
-    assert await world.names() == ["f"]
-    assert world.database.read(lambda c: value(c, "SELECT count(*) FROM versions")) == 1
+    assert list((await world.texts())[0]) == ["b", "folder/a", "c"]
 
 
 async def test_paths_that_lead_out_are_refused_by_every_call(world: World) -> None:
     for path in ("../a", "/a", "a/../../b", "a\0"):
-        for args in (StoRead(path=path), StoWrite(path=path, content="x"), StoCreate(path=path), StoClear(path=path)):
+        calls: list[Args] = [
+            StoRead(path=path), StoWrite(path=path, content="x"), StoCreate(path=path), StoClear(path=path),
+            StoMove(path=path, to="x"), StoMove(path="x", to=path), StoRestore(path=path), StoHistory(path=path),
+            StoDiff(path=path), StoRollback(path=path, version=1), StoList(path=path), StoClear(path=path, trash=True),
+        ]  # fmt: skip
+        for args in calls:
             with pytest.raises(BadRequest):
                 await world.call(args)
         with pytest.raises(BadRequest):
@@ -467,21 +380,29 @@ async def test_agents_see_their_own_files_and_nothing_of_the_others(world: World
     for step in range(250):
         owner, agent = place = dice.choice(agents)
         mine, path = model[place], dice.choice(paths)
+
+        async def ask(args: Args, owner: str = owner, agent: str = agent) -> Any:
+            return await world.call(args, agent, owner)
+
         try:
-            match dice.randrange(4):
+            match dice.randrange(5):
                 case 0:
                     content = f"secret of {agents.index(place)} step {step}" * dice.choice([1, 5000])
-                    await world.call(StoWrite(path=path, content=content), agent, owner)
+                    await ask(StoWrite(path=path, content=content))
                     mine.setdefault(path, []).append(content)
                 case 1:
-                    file = await world.call(StoRead(path=path), agent, owner)
+                    file = await ask(StoRead(path=path))
                     assert [file.content, file.version] == [mine[path][-1], len(mine[path])]
                 case 2:
-                    await world.call(StoClear(path=path), agent, owner)
+                    await ask(StoClear(path=path))
                     del mine[path]
                 case 3:
-                    listed = (await world.call(StoList(), agent, owner)).entries
+                    listed = (await ask(StoList())).entries
                     assert {entry.path for entry in listed if entry.kind == "file"} == {p for p in mine if "/" not in p}
+                case 4:
+                    history = await ask(StoHistory(path=path))
+                    assert {revision.author for revision in history.revisions} == {agent}
+                    assert len(history.revisions) == len(mine[path])
         except NotFound as error:
             message = error.message
             assert path not in mine

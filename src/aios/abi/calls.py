@@ -171,6 +171,7 @@ from .storage import (
 )
 
 WindowPolicy = Literal["error", "drop", "summarise"]
+MemoryPolicy = Literal["off", "auto"]
 
 
 # ── llm ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -182,6 +183,7 @@ class LLMGenerate(Args, frozen=True):
     summarised, and the answer's `context` says so. Without it the process's own word counts, then the kernel's.
     `beam_width` above 1 looks for the likeliest answer: a line's worth is its log probability divided by its length
     to the power of `length_penalty`. Requests with another `cache_salt` share nothing of their prompts' KV.
+    `memory` "auto" keeps this exchange in the agent's memory, and tells the model what that holds for the question.
     """
 
     messages: Annotated[list[Message], Meta(min_length=1)]
@@ -206,6 +208,7 @@ class LLMGenerate(Args, frozen=True):
     length_penalty: Annotated[float, Meta(ge=-4, le=4)] | None = None
     cache_salt: Annotated[str, Meta(max_length=256)] | None = None
     window: WindowPolicy | None = None
+    memory: MemoryPolicy | None = None
     extra: dict[str, Any] | None = None
 
 
@@ -277,12 +280,13 @@ class Verdict(Result, frozen=True):
 
 class ProcSpawn(Args, frozen=True):
     """Start a process of an agent. The result holds its key, shown this once. `window` is for those of its generations
-    that name none, and for those of its children; without it the parent's counts."""
+    that name none, and for those of its children; without it the parent's counts. So is `memory`."""
 
     agent: Name
     nice: Annotated[int, Meta(ge=-20, le=19)] = 0
     command: Annotated[str, Meta(max_length=4096, pattern=r"^[^\x00-\x1f\x7f]*$")] | None = None
     window: WindowPolicy | None = None
+    memory: MemoryPolicy | None = None
 
 
 class ProcList(Args, frozen=True):
@@ -411,6 +415,12 @@ _ROWS = [
     CallSpec("sto_write", "storage", StoWrite, Version, W, "Write a file whole; each write is a new version."),
     CallSpec("sto_read", "storage", StoRead, File, R, "Read a file, the newest version unless one is named."),
     CallSpec("sto_list", "storage", StoList, Listing, R, "List what is in a folder of the agent's storage."),
+    CallSpec("sto_move", "storage", StoMove, Version, W, "Give a file or folder, with its history, another name."),
+    CallSpec("sto_restore", "storage", StoRestore, Version, W, "Bring back what was cleared last at a path."),
+    CallSpec("sto_history", "storage", StoHistory, History, R, "List a file's versions, the newest first."),
+    CallSpec("sto_diff", "storage", StoDiff, Diff, R, "Show what changed between two versions of a file."),
+    CallSpec("sto_rollback", "storage", StoRollback, Version, W, "Make an old version of a file its newest again."),
+    CallSpec("sto_stat", "storage", StoStat, StorageStat, R, "Say what the agent's files take, and may."),
     CallSpec(
         "sto_clear",
         "storage",

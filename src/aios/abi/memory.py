@@ -113,18 +113,21 @@ class Entry(Result, frozen=True):
 
 
 class Entries(Result, frozen=True):
-    """`is_cut`: there are more, and the answer would be too long with them."""
+    """`is_cut`: there are more, and the answer would be too long with them. `note`: why a search went by words only."""
 
     entries: list[Entry]
     is_cut: bool = False
+    note: str | None = None
 
 
 class Written(Result, frozen=True):
-    """`derived`: entries that were made of it, or changed because of it."""
+    """`derived`: entries that were made of it, or changed because of it. `problem`: why a model made nothing of it,
+    though that was asked for."""
 
     id: str
     revision: int = 1
     derived: list[str] = field(default_factory=list)
+    problem: str | None = None
 
 
 class BlockStat(Result, frozen=True):

@@ -138,10 +138,20 @@ class ContextReport(Struct, frozen=True, omit_defaults=True):
     is_summary_cut: bool = False
 
 
+class MemoryReport(Struct, frozen=True, omit_defaults=True):
+    """What of the agent's memory was told to the model beside the question: ids of entries, and the tokens that they
+    take, by an estimate. `is_failed`: memory could not be asked, and the model was asked without it."""
+
+    recalled: list[str] = field(default_factory=list)
+    tokens: int = 0
+    is_failed: bool = False
+
+
 class Generation(Struct, frozen=True, omit_defaults=True):
     """What `llm_generate` answers. `seed` is the one used, drawn by the kernel if the agent named none.
 
-    `context` says what was left out of the messages; None: nothing was. `cost` is US dollars, None where the price of
+    `context` says what was left out of the messages; None: nothing was. `memory` says what was recalled for it; None:
+    it has no runtime memory. `cost` is US dollars, None where the price of
     the model is not known.
     `raw_usage` is an upstream's own `usage`, JSON as it came: it may say more than `usage` does.
     `id` and `created` are what a server behind a core called its stream, when that went to the client as it came.
@@ -159,6 +169,7 @@ class Generation(Struct, frozen=True, omit_defaults=True):
     id: str | None = None
     created: int | None = None
     context: ContextReport | None = None
+    memory: MemoryReport | None = None
     cost: float | None = None
 
 

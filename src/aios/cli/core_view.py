@@ -16,7 +16,7 @@ Told = dict[str, Any]
 TITLES = ("CORE", "KIND", "MODEL", "STATE", ">BUSY", ">TOK/S", ">KV", ">HITS", ">SWITCHES", ">REFUSED", ">CONTEXT")
 DROP = ("KIND", "REFUSED", "RESUME", "SWITCHES", "HITS", "CONTEXT", "KV", "TOK/S", "MODEL")
 """What a narrow terminal does without, in this order."""
-RANK = ("failed", "opening", "draining", "ready")
+RANK = ("failed", "restarting", "opening", "draining", "ready")
 TIERS = ("pool", "ram", "disk", "text")
 
 
@@ -49,7 +49,7 @@ def note(core: Told) -> str:
     """What a person is to know of a core that does not simply serve."""
     if core["state"] == "draining":
         return f"{counted(core['left'], 'call')} left" if core["left"] else "nothing left on it"
-    if core["state"] == "failed":
+    if core["state"] in ("failed", "restarting"):
         return f"{core['why']}"
     return disk(core) if "disk_trouble" in core["detail"] else ""
 

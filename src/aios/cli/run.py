@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from aios.abi.calls import nearest
+from aios.abi.calls import MemoryPolicy, nearest
 from aios.abi.errors import AiosError, BadRequest
 from aios.sdk import Answer, AsyncClient
 
@@ -31,6 +31,9 @@ def command(
     words: Words = None,
     agent: Annotated[str | None, typer.Option(help="The agent's name; its memory and files are kept by it.")] = None,
     nice: Annotated[int, typer.Option(min=-20, max=19, help="Its share of the models.")] = 0,
+    remember: Annotated[
+        bool, typer.Option("--remember", help="Keep what is said and done, and tell it again where it fits.")
+    ] = False,
     model: Annotated[str | None, typer.Option(help="The model to ask; the kernel's default, unless given.")] = None,
     tools: Annotated[str | None, typer.Option(help="Only these tools, with commas between.")] = None,
     max_steps: Annotated[int, typer.Option(min=1, max=100, help="Turns until a built-in agent gives up.")] = 8,
@@ -58,7 +61,7 @@ def command(
             raise BadRequest(f"'{words[0]}' stands before --: give a built-in agent a task, or a program behind --")
         _refuse(context, _BUILT_IN_ONLY, "is for built-in agents; the program behind -- takes options of its own")
         name = agent or os.path.basename(program[0])
-        code = asyncio.run(_run_program(program, name, nice, unconfined))
+        code = asyncio.run(_run_program(program, name, nice, remember, unconfined))
     elif words and len(words) >= 2:
         _refuse(context, ("unconfined",), "is for programs behind --; a built-in agent is part of this command")
         options = {"model": model, "tools": tools.split(",") if tools else None, "max_steps": max_steps}
@@ -66,7 +69,7 @@ def command(
             options["strategy"] = _known(strategy)
         else:
             _refuse(context, ("strategy",), "is for reflexion")
-        work = _run_built_in(words[0], " ".join(words[1:]), agent or words[0], nice, options, as_json)
+        work = _run_built_in(words[0], " ".join(words[1:]), agent or words[0], nice, remember, options, as_json)
         code = asyncio.run(_until_told(work))
     else:
         raise BadRequest("give a built-in agent and its task, or a program: aios run -- PROGRAM ARGS")
@@ -90,11 +93,16 @@ def _known(strategy: str) -> str:
     return one_of("strategy", strategy, [each.value for each in Strategy])
 
 
+MEMORY: dict[bool, MemoryPolicy | None] = {True: "auto", False: None}
+
+
 @asynccontextmanager
-async def process(agent: str, nice: int, line: str) -> AsyncIterator[tuple[AsyncClient, int, str, list[int]]]:
+async def process(
+    agent: str, nice: int, remember: bool, line: str
+) -> AsyncIterator[tuple[AsyncClient, int, str, list[int]]]:
     """A process of `agent`: (admin's client, pid, key, where to put its exit code). Ended when the block is left."""
     async with async_client() as admin:
-        spawned = await admin.proc_spawn(agent, nice=nice, command=safe(line)[:4096])
+        spawned = await admin.proc_spawn(agent, nice=nice, command=safe(line)[:4096], memory=MEMORY[remember])
         codes: list[int] = []
         try:
             yield admin, spawned.pid, spawned.key, codes
@@ -125,13 +133,15 @@ async def _until_told(work: Coroutine[Any, Any, int]) -> int:
         return 128 + signal.SIGTERM
 
 
-async def _run_built_in(name: str, task: str, agent: str, nice: int, options: dict[str, Any], as_json: bool) -> int:
+async def _run_built_in(
+    name: str, task: str, agent: str, nice: int, remember: bool, options: dict[str, Any], as_json: bool
+) -> int:
     from aios.agents import BUILT_IN
 
     if name not in BUILT_IN:
         hint = nearest(name, BUILT_IN) or f"; built in are {', '.join(BUILT_IN)}"
         raise BadRequest(f"there is no built-in agent '{name}'{hint}. A program stands behind --: aios run -- {name}")
-    async with process(agent, nice, f"aios run {name}") as (_, pid, key, codes):
+    async with process(agent, nice, remember, f"aios run {name}") as (_, pid, key, codes):
         note(f"{name} runs as pid {pid}")
         async with async_client(key) as client:
             answer = await BUILT_IN[name](agent, client, **options).run(task)
@@ -154,9 +164,9 @@ def _show(answer: Answer, as_json: bool) -> None:
 # ── any program ──
 
 
-async def _run_program(program: list[str], agent: str, nice: int, is_unconfined: bool) -> int:
+async def _run_program(program: list[str], agent: str, nice: int, remember: bool, is_unconfined: bool) -> int:
     line = shlex.join(program)[:1000]
-    async with process(agent, nice, line) as (admin, pid, key, codes):
+    async with process(agent, nice, remember, line) as (admin, pid, key, codes):
         code = await run_program(admin, program, pid, key, agent, is_unconfined)
         codes.append(code)
     return code

@@ -19,7 +19,7 @@ from .console import aligned, counted, cut, print_json, safe, width, width_of
 from .core_view import Told
 
 _STYLES = {"running": "green", "queued": "yellow", "blocked": "yellow", "stopped": "red", "idle": "dim"}
-_COLOURS = {"draining": "yellow", "opening": "yellow", "failed": "red"}
+_COLOURS = {"draining": "yellow", "opening": "yellow", "restarting": "yellow", "failed": "red"}
 _WIDEST = 1000
 """Columns of a picture that nobody looks at on a terminal: nothing needs to be cut."""
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 from urllib.parse import parse_qsl
 
 import msgspec
 
-from aios.abi.calls import WindowPolicy, nearest
+from aios.abi.calls import MemoryPolicy, WindowPolicy, nearest
 from aios.abi.errors import AiosError, BadRequest, Cancelled, Denied, TooLarge
 
 if TYPE_CHECKING:
@@ -41,10 +41,14 @@ ONCE = (
     b"content-length",
     b"x-aios-timeout",
     b"x-aios-window",
+    b"x-aios-memory",
 )
 """Headers that say one thing: of two, whoever stands between could have meant the other."""
 
 WINDOWS: tuple[WindowPolicy, ...] = get_args(WindowPolicy)
+MEMORIES: tuple[MemoryPolicy, ...] = get_args(MemoryPolicy)
+
+Word = TypeVar("Word", bound=str)
 
 FIRST, LAST = -20, 19
 """Of what `nice` can be."""
@@ -141,16 +145,21 @@ class Exchange:
 
     def window(self) -> WindowPolicy | None:
         """What is to become of messages that do not fit, from `X-AIOS-Window`."""
-        text = self.header(b"x-aios-window")
+        return self._one_of("X-AIOS-Window", WINDOWS)
+
+    def memory(self) -> MemoryPolicy | None:
+        """Whether the exchange is kept and earlier ones recalled, from `X-AIOS-Memory`."""
+        return self._one_of("X-AIOS-Memory", MEMORIES)
+
+    def _one_of(self, header: str, words: tuple[Word, ...]) -> Word | None:
+        text = self.header(header.lower().encode())
         if text is None:
             return None
-        for word in WINDOWS:
+        for word in words:
             if text.strip().lower() == word:
                 return word
-        words = ", ".join(WINDOWS)
-        raise BadRequest(
-            f"X-AIOS-Window must be one of {words}, not '{text[:40]}'{nearest(text, WINDOWS)}", param="X-AIOS-Window"
-        )
+        known = ", ".join(map(str, words))
+        raise BadRequest(f"{header} must be one of {known}, not '{text[:40]}'{nearest(text, words)}", param=header)
 
     def nice(self) -> int:
         """How far behind others the client puts this call, from `X-AIOS-Priority`: as `nice`, low goes first."""

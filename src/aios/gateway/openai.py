@@ -67,6 +67,8 @@ async def chat_completions(exchange: Exchange) -> None:
     request, args = decode_chat(await exchange.body())
     if args.window is None and (window := exchange.window()) is not None:
         args = msgspec.structs.replace(args, window=window)
+    if args.memory is None and (memory := exchange.memory()) is not None:
+        args = msgspec.structs.replace(args, memory=memory)
     if request.stream:
         wants_usage = request.stream_options is not None and bool(request.stream_options.include_usage)
         await _streamed(exchange, args, wants_usage)
@@ -147,7 +149,7 @@ def _completion(call: Syscall, generation: Generation) -> Completion:
 
 def _ours(generation: Generation) -> dict[str, Any] | None:
     """What the kernel did with the question, where it did anything."""
-    told = {"context": generation.context, "cost": generation.cost}
+    told = {"context": generation.context, "memory": generation.memory, "cost": generation.cost}
     return {name: value for name, value in told.items() if value is not None} or None
 
 

@@ -107,7 +107,7 @@ Dollars = Annotated[float, Meta(ge=0, le=1_000_000)]
 
 class Price(Section, frozen=True):
     """US dollars for a million tokens. `cached` is input that the server had computed before, `cache_write` input that
-    it puts by; without them calls that have such tokens have no known cost."""
+    it puts by."""
 
     input: Dollars
     output: Dollars
@@ -116,8 +116,13 @@ class Price(Section, frozen=True):
 
 
 class PriceSection(Price, frozen=True, kw_only=True):
-    """What a model costs, instead of what the packaged table says. With `host` only for cores whose base_url has it; a
-    row with `above` is for prompts of more tokens than that."""
+    """What a model costs, instead of what the packaged table says: US dollars for a million tokens. With `host` only
+    for cores whose base_url has it; a row with `above` is for prompts of more tokens than that.
+
+    `cached` is input that the server had computed before; without it such input costs what any does, so that a sum is
+    rather too high than too low. `cache_write` is input that the server puts by, which mostly costs more than any;
+    without it an answer that has such tokens has no known cost, and nothing is said of it.
+    """
 
     model: str
     host: str | None = None
@@ -130,7 +135,7 @@ class CoreSection(Section, frozen=True):
     fetched once, into the home; $HF_TOKEN and $HF_ENDPOINT count;
     `gguf` one in the file `path`, run by llama.cpp; `openai` is any server that speaks OpenAI's API at `base_url`;
     `anthropic` is Anthropic's API, or what speaks it at `base_url`; `embed` is a model in the folder `path` that only
-    turns texts into vectors (BERT, as sentence-transformers keeps it).
+    turns texts into vectors (BERT, as sentence-transformers keeps it, or a table of model2vec).
 
     `timeout` is seconds between two tokens, `first_timeout` those to the first one (without it, as much). The key is
     read from the environment variable `api_key_env`, or from the file `api_key_file` in the home, which nobody
@@ -230,7 +235,8 @@ class MemorySection(Section, frozen=True):
     `disk` bounds what one agent keeps in all.
 
     With `auto` every process that says nothing else has a runtime memory: its turns and tool calls are kept, and what
-    fits a question is added to it, up to `recall_tokens` tokens.
+    fits a question is added to it, up to `recall_tokens` tokens. `distil_with` names the model that makes notes of
+    entries that are written with `distil`; without it the router's default does.
     """
 
     total: ByteSize = ByteSize(1 << 30)
@@ -242,6 +248,7 @@ class MemorySection(Section, frozen=True):
     k: Annotated[int, Meta(ge=1, le=16)] = 2
     auto: bool = False
     recall_tokens: Annotated[int, Meta(ge=0, le=1 << 20)] = 512
+    distil_with: str | None = None
 
 
 class StorageSection(Section, frozen=True):
@@ -518,10 +525,22 @@ def _check_names(config: Config, names: list[str], where: str) -> None:
         raise ConfigError(
             f"{where}: [router] default names no core and no model: '{default}'{nearest(default, targets)}"
         )
-    summariser = config.context.summarise_with
-    if summariser is not None and summariser not in targets:
-        hint = nearest(summariser, targets)
-        raise ConfigError(f"{where}: [context] summarise_with names no core and no model: '{summariser}'{hint}")
+    for key, named in (
+        ("[context] summarise_with", config.context.summarise_with),
+        ("[memory] distil_with", config.memory.distil_with),
+        ("[search] embed_with", config.search.embed_with),
+    ):
+        if named is not None and named not in targets:
+            raise ConfigError(f"{where}: {key} names no core and no model: '{named}'{nearest(named, targets)}")
+    _check_embeds(config, where)
+
+
+def _check_embeds(config: Config, where: str) -> None:
+    for core in config.core:
+        if core.name == config.search.embed_with and core.kind in ("nano", "local", "anthropic"):
+            others = [each.name for each in config.core if each.kind == "embed" or each.embeddings]
+            hint = f"; {' and '.join(others)} can" if others else '; a [[core]] of kind "embed" can'
+            raise ConfigError(f"{where}: [search] embed_with names core '{core.name}', which makes no vectors{hint}")
 
 
 def _check_texts(core: CoreSection, where: str) -> None:

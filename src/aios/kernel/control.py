@@ -78,6 +78,7 @@ class Control:
             command=args.command,
         )
         child.window = args.window or child.window
+        child.memory = args.memory or child.memory
         _, key = self._access.mint(owner=principal.owner, agent=args.agent, pid=child.pid, name=f"pid {child.pid}")
         await self._access.settled()  # a key that was handed out works after a crash too
         return abi.Spawned(pid=child.pid, key=key)

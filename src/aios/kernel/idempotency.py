@@ -90,6 +90,7 @@ def _listen(call: Syscall, on_chunk: OnChunk | None) -> None:
     if len(call.listeners) >= MAX_LISTENERS:
         raise Full(f"{MAX_LISTENERS} clients listen to this call already; ask again when it is done", retry_after=1)
     for chunk in call.chunks or ():
+        call.is_heard = True
         on_chunk(chunk)
     call.listeners.append(on_chunk)
 

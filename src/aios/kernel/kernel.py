@@ -12,7 +12,19 @@ from typing import Any
 
 import msgspec
 
-from aios.abi.calls import CALLS, Args, CallSpec, Effect, LLMGenerate, ProcessInfo, know_types, spec_of
+from aios.abi.calls import (
+    CALLS,
+    Args,
+    CallSpec,
+    Effect,
+    Entries,
+    LLMEmbed,
+    LLMGenerate,
+    MemSearch,
+    ProcessInfo,
+    know_types,
+    spec_of,
+)
 from aios.abi.errors import (
     AiosError,
     Cancelled,
@@ -25,22 +37,25 @@ from aios.abi.errors import (
     Stopping,
     TimedOut,
 )
-from aios.abi.messages import Chunk, Generation
+from aios.abi.messages import Chunk, Embeddings, Generation
 
 from .access import AccessManager, Groups
 from .clock import Clock, SystemClock, Timer
-from .config import Config, CoreSection
-from .context import ContextManager, Windows
+from .config import Config, CoreSection, model_of
+from .context import ContextManager, Stored, Windows
 from .control import Control
 from .database import Database
 from .idempotency import Repeats
 from .journal import Journal, OpenRecord
 from .llm import Core, LLMManager, Plug, Prices, Roster, Router, Seat, SwapsOut
 from .llm.cores import make_core
-from .memory import MemoryManager
+from .llm.manager import half_said
+from .memory import Distiller, MemoryManager, RuntimeMemory
+from .prepare import Preparation
 from .process import Principal, Process, ProcessState, ProcessTable
 from .scheduler import POLICIES, Pool, Queue, Runner
-from .spaces import Spaces
+from .search import Asking, Search
+from .spaces import NOBODY, Spaces
 from .storage import Segments, StorageManager, Swap
 from .syscall import TERMINAL, State, Syscall, move
 from .tool import ToolManager
@@ -58,6 +73,8 @@ LOST_KEY_SECONDS = 7 * 86_400.0
 run. How long answers are kept is another matter, and configured."""
 NEVER_RAN = "tool_unavailable"
 """The code of a tool's run that came to nothing before the tool was asked."""
+BACKGROUND_NICE = 10
+"""Of the kernel's own work that nobody waits for."""
 UNWRITABLE = "the disk of the kernel's home is full or fails, and nothing can be recorded; the kernel's log says more"
 
 
@@ -105,6 +122,7 @@ class Kernel:
             await kernel._boot_rooms(cores)
             kernel._recover()
             kernel.cores.serve()
+            await kernel.search.open()
             await kernel.journal.settled()
         except BaseException:
             await kernel._close_rooms()
@@ -118,6 +136,7 @@ class Kernel:
     repeats: Repeats
     access: AccessManager
     spaces: Spaces
+    search: Search
     memory: MemoryManager
     storage: StorageManager
     tools: ToolManager
@@ -127,6 +146,8 @@ class Kernel:
     contexts: ContextManager
     prices: Prices
     windows: Windows
+    recall: RuntimeMemory
+    preparation: Preparation
     _house: Timer
     _purging: asyncio.Task[None]
 
@@ -141,8 +162,13 @@ class Kernel:
         self.spaces = Spaces(groups.shared_blocks())
         self.access = AccessManager(self.database, groups, self.spaces)
         self.access.ensure_admin(self.home)
-        self.memory = MemoryManager(self.database, clock, Segments(), self.spaces, config.memory)
-        self.storage = StorageManager(self.database, self.home, clock)
+        self.search = Search(self.database, clock, self._embedder())
+        self._closers.push_async_callback(self.search.close)
+        self.memory = MemoryManager(self.database, clock, Segments(), self.search, self.spaces, config.memory)
+        self.storage = StorageManager(self.database, self.home, clock, self.spaces, config.storage)
+        self.storage.open()
+        self._closers.callback(self.storage.close)
+        self.search.take_up()
         self.tools = ToolManager(self.storage, self.memory, config.tool, clock=clock, folders=[self.home])
         await self.tools.open()
         self._closers.push_async_callback(self.tools.close)
@@ -152,6 +178,9 @@ class Kernel:
         await self._open_cores(cores)
         self._make_queue("llm", self.llm)
         self.windows = Windows(self.llm, self._ask, config.context.summarise_with)
+        self.recall = RuntimeMemory(self._search, self.memory, tokens=config.memory.recall_tokens)
+        distiller = Distiller(self._search, self._ask, config.memory.distil_with)
+        self.preparation = Preparation([self.recall, self.windows, distiller])
         self._make_queue("memory", Pool("memory", self.memory))
         self._make_queue("storage", Pool("storage", self.storage))
         self._make_queue("tool", _Marked(self.tools, self.journal))
@@ -322,18 +351,50 @@ class Kernel:
     def _settled(self, args: LLMGenerate, process: Process) -> LLMGenerate:
         """With what the agent left to the kernel: it is on record with the call, so that a second run is the same."""
         window = args.window or process.window or self.config.context.window
-        if args.seed is None:
-            return msgspec.structs.replace(args, seed=secrets.randbits(62), window=window)
-        return args if window == args.window else msgspec.structs.replace(args, window=window)
+        memory = args.memory or process.memory or ("auto" if self.config.memory.auto else None)
+        seed = secrets.randbits(62) if args.seed is None else args.seed
+        if (seed, window, memory) == (args.seed, args.window, args.memory):
+            return args
+        return msgspec.structs.replace(args, seed=seed, window=window, memory=memory)
 
     async def _ask(self, call: Syscall, args: LLMGenerate) -> Generation:
-        """A generation that `call` needs first, in its process and on its account."""
+        """A generation that `call` needs first."""
+        args = msgspec.structs.replace(args, window=args.window or "error", memory="off")
+        result: Generation = await self._first(call, "llm_generate", args)
+        return result
+
+    async def _search(self, call: Syscall, args: MemSearch) -> Entries:
+        """A search of memory that `call` needs first."""
+        result: Entries = await self._first(call, "mem_search", args)
+        return result
+
+    async def _first(self, call: Syscall, name: str, args: Args) -> Any:
+        """The result of a call that `call` needs first, in its process and on its account."""
         process = call.process
         principal = call.principal or Principal(process.owner, process.agent, process.pid)
-        args = msgspec.structs.replace(args, window="error")
-        child = self._make(spec_of("llm_generate"), args, process, principal, None)
+        child = self._make(spec_of(name), args, process, principal, None)
         self._start(child, None)
-        result: Generation = await self.wait(child)
+        return await self.wait(child)
+
+    def _embedder(self) -> Asking | None:
+        """What [search] embed_with names."""
+        model = self.config.search.embed_with
+        if model is None:
+            return None
+        name = next((f"{model} ({model_of(core)})" for core in self.config.core if core.name == model), model)
+        return Asking(model, name, self._embed, lambda: self.llm.shortest_context(model))
+
+    async def _embed(self, args: LLMEmbed, is_urgent: bool) -> Embeddings:
+        """Vectors on the kernel's own account. What nobody waits for gives way to everybody."""
+        if not self.llm.knows(str(args.model)):  # another model's vectors would be no use
+            raise NotFound(f"[search] embed_with names '{args.model}', and there is no such model now", code="no_core")
+        agent = "search" if is_urgent else "index"
+        owner = Principal(NOBODY, agent, key_id=f"kernel/{agent}")
+        process = self.processes.implicit(owner, self.clock.wall())
+        process.nice = 0 if is_urgent else BACKGROUND_NICE
+        call = self._make(spec_of("llm_embed"), args, process, owner, None)
+        self._start(call, None)
+        result: Embeddings = await self.wait(call)
         return result
 
     def _check_room(self, call: Syscall) -> None:
@@ -375,16 +436,16 @@ class Kernel:
             self._enqueue(call)
 
     def _enqueue(self, call: Syscall) -> None:
-        """A call that is on record joins its queue, once its messages fit where that is asked for."""
+        """A call that is on record joins its queue, once all is done that it asks for before."""
         queue = self.queues[call.spec.module]
-        if call.spec.args is not LLMGenerate or not self.windows.wants(call.args):
+        if not (steps := self.preparation.steps(call)):
             queue.push(call)
             return
         queue.num_expected += 1
-        queue.park(call, "is made to fit the window")
-        self.windows.begin(call, lambda error: self._fitted(call, error))
+        queue.park(call, steps[0].why)
+        self.preparation.begin(call, steps, lambda error: self._made_ready(call, error))
 
-    def _fitted(self, call: Syscall, error: AiosError | None) -> None:
+    def _made_ready(self, call: Syscall, error: AiosError | None) -> None:
         queue = self.queues[call.spec.module]
         queue.num_expected -= 1
         if call.state in TERMINAL:
@@ -395,8 +456,7 @@ class Kernel:
             queue.abort(call, error)
 
     def _expire(self, call: Syscall, limit: float) -> None:
-        doing = self.windows.doing(call)
-        was = f"{call.state.value}: {doing}" if doing else call.state.value
+        was = f"{call.state.value}: {call.why}" if call.state is State.BLOCKED else call.state.value
         self._abort(call, TimedOut(f"{call.spec.name} was not done after {limit:g} s (it was {was})"))
 
     def _abort(self, call: Syscall, fate: AiosError) -> None:
@@ -425,7 +485,7 @@ class Kernel:
             call.timer.cancel()
         if call.is_begun and call.error is not None:
             call.error = _after_begun(call.error)
-        self.windows.forget(call)
+        self.preparation.forget(call)
         process = call.process
         process.open_calls.pop(call.id, None)
         process.tokens_in += call.tokens_in
@@ -436,6 +496,9 @@ class Kernel:
         process.num_failed += call.state is not State.DONE
         process.root.num_open -= not call.spec.is_wait
         process.root.num_waits -= call.spec.is_wait
+        self.recall.ended(call, lambda: self._record(call, is_recorded))
+
+    def _record(self, call: Syscall, is_recorded: bool) -> None:
         if not (is_recorded and _is_journalled(call)):
             self._give(call, None)
         elif self._is_stopping and isinstance(call.error, Stopping):
@@ -493,9 +556,20 @@ class Kernel:
         if spec.is_streamed:
             call.chunks = []
         self._register(call, None)
-        if (stored := self.contexts.find(call.id)) is not None and not self.llm.adopt(call, stored):
+        if (stored := self.contexts.find(call.id)) is not None and not self._adopted(call, stored):
             self.contexts.drop_stored(call.id)
         self._enqueue(call)
+
+    def _adopted(self, call: Syscall, stored: Stored) -> bool:
+        """Let `call` go on from what an earlier kernel has left of it. Whether its core is still to read that."""
+        if stored.core:
+            return self.llm.adopt(call, stored)
+        try:
+            self.llm.carry_on(call, self.contexts.left(call.id))
+            call.note("resumed from its text")
+        except ValueError as error:
+            call.note(f"begun anew: {error}")
+        return False
 
     def _revive(self, known: Process | None, principal: Principal) -> Process:
         """A process that an earlier kernel started, as the journal has it, else as far as its key says."""
@@ -513,7 +587,7 @@ class Kernel:
         wall = self.clock.wall()
         with contextlib.suppress(AiosError):  # a full disk is told to those who write
             await self.journal.purge(wall, self._alive())
-            await self.storage.finish_clearing()
+            await self.storage.keep_house()
             await self.memory.finish_clearing()
         self.access.purge(wall - LOST_KEY_SECONDS, self._alive())
 
@@ -548,6 +622,7 @@ class Kernel:
             },
             "cores": self.llm.statistics(),
             "context": self.contexts.statistics(),
+            "search": self.search.statistics(),
             "tools": {"problems": self.tools.problems},
             "journal": self.journal.statistics(),
         }
@@ -571,6 +646,7 @@ class Kernel:
             return
         self._is_stopping, self.is_ready = True, False
         self._house.cancel()
+        await self.search.close()  # it would ask for vectors for as long as others are waited for
         limit = self.config.server.drain if drain is None else drain
         for call in [call for call in self._open.values() if call.spec.is_wait]:
             self._abort(call, self._cut_short(call))
@@ -581,6 +657,8 @@ class Kernel:
         fates = [(call, self._cut_short(call)) for call in self._open.values()]
         self.contexts.keep([call.id for call, fate in fates if isinstance(fate, Stopping)])
         for call, fate in fates:
+            if isinstance(fate, Stopping) and (said := half_said(call)) is not None:
+                self.contexts.leave(call.id, said)
             self._abort(call, fate)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), LAST_SECONDS)

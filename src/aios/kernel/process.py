@@ -74,6 +74,8 @@ class Process:
     """The journal has it, or is about to."""
     window: Literal["error", "drop", "summarise"] | None = None
     """What becomes of messages that do not fit, where a call of its does not say."""
+    memory: Literal["off", "auto"] | None = None
+    """Whether its exchanges are kept and recalled, where a call of its does not say."""
     num_calls: int = 0
     num_failed: int = 0
     tokens_in: int = 0
@@ -128,6 +130,7 @@ class ProcessTable:
             process.root = self.get(parent).root
             process.root.num_live += 1
             process.window = self.get(parent).window
+            process.memory = self.get(parent).memory
         self._live[process.pid] = process
         return process
 

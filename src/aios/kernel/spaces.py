@@ -7,11 +7,29 @@ rooms where that is; both ask here, so that they cannot disagree. Knows no right
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from .process import Place
 
 NOBODY = ""
 """The owner of what is shared: no owner of agents can be called that."""
+
+
+class Scope(NamedTuple):
+    """Whose files, as the tables name it: an agent's own, or those of a mount, which is an agent's or shared."""
+
+    owner: str
+    agent: str
+    mount: str = ""
+
+    @property
+    def payer(self) -> Place:
+        """Who is charged for what is kept there. A shared mount pays for itself."""
+        return Place(self.owner, self.agent) if self.owner != NOBODY else Place(NOBODY, self.mount)
+
+    def shown(self, path: str) -> str:
+        """As agents write the path that is `path` inside."""
+        return "/".join(part for part in (self.mount, path) if part)
 
 
 class Spaces:
@@ -50,6 +68,14 @@ class Spaces:
             if first in self._mounts.get(whose, ()):
                 return whose, first
         return None
+
+    def scope(self, caller: Place, path: str) -> tuple[Scope, str]:
+        """Whose files the clean path `path` is about, and what it is called there; "" is the top."""
+        found = self.mount(caller, path)
+        if found is None:
+            return Scope(*caller), path
+        whose, name = found
+        return Scope(*whose, name), path[len(name) + 1 :]
 
     def is_shared_path(self, caller: Place, path: str) -> bool:
         found = self.mount(caller, path)

@@ -10,7 +10,7 @@ from typing import Any
 
 from aios.abi.calls import Args, CallSpec
 from aios.abi.errors import AiosError, KernelFault
-from aios.abi.messages import Chunk, ContextReport
+from aios.abi.messages import Chunk, ContextReport, MemoryReport
 
 from .process import Principal, Process
 from .trace import Row, Trace
@@ -88,6 +88,7 @@ class Syscall:
         "is_restarting",
         "key",
         "listeners",
+        "memory",
         "nice",
         "noted",
         "num_slices",
@@ -160,6 +161,8 @@ class Syscall:
         self.snapshot: Any = None
         self.context: ContextReport | None = None
         """What was left out of its messages so that they fit."""
+        self.memory: MemoryReport | None = None
+        """What was recalled for it."""
         self.result: Any = None
         self.error: AiosError | None = None
         self.fate: AiosError | None = None

@@ -14,11 +14,13 @@ from typing import Any, Literal
 
 import msgspec
 
-from aios.abi.calls import nearest
+from aios.abi.calls import MemoryPolicy, nearest
 from aios.abi.errors import AiosError, Cancelled, NotFound, Stopping, Unauthorized
 from aios.abi.messages import FunctionSpec, Message, ToolCall, ToolSpec
 
 from .client import AsyncClient
+from .files import AsyncFilePath
+from .memory import AsyncMemory
 from .tool import manifest_of
 from .transport import NoKernel
 
@@ -77,7 +79,8 @@ class Agent:
 
     `tools` are names of the kernel's tools, or `@tool` functions that run in this program; None offers all of the
     kernel's. `max_steps` bounds the model's turns. `strict=False` lets a core write tool calls unconstrained.
-    `sampling` (temperature, seed, max_tokens, …) goes with every generation.
+    `sampling` (temperature, seed, max_tokens, …) goes with every generation. With `memory="auto"` the kernel keeps what
+    is said and done, and tells the model what fits a question.
 
     Whose memory, files and process it works with is said by the client's key, not by `name`. Under the home's admin key
     `aios ps` shows it as 'admin', with all else that uses that key; under `aios run --agent clerk -- python it.py`, or
@@ -96,6 +99,7 @@ class Agent:
         model: str | None = None,
         max_steps: int = 8,
         strict: bool | None = None,
+        memory: MemoryPolicy | None = None,
         **sampling: Any,
     ) -> None:
         self.name = name
@@ -103,11 +107,21 @@ class Agent:
         self.model = model
         self.max_steps = max_steps
         self.strict = strict
-        self.sampling = sampling
+        self.sampling = {**sampling, "memory": memory} if memory else sampling
         self.system = system if system is not None else self.system
         self._wanted = tools
         self._local = {manifest_of(t).name: t for t in tools or () if not isinstance(t, str)}
         self._offer: list[ToolSpec] | None = None
+
+    @property
+    def memory(self) -> AsyncMemory:
+        """What the agent remembers: `await agent.memory.add("…")`, `await agent.memory[id]`."""
+        return self.client.memory
+
+    @property
+    def files(self) -> AsyncFilePath:
+        """The top of the agent's files: `await (agent.files / "notes.md").read_text()`."""
+        return self.client.files
 
     async def run(self, task: str, *, before: Sequence[Message] = ()) -> Answer:
         """Work on `task` until there is an answer or `max_steps` turns are over. `before` comes after the system's

@@ -55,6 +55,7 @@ class AsyncCalls(ABC):
         length_penalty: float | None = None,
         cache_salt: str | None = None,
         window: Literal["error", "drop", "summarise"] | None = None,
+        memory: Literal["off", "auto"] | None = None,
         extra: dict[str, Any] | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
@@ -66,6 +67,7 @@ class AsyncCalls(ABC):
         summarised, and the answer's `context` says so. Without it the process's own word counts, then the kernel's.
         `beam_width` above 1 looks for the likeliest answer: a line's worth is its log probability divided by its length
         to the power of `length_penalty`. Requests with another `cache_salt` share nothing of their prompts' KV.
+        `memory` "auto" keeps this exchange in the agent's memory, and tells the model what that holds for the question.
         """
         sent: dict[str, Any] = {
             "messages": messages,
@@ -90,6 +92,7 @@ class AsyncCalls(ABC):
             "length_penalty": length_penalty,
             "cache_salt": cache_salt,
             "window": window,
+            "memory": memory,
             "extra": extra,
         }
         return await self._call(Generation, "llm_generate", sent, idempotency_key, timeout)
@@ -119,6 +122,7 @@ class AsyncCalls(ABC):
         length_penalty: float | None = None,
         cache_salt: str | None = None,
         window: Literal["error", "drop", "summarise"] | None = None,
+        memory: Literal["off", "auto"] | None = None,
         extra: dict[str, Any] | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
@@ -130,6 +134,7 @@ class AsyncCalls(ABC):
         summarised, and the answer's `context` says so. Without it the process's own word counts, then the kernel's.
         `beam_width` above 1 looks for the likeliest answer: a line's worth is its log probability divided by its length
         to the power of `length_penalty`. Requests with another `cache_salt` share nothing of their prompts' KV.
+        `memory` "auto" keeps this exchange in the agent's memory, and tells the model what that holds for the question.
         """
         sent: dict[str, Any] = {
             "messages": messages,
@@ -154,6 +159,7 @@ class AsyncCalls(ABC):
             "length_penalty": length_penalty,
             "cache_salt": cache_salt,
             "window": window,
+            "memory": memory,
             "extra": extra,
         }
         return self._stream(Generation, "llm_generate", sent, idempotency_key, timeout)
@@ -428,6 +434,92 @@ class AsyncCalls(ABC):
         sent: dict[str, Any] = {"path": path, "trash": trash, "limit": limit, "after": after}
         return await self._call(calls.Listing, "sto_list", sent, idempotency_key, timeout)
 
+    async def sto_move(
+        self,
+        path: str,
+        to: str,
+        *,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.Version:
+        """Give a file or folder, with its history, another name."""
+        sent: dict[str, Any] = {"path": path, "to": to}
+        return await self._call(calls.Version, "sto_move", sent, idempotency_key, timeout)
+
+    async def sto_restore(
+        self,
+        path: str,
+        *,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.Version:
+        """Bring back what was cleared last at a path.
+
+        Bring back what was cleared last at `path`, and all beneath it.
+        """
+        sent: dict[str, Any] = {"path": path}
+        return await self._call(calls.Version, "sto_restore", sent, idempotency_key, timeout)
+
+    async def sto_history(
+        self,
+        path: str,
+        *,
+        limit: int | None = None,
+        before: int | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.History:
+        """List a file's versions, the newest first.
+
+        `before` is the lowest version seen.
+        """
+        sent: dict[str, Any] = {"path": path, "limit": limit, "before": before}
+        return await self._call(calls.History, "sto_history", sent, idempotency_key, timeout)
+
+    async def sto_diff(
+        self,
+        path: str,
+        *,
+        since: int | None = None,
+        to: int | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.Diff:
+        """Show what changed between two versions of a file.
+
+        Between two versions: without `to` the newest, without `since` the one before that.
+        """
+        sent: dict[str, Any] = {"path": path, "since": since, "to": to}
+        return await self._call(calls.Diff, "sto_diff", sent, idempotency_key, timeout)
+
+    async def sto_rollback(
+        self,
+        path: str,
+        version: int,
+        *,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.Version:
+        """Make an old version of a file its newest again.
+
+        Make an old version the newest again; those between stay in the history.
+        """
+        sent: dict[str, Any] = {"path": path, "version": version}
+        return await self._call(calls.Version, "sto_rollback", sent, idempotency_key, timeout)
+
+    async def sto_stat(
+        self,
+        *,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.StorageStat:
+        """Say what the agent's files take, and may.
+
+        What the agent's files take, and may.
+        """
+        sent: dict[str, Any] = {}
+        return await self._call(calls.StorageStat, "sto_stat", sent, idempotency_key, timeout)
+
     async def sto_clear(
         self,
         path: str,
@@ -489,14 +581,21 @@ class AsyncCalls(ABC):
         nice: int | None = None,
         command: str | None = None,
         window: Literal["error", "drop", "summarise"] | None = None,
+        memory: Literal["off", "auto"] | None = None,
         timeout: float | None = None,
     ) -> calls.Spawned:
         """Start a process and mint its key.
 
         Start a process of an agent. The result holds its key, shown this once. `window` is for those of its generations
-        that name none, and for those of its children; without it the parent's counts.
+        that name none, and for those of its children; without it the parent's counts. So is `memory`.
         """
-        sent: dict[str, Any] = {"agent": agent, "nice": nice, "command": command, "window": window}
+        sent: dict[str, Any] = {
+            "agent": agent,
+            "nice": nice,
+            "command": command,
+            "window": window,
+            "memory": memory,
+        }
         return await self._call(calls.Spawned, "proc_spawn", sent, None, timeout)
 
     async def proc_list(
@@ -585,6 +684,7 @@ class Calls(ABC):
         length_penalty: float | None = None,
         cache_salt: str | None = None,
         window: Literal["error", "drop", "summarise"] | None = None,
+        memory: Literal["off", "auto"] | None = None,
         extra: dict[str, Any] | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
@@ -596,6 +696,7 @@ class Calls(ABC):
         summarised, and the answer's `context` says so. Without it the process's own word counts, then the kernel's.
         `beam_width` above 1 looks for the likeliest answer: a line's worth is its log probability divided by its length
         to the power of `length_penalty`. Requests with another `cache_salt` share nothing of their prompts' KV.
+        `memory` "auto" keeps this exchange in the agent's memory, and tells the model what that holds for the question.
         """
         sent: dict[str, Any] = {
             "messages": messages,
@@ -620,6 +721,7 @@ class Calls(ABC):
             "length_penalty": length_penalty,
             "cache_salt": cache_salt,
             "window": window,
+            "memory": memory,
             "extra": extra,
         }
         return self._call(Generation, "llm_generate", sent, idempotency_key, timeout)
@@ -649,6 +751,7 @@ class Calls(ABC):
         length_penalty: float | None = None,
         cache_salt: str | None = None,
         window: Literal["error", "drop", "summarise"] | None = None,
+        memory: Literal["off", "auto"] | None = None,
         extra: dict[str, Any] | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
@@ -660,6 +763,7 @@ class Calls(ABC):
         summarised, and the answer's `context` says so. Without it the process's own word counts, then the kernel's.
         `beam_width` above 1 looks for the likeliest answer: a line's worth is its log probability divided by its length
         to the power of `length_penalty`. Requests with another `cache_salt` share nothing of their prompts' KV.
+        `memory` "auto" keeps this exchange in the agent's memory, and tells the model what that holds for the question.
         """
         sent: dict[str, Any] = {
             "messages": messages,
@@ -684,6 +788,7 @@ class Calls(ABC):
             "length_penalty": length_penalty,
             "cache_salt": cache_salt,
             "window": window,
+            "memory": memory,
             "extra": extra,
         }
         return self._stream(Generation, "llm_generate", sent, idempotency_key, timeout)
@@ -958,6 +1063,92 @@ class Calls(ABC):
         sent: dict[str, Any] = {"path": path, "trash": trash, "limit": limit, "after": after}
         return self._call(calls.Listing, "sto_list", sent, idempotency_key, timeout)
 
+    def sto_move(
+        self,
+        path: str,
+        to: str,
+        *,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.Version:
+        """Give a file or folder, with its history, another name."""
+        sent: dict[str, Any] = {"path": path, "to": to}
+        return self._call(calls.Version, "sto_move", sent, idempotency_key, timeout)
+
+    def sto_restore(
+        self,
+        path: str,
+        *,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.Version:
+        """Bring back what was cleared last at a path.
+
+        Bring back what was cleared last at `path`, and all beneath it.
+        """
+        sent: dict[str, Any] = {"path": path}
+        return self._call(calls.Version, "sto_restore", sent, idempotency_key, timeout)
+
+    def sto_history(
+        self,
+        path: str,
+        *,
+        limit: int | None = None,
+        before: int | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.History:
+        """List a file's versions, the newest first.
+
+        `before` is the lowest version seen.
+        """
+        sent: dict[str, Any] = {"path": path, "limit": limit, "before": before}
+        return self._call(calls.History, "sto_history", sent, idempotency_key, timeout)
+
+    def sto_diff(
+        self,
+        path: str,
+        *,
+        since: int | None = None,
+        to: int | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.Diff:
+        """Show what changed between two versions of a file.
+
+        Between two versions: without `to` the newest, without `since` the one before that.
+        """
+        sent: dict[str, Any] = {"path": path, "since": since, "to": to}
+        return self._call(calls.Diff, "sto_diff", sent, idempotency_key, timeout)
+
+    def sto_rollback(
+        self,
+        path: str,
+        version: int,
+        *,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.Version:
+        """Make an old version of a file its newest again.
+
+        Make an old version the newest again; those between stay in the history.
+        """
+        sent: dict[str, Any] = {"path": path, "version": version}
+        return self._call(calls.Version, "sto_rollback", sent, idempotency_key, timeout)
+
+    def sto_stat(
+        self,
+        *,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.StorageStat:
+        """Say what the agent's files take, and may.
+
+        What the agent's files take, and may.
+        """
+        sent: dict[str, Any] = {}
+        return self._call(calls.StorageStat, "sto_stat", sent, idempotency_key, timeout)
+
     def sto_clear(
         self,
         path: str,
@@ -1019,14 +1210,21 @@ class Calls(ABC):
         nice: int | None = None,
         command: str | None = None,
         window: Literal["error", "drop", "summarise"] | None = None,
+        memory: Literal["off", "auto"] | None = None,
         timeout: float | None = None,
     ) -> calls.Spawned:
         """Start a process and mint its key.
 
         Start a process of an agent. The result holds its key, shown this once. `window` is for those of its generations
-        that name none, and for those of its children; without it the parent's counts.
+        that name none, and for those of its children; without it the parent's counts. So is `memory`.
         """
-        sent: dict[str, Any] = {"agent": agent, "nice": nice, "command": command, "window": window}
+        sent: dict[str, Any] = {
+            "agent": agent,
+            "nice": nice,
+            "command": command,
+            "window": window,
+            "memory": memory,
+        }
         return self._call(calls.Spawned, "proc_spawn", sent, None, timeout)
 
     def proc_list(

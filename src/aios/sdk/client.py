@@ -23,6 +23,8 @@ from aios.abi.home import home_path as home_path
 from aios.abi.messages import Chunk
 
 from .calls import AsyncCalls, Calls
+from .files import AsyncFilePath, FilePath
+from .memory import AsyncMemory, Memory
 from .stream import AsyncStream, Final, Stream
 from .transport import HTTP, NoKernel, Transport
 
@@ -147,6 +149,16 @@ class AsyncClient(AsyncCalls):
         """A page of the native HTTP surface that is no call (`/aios/v1/keys`, `/aios/v1/cores`, …)."""
         return await self._transport.fetch(method, path, body)
 
+    @property
+    def memory(self) -> AsyncMemory:
+        """What the key's agent remembers."""
+        return AsyncMemory(self)
+
+    @property
+    def files(self) -> AsyncFilePath:
+        """The top of the files of the key's agent."""
+        return AsyncFilePath(self)
+
     def events(self, path: str = "/aios/v1/events") -> AsyncGenerator[Any, None]:
         """What happens in the kernel, as it happens."""
         return self._transport.events(path)
@@ -222,6 +234,16 @@ class Client(Calls):
     def fetch(self, method: str, path: str, body: Any = None) -> Any:
         """A page of the native HTTP surface that is no call (`/aios/v1/keys`, `/aios/v1/cores`, …)."""
         return self._run(self._client.fetch(method, path, body))
+
+    @property
+    def memory(self) -> Memory:
+        """What the key's agent remembers."""
+        return Memory(self)
+
+    @property
+    def files(self) -> FilePath:
+        """The top of the files of the key's agent."""
+        return FilePath(self)
 
     def close(self) -> None:
         if self._loop is not None:

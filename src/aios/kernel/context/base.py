@@ -131,7 +131,8 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A generation of an earlier run of the kernel, by its call's id, and the core that it belongs to."""
+    """A generation of an earlier run of the kernel, by its call's id, and the core that it belongs to; "" for one that
+    any core of its model may go on with."""
 
     key: str
     core: str

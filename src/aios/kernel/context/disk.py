@@ -23,8 +23,8 @@ log = logging.getLogger("aios.context")
 
 OVERHEAD = 4096
 """Bytes that a snapshot takes on disk beside its arrays and state, at most."""
-NAME = re.compile(r"([^@]+)@([^@]+)@([0-9]{1,18})")
-"""CALL@CORE@NUMBER."""
+NAME = re.compile(r"([^@]+)@([^@]*)@([0-9]{1,18})")
+"""CALL@CORE@NUMBER; without a core's name any may go on with it."""
 SHOWN = 3
 """Foreign files that are named."""
 R = TypeVar("R")
@@ -122,9 +122,13 @@ class Disk:
 
         Raises SnapshotError when nothing of it is of use.
         """
+        return await self._run(self.thawed, key, fingerprint, vocabulary)
+
+    def thawed(self, key: str, fingerprint: str, vocabulary: str) -> Thawed:
+        """As `load`, here and now: for small ones."""
         if (found := self._stored.get(key)) is None:
             raise SnapshotError("its snapshot is gone")
-        return await self._run(_thaw, self._swap, found[1].name, key, fingerprint, vocabulary)
+        return _thaw(self._swap, found[1].name, key, fingerprint, vocabulary)
 
     def store(self, stored: Stored, file: File) -> None:
         """Leave `file` for the next start."""

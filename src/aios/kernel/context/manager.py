@@ -12,9 +12,10 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from .base import Array, Held, Pool, Stored, Swap, Thawed
+from .base import About, Array, Held, Pool, Stored, Swap, Thawed
 from .disk import Disk
 from .moves import Moves
+from .text import TextSnapshot
 from .tiers import Entry, Tier, Tiers
 
 
@@ -30,6 +31,8 @@ class ContextManager:
         self._moves = Moves(self._tiers, self._disk, ram_bytes)
         self._kept: frozenset[str] = frozenset()
         self._parting: dict[Entry, None] = {}
+        self._leaving: dict[str, bytes] = {}
+        """What calls of no core of ours go on from, until `flush` has saved it."""
         self._switches: Counter[Pool] = Counter()
 
     # ── for cores ──
@@ -154,10 +157,24 @@ class ContextManager:
         """The calls with these ids go on at the next start: what is dropped of theirs from now on is to be saved."""
         self._kept = frozenset(keys)
 
+    def leave(self, key: str, state: bytes) -> None:
+        """At the next start call `key` goes on from `state` (JSON), on any core that can; `flush` saves it."""
+        self._leaving[key] = state
+
+    def left(self, key: str) -> bytes:
+        """What was left of call `key` by an earlier run. Reads a file of a few kilobytes. Raises SnapshotError, a
+        ValueError, when it is of no use."""
+        return self._disk.thawed(key, "", "").state
+
     async def flush(self, limit: float) -> None:
         """Write what is to be kept, for at most `limit` seconds; the calls whose turn does not come start anew."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit):
+                while self._leaving:
+                    key, state = self._leaving.popitem()
+                    file = await self._moves.write(TextSnapshot(About(key, "", "", ""), state))
+                    if file is not None:
+                        self._disk.store(Stored(key, ""), file)
                 while self._parting:
                     entry = next(iter(self._parting))
                     await self._save(entry)

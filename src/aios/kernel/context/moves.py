@@ -37,8 +37,8 @@ class Moves:
 
     def __init__(self, tiers: Tiers, disk: Disk, ram_bytes: int) -> None:
         self.ram_bytes = ram_bytes
-        self.failures: Counter[Pool] = Counter()
-        """How often the disk failed a generation of each pool."""
+        self.failures: Counter[Pool | None] = Counter()
+        """How often the disk failed a generation of each pool, or one that was in none."""
         self._tiers = tiers
         self._disk = disk
         self._gates: dict[Pool, _Gate] = {}
@@ -171,7 +171,7 @@ class Moves:
     async def _spilled(self, entry: Entry) -> None:
         """It stays in memory until it is on disk; when that is full or fails, its text is kept."""
         try:
-            file = await self._write(entry, _snapshot(entry))
+            file = await self.write(_snapshot(entry), entry.pool)
         finally:
             entry.is_pinned = False
         if not self._tiers.has(entry, Tier.RAM):  # it went on, or its call was cancelled
@@ -182,8 +182,8 @@ class Moves:
         else:
             self._tiers.to_disk(entry, file)
 
-    async def _write(self, entry: Entry, snapshot: Snapshot) -> File | None:
-        """The new file; None when the disk has no room. The oldest there make some."""
+    async def write(self, snapshot: Snapshot, pool: Pool | None = None) -> File | None:
+        """The new file; None when the disk has no room. The oldest there make some. `pool` is the one it was in."""
         disk, size = self._disk, size_of(snapshot)
         while disk.room < size <= disk.budget and (oldest := self._tiers.oldest(Tier.DISK)) is not None:
             assert oldest.file is not None
@@ -194,7 +194,7 @@ class Moves:
             disk.health.spent(disk.budget)
             return None
         file = await disk.write(snapshot)
-        self.failures[entry.pool] += file is None
+        self.failures[pool] += file is None
         return file
 
     async def saved(self, entry: Entry) -> File | None:
@@ -205,9 +205,9 @@ class Moves:
         if entry.tier is Tier.POOL and entry.held.form == "logits":
             await self._to_ram(entry)
         snapshot = _snapshot(entry)
-        file = await self._write(entry, snapshot)
+        file = await self.write(snapshot, entry.pool)
         if file is None and snapshot.form == "logits":
-            file = await self._write(entry, snapshot.as_text())
+            file = await self.write(snapshot.as_text(), entry.pool)
         return file
 
     # ── at an end ──

@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from aios.abi.calls import LLMGenerate
-from aios.abi.errors import AiosError, Cancelled, ContextLengthExceeded, KernelFault
+from aios.abi.errors import AiosError, Cancelled, ContextLengthExceeded
 from aios.abi.messages import ContextReport, Generation, Message
 
 from ..syscall import Syscall
@@ -49,63 +49,37 @@ class Cores(Protocol):
 
 Ask = Callable[[Syscall, LLMGenerate], Awaitable[Generation]]
 """Makes a generation that a call needs first, on its process's account."""
-Then = Callable[[AiosError | None], None]
 Meter = Callable[[LLMGenerate], int]
 """A measure's count, for one job: it ends that when nobody waits for it any more."""
 
 
 class Windows:
-    """`summarise_with` names the model that writes summaries; without it a call's own does."""
+    """A step before a generation is queued. `summarise_with` names the model that writes summaries; without it a call's
+    own does."""
+
+    why = "is made to fit the window"
 
     def __init__(self, cores: Cores, ask: Ask, summarise_with: str | None = None) -> None:
         self._cores = cores
         self._ask = ask
         self._with = summarise_with
-        self._under_way: dict[str, asyncio.Task[None]] = {}
-        self._doing: dict[str, str] = {}
         self._threads = asyncio.Semaphore(THREADS)
         self._turns: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
         self._counts = {"fitted": 0, "dropped_messages": 0, "dropped_tokens": 0, "summaries": 0}
 
-    @staticmethod
-    def wants(args: LLMGenerate) -> bool:
-        """Whether `begin` has anything to do for such a call."""
-        return args.window in ("drop", "summarise")
-
-    def begin(self, call: Syscall, then: Then) -> None:
-        """Change `call.args` so that they fit, note in `call.context` what went, then call `then`, once in any case:
-        with the error that `call` is to end with, or None."""
-
-        def is_over(task: asyncio.Task[None]) -> None:
-            del self._under_way[call.id]
-            self._doing.pop(call.id, None)
-            error = None if task.cancelled() else task.exception()
-            if error is not None and not isinstance(error, AiosError):
-                error = KernelFault(f"the kernel broke while it made the messages fit: {type(error).__name__}")
-            then(error)
-
-        task = asyncio.get_running_loop().create_task(self._fit(call))
-        self._under_way[call.id] = task
-        task.add_done_callback(is_over)
-
-    def forget(self, call: Syscall) -> None:
-        """`call` is over: what is made for it is not wanted any more."""
-        if (task := self._under_way.get(call.id)) is not None:
-            task.cancel()
-
-    def doing(self, call: Syscall) -> str | None:
-        """What `call` waits for here, in words."""
-        return self._doing.get(call.id)
+    def wants(self, call: Syscall) -> bool:
+        return isinstance(call.args, LLMGenerate) and call.args.window in ("drop", "summarise")
 
     def statistics(self) -> dict[str, int]:
-        return self._counts | {"under_way": len(self._under_way)}
+        return dict(self._counts)
 
-    async def _fit(self, call: Syscall) -> None:
+    async def prepare(self, call: Syscall) -> None:
+        """Change `call.args` so that they fit, and note in `call.context` what went."""
         args: LLMGenerate = call.args
         measure = self._cores.measure(args.model)
         if measure is None:
             return  # nobody knows the window: the server behind the core says when it is too small
-        self._doing[call.id] = "its messages are counted"
+        call.why = "its messages are counted"
         writer = self._writer(args, measure) if args.window == "summarise" else None
         found = await self._aside(
             call, measure, partial(_decide, args, measure, 0 if writer is None else writer.reserve)
@@ -141,7 +115,7 @@ class Windows:
         parts = await self._aside(call, measure, partial(writer.parts, args, dropped))
         summary, is_cut = "", False
         for number, part in enumerate(parts, 1):
-            self._doing[call.id] = f"{writer} writes a summary of what does not fit, piece {number} of {len(parts)}"
+            call.why = f"{writer} writes a summary of what does not fit, piece {number} of {len(parts)}"
             try:
                 generation = await self._ask(call, writer.request(args, summary, part))
             except AiosError as error:

@@ -48,13 +48,90 @@ MEMORY = f"""
         body BLOB NOT NULL);
     CREATE UNIQUE INDEX segments_by_key ON segments(key);
 """
-SEARCH = """
-    INSERT INTO entries_text(entries_text) VALUES ('delete-all');
-    INSERT INTO entries_text(rowid, scope, content) SELECT row, 'm' || block, CAST(tail AS TEXT) FROM entries;
-    DROP TABLE entries_3;
+_INDEX = """
+    CREATE VIRTUAL TABLE {room}_words USING fts5(words, content='', contentless_delete=1, tokenize='porter ascii');
+    CREATE TABLE {room}_vectors(
+        key INTEGER PRIMARY KEY, row INTEGER NOT NULL UNIQUE, model INTEGER NOT NULL DEFAULT 0, vector BLOB);
+    CREATE INDEX {room}_unembedded ON {room}_vectors(key) WHERE model = 0;
 """
-STORAGE = ""
-"""What the rooms add together in one step."""
+SEARCH = """
+    CREATE TABLE search_rooms(room TEXT PRIMARY KEY, model INTEGER NOT NULL DEFAULT 0, taken_up INTEGER) WITHOUT ROWID;
+    CREATE TABLE search_scopes(
+        room TEXT NOT NULL, number INTEGER NOT NULL, texts INTEGER NOT NULL, next INTEGER NOT NULL,
+        is_gone INTEGER NOT NULL DEFAULT 0, PRIMARY KEY(room, number)) WITHOUT ROWID;
+    CREATE INDEX search_scopes_gone ON search_scopes(room) WHERE is_gone;
+    CREATE TABLE search_models(
+        number INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, dimension INTEGER NOT NULL);
+    INSERT INTO search_rooms(room, taken_up) SELECT 'memory', 0 WHERE EXISTS (SELECT 1 FROM entries);
+    DROP TABLE entries_text;
+    DROP TABLE entries_3;
+""" + "".join(_INDEX.format(room=room) for room in ("memory", "passages"))
+
+STORAGE = """
+    CREATE TABLE scopes(id INTEGER PRIMARY KEY, owner TEXT NOT NULL, agent TEXT NOT NULL, mount TEXT NOT NULL);
+    CREATE UNIQUE INDEX scopes_by_name ON scopes(owner, agent, mount);
+    INSERT INTO scopes(owner, agent, mount) SELECT DISTINCT owner, agent, '' FROM files;
+
+    DROP INDEX files_by_path; DROP INDEX files_by_parent; DROP INDEX files_in_trash;
+    ALTER TABLE files RENAME TO old_files;
+    CREATE INDEX old_files_by_path ON old_files(owner, agent, path, trashed);
+    CREATE TABLE files(
+        id INTEGER PRIMARY KEY, scope INTEGER NOT NULL, parent INTEGER NOT NULL, name TEXT NOT NULL, kind TEXT NOT NULL,
+        size INTEGER NOT NULL, version INTEGER NOT NULL, oldest INTEGER NOT NULL, modified REAL NOT NULL,
+        trashed REAL, was TEXT);
+    INSERT INTO files
+        WITH homed AS (
+            SELECT *, (SELECT max(id) FROM old_files AS folder WHERE folder.owner = file.owner
+                AND folder.agent = file.agent AND folder.path = file.parent AND folder.kind = 'folder'
+                AND folder.trashed IS file.trashed AND coalesce(folder.trashed, 0) >= 0
+                AND file.id = (SELECT max(id) FROM old_files AS twin WHERE twin.owner = file.owner
+                    AND twin.agent = file.agent AND twin.path = file.path AND twin.trashed IS file.trashed)) AS folder
+            FROM old_files AS file)
+        SELECT homed.id, scopes.id, coalesce(folder, 0), substr(path, length(parent) + 1 + (parent != '')), kind, size,
+            version, 1, modified, iif(folder IS NULL, trashed, NULL), iif(folder IS NULL AND trashed >= 0, path, NULL)
+        FROM homed JOIN scopes USING (owner, agent);
+    DROP TABLE old_files;
+    CREATE UNIQUE INDEX files_by_name ON files(scope, parent, name) WHERE trashed IS NULL;
+    CREATE INDEX files_in_trash ON files(scope, was) WHERE was IS NOT NULL;
+    CREATE INDEX files_leaving ON files(id) WHERE trashed < 0;
+
+    ALTER TABLE contents RENAME TO old_contents;
+    CREATE TABLE contents(
+        id INTEGER PRIMARY KEY, hash BLOB NOT NULL, size INTEGER NOT NULL, refs INTEGER NOT NULL, chunks TEXT,
+        body BLOB);
+    CREATE INDEX contents_unnamed ON contents(refs) WHERE refs <= 0;
+    CREATE TABLE chunks(
+        id INTEGER PRIMARY KEY, scope INTEGER NOT NULL, hash BLOB NOT NULL, size INTEGER NOT NULL,
+        refs INTEGER NOT NULL, token INTEGER, body BLOB);
+    CREATE UNIQUE INDEX chunks_by_hash ON chunks(scope, hash);
+    INSERT INTO chunks SELECT rowid, 0, hash, size, 1, 0, NULL FROM old_contents WHERE body IS NULL;
+    INSERT INTO contents SELECT rowid, hash, size, (SELECT count(*) FROM versions WHERE versions.hash = each.hash),
+        iif(body IS NULL, json_array(rowid), NULL), body FROM old_contents AS each;
+
+    DROP INDEX versions_by_hash;
+    ALTER TABLE versions RENAME TO old_versions;
+    CREATE TABLE versions(
+        file INTEGER NOT NULL, version INTEGER NOT NULL, content INTEGER NOT NULL, size INTEGER NOT NULL,
+        created REAL NOT NULL, author TEXT, why TEXT, PRIMARY KEY(file, version)) WITHOUT ROWID;
+    INSERT INTO versions SELECT file, version,
+        coalesce((SELECT rowid FROM old_contents WHERE old_contents.hash = each.hash), 0), size, created, NULL, NULL
+        FROM old_versions AS each;
+    DROP TABLE old_versions;
+    DROP TABLE old_contents;
+
+    CREATE TABLE uploads(
+        owner TEXT NOT NULL, agent TEXT NOT NULL, hash BLOB NOT NULL, content INTEGER NOT NULL, created REAL NOT NULL,
+        PRIMARY KEY(owner, agent, hash)) WITHOUT ROWID;
+    CREATE TABLE links(
+        hash BLOB PRIMARY KEY, file INTEGER NOT NULL, version INTEGER, created REAL NOT NULL, expires REAL NOT NULL,
+        author TEXT NOT NULL) WITHOUT ROWID;
+    CREATE INDEX links_by_file ON links(file);
+"""
+"""`scopes` are whose files: an agent's own, or those of a mount. `files` are a tree: `parent` 0 is a scope's top. The
+trash holds the topmost entry of what was cleared, which says where it `was`; `trashed` below 0 is leaving for good. A
+content is a `body`, or the ids of its `chunks` in their order; `refs` counts who names it (-1: it is being written),
+and a chunk's how often contents do. A chunk without a body is a file: `token` makes its name unique."""
+
 
 MIGRATIONS: tuple[str, ...] = (
     """
@@ -108,7 +185,7 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX files_in_trash ON files(owner, agent, trashed) WHERE trashed IS NOT NULL;
     """,
     "ALTER TABLE processes ADD COLUMN window TEXT;",
-    MEMORY + SEARCH + STORAGE,
+    "ALTER TABLE processes ADD COLUMN memory TEXT;" + MEMORY + SEARCH + STORAGE,
 )
 """Script n brings a home of version n to n + 1. Never edit one that was released: add the next."""
 

@@ -28,10 +28,11 @@ class ProcessRecords:
             process.command,
             process.started_wall,
             process.window,
+            process.memory,
         )
 
         def job(connection: apsw.Connection) -> None:
-            connection.execute("INSERT OR REPLACE INTO processes VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+            connection.execute("INSERT OR REPLACE INTO processes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
         def then(_: None, error: AiosError | None) -> None:
             process.is_recorded = error is None  # when the disk is full, the process's next call tries again
@@ -47,11 +48,11 @@ class ProcessRecords:
         return self._database.read(lambda c: value(c, sql)) or 0
 
     def find(self, pid: int) -> Process | None:
-        sql = "SELECT agent, owner, parent, nice, command, started, window FROM processes WHERE pid = ?"
+        sql = "SELECT agent, owner, parent, nice, command, started, window, memory FROM processes WHERE pid = ?"
         found = self._database.read(lambda c: row(c, sql, (pid,)))
         if found is None:
             return None
-        agent, owner, parent, nice, command, started, window = found
+        agent, owner, parent, nice, command, started, window, memory = found
         known = Process(pid, agent, owner, parent, nice, command, started_wall=started, is_recorded=True)
-        known.window = window
+        known.window, known.memory = window, memory
         return known

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+import msgspec
 from msgspec import Struct
 from numpy.typing import NDArray
 
@@ -40,6 +41,18 @@ class Said(Struct, frozen=True):
     created: int | None = None
     model: str | None = None
     fingerprint: str | None = None
+
+
+# Made here, not where it is used: two threads that come upon a type for the first time together crash msgspec.
+read_said = msgspec.json.Decoder(Said).decode
+
+
+@runtime_checkable
+class Textual(Protocol):
+    """A core's own snapshot which can do without that core."""
+
+    def as_said(self) -> Said | None:
+        """What was told so far; None where it is more than text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +100,27 @@ class SwapsOut(Protocol):
     contexts: Contexts
 
 
+Tell = Callable[[Literal["ready", "restarting", "failed"], str | None], None]
+"""A core's own word on how it is from now on, and why. Called on the event loop."""
+
+
+def nobody(state: str, why: str | None) -> None:
+    """The `Tell` of a core that stands alone."""
+
+
+@runtime_checkable
+class TellsState(Protocol):
+    """A core that may break while it is open. It is given whom to tell before it is opened.
+
+    "restarting": it takes nothing until it says "ready" again. "failed": it never will, and whoever hears that closes
+    it. What ran inside has ended by then, or ends at once by itself.
+    """
+
+    tell: Tell
+
+
 class Stored(Protocol):
-    """A call's snapshot that an earlier run of the kernel has left. `core` is the core that it is of."""
+    """A call's snapshot that an earlier run of the kernel has left. `core` is the core that it is of, "" if none."""
 
     @property
     def key(self) -> str: ...

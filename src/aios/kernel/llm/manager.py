@@ -13,15 +13,15 @@ import msgspec
 
 from aios.abi.calls import LLMEmbed, LLMGenerate
 from aios.abi.errors import AiosError, KernelFault
-from aios.abi.messages import Embeddings, Generation
+from aios.abi.messages import Chunk, Embeddings, Generation
 
 from ..syscall import Suspended, Syscall
 from .affinity import Ties, beginnings
-from .base import Core, CoreInfo, NotBegun, Request, Said, Stored
+from .base import Core, CoreInfo, NotBegun, Request, Said, Stored, Textual, read_said
 from .embed import check_embed, check_input, embedder, is_for_embedding
 from .measure import Measure, check_length, measure_of
 from .prices import Prices
-from .roster import AT_WORK, CoreState, Roster, Seat
+from .roster import AT_WORK, OPEN, CoreState, Roster, Seat
 from .router import Router
 
 MAX_TRIES = 4
@@ -30,7 +30,7 @@ for room is what the queue is for, and the call's own deadline ends it."""
 
 
 class LLMManager:
-    """Hands slots of cores to calls. The queue's runner for "llm"; one slot name is one core.
+    """Hands slots of cores to calls. The queue's runner for "llm"; what it calls a slot is a core's seat.
 
     `on_left` hears of each call that gives up its slot or its snapshot.
     """
@@ -82,19 +82,28 @@ class LLMManager:
         found = [measure_of(seat.core) for seat in self.router.serving(model)]
         return min((each for each in found if each is not None), key=lambda each: each.context, default=None)
 
-    def free(self) -> Iterable[str]:
+    def shortest_context(self, model: str) -> int | None:
+        """Tokens that every core of that name takes, as far as they know."""
+        route = self.router.route(model) if self.knows(model) else None
+        known = [seat.core.context_length for seat in route.seats] if route is not None else []
+        return min((each for each in known if each is not None), default=None)
+
+    def knows(self, model: str) -> bool:
+        """Whether anything has that name; others go to the default."""
+        return model in self.router.names()
+
+    def free(self) -> Iterable[Seat]:
         """Cores with a free slot, the least loaded first."""
         room = [seat for seat in self.roster if seat.state in AT_WORK and seat.has_room]
-        return [seat.name for seat in sorted(room, key=lambda seat: seat.active / seat.core.slots)]
+        return sorted(room, key=lambda seat: seat.active / seat.core.slots)
 
-    def fits(self, call: Syscall, slot: str) -> bool:
-        seat = self.roster.get(slot)
-        if seat is None or not seat.has_room:
+    def fits(self, call: Syscall, seat: Seat) -> bool:
+        if not seat.has_room:
             return False
         if call.snapshot is not None and not isinstance(call.snapshot, Said):
-            return call.core == slot and seat.state in AT_WORK and seat.core.can_take(call.snapshot, seat.active)
+            return call.core == seat.name and seat.state in AT_WORK and seat.core.can_take(call.snapshot, seat.active)
         route = self.router.route(call.args.model)
-        if route is None or slot not in route.by_name or not self._can_take(call, seat):
+        if route is None or seat.name not in route.by_name or not self._can_take(call, seat):
             return False
         if len(route.by_name) == 1:
             return True
@@ -125,23 +134,21 @@ class LLMManager:
         """Whether any core of its name can go on with what was said of `call`. If none can any more, whichever gets
         it says so."""
         route = self.router.route(call.args.model)
-        at_work = [seat for seat in route.seats if seat.state in AT_WORK] if route is not None else []
-        return any(seat.core.can_continue(call.args, said) for seat in at_work)
+        there = [seat for seat in route.seats if seat.state in OPEN] if route is not None else []
+        return any(seat.core.can_continue(call.args, said) for seat in there)
 
-    def take(self, call: Syscall, slot: str) -> None:
-        seat = self.roster.find(slot)
+    def take(self, call: Syscall, seat: Seat) -> None:
         seat.active += 1
-        call.core = slot
+        call.core = seat.name
         route = self.router.route(call.args.model)
         if call.snapshot is None and route is not None and len(route.by_name) > 1:
-            self.router.begins(route, _ties(call), slot)
+            self.router.begins(route, _ties(call), seat.name)
 
-    def release(self, call: Syscall, slot: str) -> None:
-        self.roster.find(slot).active -= 1
+    def release(self, call: Syscall, seat: Seat) -> None:
+        seat.active -= 1
         self.on_left()
 
-    async def run(self, call: Syscall, slot: str, quantum: int | None) -> Generation | Embeddings | Suspended:
-        seat = self.roster.find(slot)
+    async def run(self, call: Syscall, seat: Seat, quantum: int | None) -> Generation | Embeddings | Suspended:
         if isinstance(call.args, LLMEmbed):
             return await self._embed(call, seat)
         streamed = bool(call.listeners) or call.chunks is not None
@@ -165,8 +172,9 @@ class LLMManager:
         if isinstance(outcome, Generation):
             self._account(call, outcome)
             seat.ended(call.tokens_in, call.tokens_out - call.tokens_charged, self._now(), call.cost)
-            if call.context is not None or call.cost is not None:
-                outcome = msgspec.structs.replace(outcome, context=call.context, cost=call.cost)
+            if call.context is not None or call.cost is not None or call.memory is not None:
+                told = {"context": call.context, "cost": call.cost, "memory": call.memory}
+                outcome = msgspec.structs.replace(outcome, **told)
         else:
             seat.spoke(outcome.tokens, self._now())
             call.num_tries = 0
@@ -186,13 +194,17 @@ class LLMManager:
 
     def _try_again(self, call: Syscall, seat: Seat, refusal: NotBegun) -> Suspended:
         """Back to the queue, for another core or for this one later. Raises what went wrong when it was tried often,
-        or when what was said cannot be gone on with anywhere."""
+        or when somebody has heard what cannot be gone on with anywhere."""
         seat.is_down = not refusal.is_busy
         seat.num_refusals += 1
         call.num_tries += not refusal.is_busy
         said = refusal.said
-        if call.num_tries >= MAX_TRIES or (said is not None and not self.can_continue(call, said)):
+        is_lost = said is not None and not self.can_continue(call, said)
+        if call.num_tries >= MAX_TRIES or (is_lost and call.is_heard):
             raise refusal.error
+        if is_lost:
+            call.unsay()
+            said = None
         call.refused_until[seat.name] = self._now() + refusal.after
         return Suspended(said, 0, refusal.after, is_refusal=True)
 
@@ -210,8 +222,22 @@ class LLMManager:
         call.snapshot = None
         self.on_left()
 
+    def carry_on(self, call: Syscall, state: bytes) -> None:
+        """Let `call` go on from what `half_said` gave in an earlier run: who listens hears that first. Raises
+        ValueError when it has to begin anew."""
+        try:
+            said = read_said(state)
+        except msgspec.MsgspecError as error:
+            raise ValueError(f"what was said of it cannot be read: {error}") from None
+        # The names that a server gave its stream stay behind with it: who listens now is told one name from the start.
+        said = msgspec.structs.replace(said, id=None, created=None)
+        if not self.can_continue(call, said):
+            raise ValueError("no core that is ready goes on with half an answer")
+        call.snapshot, call.tokens_charged = said, said.tokens
+        call.emit(Chunk(said.text, logprobs=said.logprobs, tokens=said.tokens))
+
     def adopt(self, call: Syscall, stored: Stored) -> bool:
-        """Let `call` go on from what an earlier run of the kernel has left of it. False if its core is not here."""
+        """Let `call` go on from what its core has left of it in an earlier run. False if that core is not here."""
         seat, route = self.roster.get(stored.core), self.router.route(call.args.model)
         if seat is None or route is None or seat.name not in route.by_name:
             return False
@@ -247,6 +273,22 @@ class LLMManager:
             | seat.statistics(now)
             for seat in self.roster
         }
+
+
+def said_of(call: Syscall) -> Said | None:
+    """What was said of it until it was interrupted, for other cores than the one that was; None where that is more than
+    text, or nothing."""
+    found = call.snapshot
+    return found.as_said() if isinstance(found, Textual) else found if isinstance(found, Said) else None
+
+
+def half_said(call: Syscall) -> bytes | None:
+    """What any core of its model may go on from at the kernel's next start; None where nothing was said, or more than
+    text. An answer to a summary belongs to that very summary, and the next run may make another one."""
+    said = said_of(call)
+    if said is None or not said.text or (call.context is not None and call.context.summary):
+        return None
+    return msgspec.json.encode(said)
 
 
 def _ties(call: Syscall) -> Ties:

@@ -1,27 +1,19 @@
-"""A model of our own decoder as a core: an engine in a thread of its own. Knows no queue, policy, process or wire.
-
-The engine's state belongs to its thread. The event loop sends it sequences to run or to stop, through one inbox; the
-thread sends back what all sequences said in a step, in one go, since waking the loop is dear.
-"""
+"""A model of our own decoder as a core: who asks an engine, which runs in a thread. Knows no queue, process or wire."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import sys
-import threading
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from aios.abi.calls import LLMGenerate
-from aios.abi.errors import AiosError, BadRequest, Full, ModuleFault
+from aios.abi.errors import BadRequest, Full, ModuleFault
 from aios.abi.messages import Generation
 
 from ..syscall import Suspended
 from .aside import aside
-from .base import Contexts, NotBegun, Request, Said
+from .base import Contexts, NotBegun, Request, Said, Tell, nobody
+from .engine_thread import EngineThread, Job
 from .in_pool import InPool
 from .local.answer import Teller
 from .local.decoder import Decoder
@@ -34,8 +26,8 @@ from .local.sequence import Sequence, Spec
 from .local.shape import ModelError
 from .local.snapshot import SnapshotError, sequence_of, vocabulary_print
 
-SWITCH_INTERVAL = 0.0005
-"""Seconds that one thread of Python may keep another waiting; Python's own 5 ms would stall every step."""
+NOT_AGAIN = 2.0
+"""Seconds that a call which the core cannot begin need not ask again: another core may have room by then."""
 
 
 class Model(NamedTuple):
@@ -44,65 +36,6 @@ class Model(NamedTuple):
     decoder: Decoder
     vocabulary: Vocabulary
     template: Template
-
-
-class _Job:
-    """A sequence on its way through one slice: what its `run` waits for.
-
-    `left`, and `unsent` (tokens that the event loop has not heard of), belong to the engine's thread.
-    """
-
-    def __init__(self, sequence: Sequence, *, left: int | None, is_streamed: bool) -> None:
-        self.sequence = sequence
-        self.left = left
-        self.counted = sequence.num_chosen
-        self.unsent = 0
-        self.is_streamed = is_streamed
-        self.is_over = False
-        """The sequence has left the engine."""
-        self.failure: ModuleFault | None = None
-        self.bell = asyncio.Event()
-        self._text = ""
-        self._tokens = 0
-
-    def hear(self, text: str, tokens: int, is_over: bool) -> None:
-        self._text += text
-        self._tokens += tokens
-        self.is_over = self.is_over or is_over
-        self.bell.set()
-
-    def fail(self, error: ModuleFault) -> None:
-        self.failure, self.is_over = error, True
-        self.bell.set()
-
-    def take(self) -> tuple[str, int]:
-        """Text and number of tokens that nobody was told of."""
-        text, tokens, self._text, self._tokens = self._text, self._tokens, "", 0
-        return text, tokens
-
-
-@dataclass(frozen=True, slots=True)
-class _News:
-    """What one step brought one job."""
-
-    job: _Job
-    text: str
-    tokens: int
-    is_over: bool
-
-
-@dataclass(slots=True)
-class _Inbox:
-    """Commands for the engine's thread."""
-
-    commands: deque[Callable[[Engine], None]] = field(default_factory=deque)
-    bell: threading.Condition = field(default_factory=threading.Condition)
-    is_closing: bool = False
-
-    def put(self, command: Callable[[Engine], None]) -> None:
-        with self.bell:
-            self.commands.append(command)
-            self.bell.notify()
 
 
 class OwnCore:
@@ -131,6 +64,7 @@ class OwnCore:
     ) -> None:
         self.name = name
         self.contexts: Contexts = InPool()
+        self.tell: Tell = nobody
         self.snapshot = snapshot
         self.model = model
         self.slots = slots
@@ -142,25 +76,20 @@ class OwnCore:
         self._engine: Engine | None = None
         self._translator: Translator | None = None
         self._vocabulary = ""
-        self._inbox = _Inbox()
-        self._jobs: dict[str, _Job] = {}
-        self._thread: threading.Thread | None = None
-        self._has_stopped = False
-        """The thread has ended, or is about to: no job that comes now would be served."""
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: EngineThread | None = None
 
     async def open(self) -> None:
         """Load the model and start the thread. Raises ModuleFault when it cannot be loaded."""
-        self._loop = asyncio.get_running_loop()
         engine, self._translator = await aside(f"open {self.name}", self._load)
         self._engine = engine
         self.context_length = engine.context
         self.slots = min(self.slots, self._kv_bytes // engine.pool.shape.bytes(engine.context))
-        self._inbox, self._has_stopped = _Inbox(), False
-        # The engine gives the interpreter up at each matrix product and wants it back at once, while the loop is busy.
-        sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL))
-        self._thread = threading.Thread(target=self._work, args=(engine, self._inbox), name=self.name, daemon=True)
+        self._thread = EngineThread(self.name, engine, self._broke)
         self._thread.start()
+
+    def _broke(self, why: str) -> None:
+        """It is not started again: what broke it once may do so again."""
+        self.tell("failed", f"its engine broke: {why}")
 
     def _load(self) -> tuple[Engine, Translator]:
         try:
@@ -178,11 +107,8 @@ class OwnCore:
 
     async def close(self) -> None:
         """Stop the thread. What still runs ends with ModuleFault."""
-        with self._inbox.bell:
-            self._inbox.is_closing = True
-            self._inbox.bell.notify()
         if self._thread is not None:
-            await asyncio.to_thread(self._thread.join)
+            await self._thread.stop()
         if self._engine is not None:
             self.contexts.forget_pool(self._engine.pool)
         self._engine = self._thread = None
@@ -202,7 +128,7 @@ class OwnCore:
             return True
         # Nobody has counted this call's tokens yet, nor those of calls that have a slot and have not begun: any may
         # turn out to need the whole window.
-        promised = max(0, active - len(self._jobs))
+        promised = max(0, active - len(self._thread or ()))
         pool = self._engine.pool
         room = self.contexts.room(pool, is_text=self.snapshot == "text")
         return room >= (promised + 1) * pool.shape.bytes(self._engine.context)
@@ -211,25 +137,35 @@ class OwnCore:
         return not said.text or (self._translator is not None and self._translator.can_continue(args, said.text))
 
     async def run(self, request: Request, quantum: int | None) -> Generation | Suspended:
-        held = await self._held(self._opened(), request)
-        engine, sequence = self._opened(), held.sequence
+        thread = self._serving(request)
+        held = await self._held(thread.engine, request)
+        try:
+            return await self._slice(thread, held, request, quantum)
+        finally:
+            self.contexts.freed(thread.engine.pool)
+
+    async def _slice(
+        self, thread: EngineThread, held: Held, request: Request, quantum: int | None
+    ) -> Generation | Suspended:
+        if thread.has_ended:  # meanwhile
+            held.forget()
+            raise self._down(request)
+        sequence, engine = held.sequence, thread.engine
         before = sequence.num_chosen
         teller = Teller(sequence, engine.grammars.vocabulary, is_unheard=held.is_unheard)
-        job = _Job(sequence, left=_turn(quantum, sequence), is_streamed=request.is_streamed)
+        job = Job(sequence, _turn(quantum, sequence), is_streamed=request.is_streamed)
         job.unsent = len(sequence.output) + sequence.spec.num_said if held.is_unheard else 0
         held.is_unheard = False
-        self._jobs[sequence.id] = job
-        self._inbox.put(lambda engine: engine.add(sequence))
+        thread.begin(job)
         is_well = False
         try:
-            await self._tell(job, teller, request)
+            await self._speak(job, teller, request)
             is_well = True
         finally:
-            if not is_well:  # cancelled, or the request or its listener broke
-                await self._abort(job)
-                self._break_off(held)
-            del self._jobs[sequence.id]
-            self.contexts.freed(engine.pool)
+            if not is_well:  # cancelled, or the request, its listener or the engine broke
+                await thread.take_out(job)
+                self._break_off(held, thread)
+            thread.forget(job)
         if sequence.finish is None:
             self.contexts.put(held)
             return Suspended(held, sequence.num_chosen - before)
@@ -237,9 +173,9 @@ class OwnCore:
         request.emit(teller.last(*job.take(), answer))
         return answer
 
-    def _break_off(self, held: Held) -> None:
+    def _break_off(self, held: Held, thread: EngineThread) -> None:
         sequence = held.sequence
-        if sequence.finish is None and sequence.error is None and not self._has_stopped:
+        if sequence.finish is None and sequence.error is None and not thread.has_ended:
             self.contexts.part(held)
         else:
             held.forget()
@@ -257,10 +193,17 @@ class OwnCore:
 
     # ── on the event loop ──
 
-    def _opened(self) -> Engine:
-        if self._engine is None or self._has_stopped:
-            raise ModuleFault(f"core '{self.name}' is not running; restart the kernel")
-        return self._engine
+    def _serving(self, request: Request) -> EngineThread:
+        if self._thread is None or self._thread.has_ended:
+            raise self._down(request)
+        return self._thread
+
+    def _down(self, request: Request) -> ModuleFault | NotBegun:
+        """What has not begun here may begin elsewhere."""
+        fault = ModuleFault(f"core '{self.name}' is not running", code="core_down", retry_after=1)
+        if request.snapshot is not None:
+            return fault
+        return NotBegun(fault, after=NOT_AGAIN, is_busy=False, said=request.said)
 
     async def _held(self, engine: Engine, request: Request) -> Held:
         """The request's generation, with its memory: begun, or to go on."""
@@ -320,7 +263,7 @@ class OwnCore:
         except GrammarError as error:
             raise _bad_schema(error, spec.answer is not None) from None
 
-    async def _tell(self, job: _Job, teller: Teller, request: Request) -> None:
+    async def _speak(self, job: Job, teller: Teller, request: Request) -> None:
         """Emit the pieces of one slice, all but an answer's last; return when it is over. Raises what went wrong."""
         sequence = job.sequence
         while True:
@@ -329,83 +272,28 @@ class OwnCore:
             if job.failure is not None:
                 raise job.failure
             if sequence.error is not None:
-                raise self._fault(sequence.error, sequence.spec)
+                raise self._fault_of(sequence.error, request, job)
             is_over = job.is_over
             if not is_over or sequence.finish is None:
                 request.emit(teller.piece(*job.take()))
             if is_over:
                 return
 
-    def _fault(self, error: ValueError, spec: Spec) -> AiosError:
+    def _fault_of(self, error: Exception, request: Request, job: Job) -> Exception:
+        """What went wrong with one sequence, for who asked for it. A bug is told as one where all are (the worker)."""
+        spec = job.sequence.spec
+        if isinstance(error, GrammarError):
+            return _bad_schema(error, spec.answer is not None)
         if isinstance(error, NoNumbers):
             why = f"core '{self.name}': {error}; its weights are broken, or too large for its dtype"
             return ModuleFault(why, code="bad_model")
-        return _bad_schema(error, spec.answer is not None)
-
-    async def _abort(self, job: _Job) -> None:
-        """Take the job's sequence out of the engine, at the latest after the step under way."""
-
-        def take_out(engine: Engine) -> None:
-            if engine.remove(job.sequence.id) is not None:
-                self._post([_News(job, "", 0, is_over=True)])
-
-        self._inbox.put(take_out)
-        while not job.is_over:
-            with contextlib.suppress(asyncio.CancelledError):  # cancelled once more: still, leave only when it is out
-                await job.bell.wait()
-            job.bell.clear()
-
-    @staticmethod
-    def _hear(news: list[_News]) -> None:
-        for item in news:
-            item.job.hear(item.text, item.tokens, item.is_over)
-
-    def _fail_all(self) -> None:
-        self._has_stopped = True
-        for job in self._jobs.values():
-            job.fail(ModuleFault(f"the engine of core '{self.name}' stopped"))
-
-    # ── on the engine's thread ──
-
-    def _work(self, engine: Engine, inbox: _Inbox) -> None:
-        try:
-            while True:
-                with inbox.bell:
-                    while engine.is_idle and not inbox.commands and not inbox.is_closing:
-                        inbox.bell.wait()
-                    if inbox.is_closing:
-                        return
-                while inbox.commands:
-                    inbox.commands.popleft()(engine)
-                if not engine.is_idle:
-                    self._post(self._news(engine, engine.step()))
-        finally:  # closed, or broken by a bug: nobody may wait for an engine that is gone
-            assert self._loop is not None
-            if not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(self._fail_all)
-
-    def _news(self, engine: Engine, moved: list[Sequence]) -> list[_News]:
-        news = []
-        for sequence in moved:
-            job = self._jobs[sequence.id]
-            is_over = sequence.finish is not None or sequence.error is not None
-            if job.left is not None:
-                job.left -= sequence.num_chosen - job.counted
-                if job.left <= 0 and not is_over:
-                    engine.remove(sequence.id)
-                    is_over = True
-            job.unsent += sequence.num_chosen - job.counted
-            job.counted = sequence.num_chosen
-            # The loop is woken only for what somebody listens to.
-            if is_over or (job.is_streamed and sequence.has_text):
-                news.append(_News(job, sequence.take_text(), job.unsent, is_over))
-                job.unsent = 0
-        return news
-
-    def _post(self, news: list[_News]) -> None:
-        assert self._loop is not None
-        if news:
-            self._loop.call_soon_threadsafe(self._hear, news)
+        if not isinstance(error, MemoryError):
+            return error
+        why = f"core '{self.name}' has no memory left for an answer to {len(spec.prompt)} tokens; ask again or for less"
+        fault = ModuleFault(why, code="no_memory", retry_after=1)
+        if request.snapshot is not None or job.sequence.output:
+            return fault
+        return NotBegun(fault, after=NOT_AGAIN, is_busy=False, said=request.said)
 
 
 def _turn(quantum: int | None, sequence: Sequence) -> int | None:

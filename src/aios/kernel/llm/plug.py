@@ -10,21 +10,22 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Protocol
 
 from aios.abi.errors import AiosError, Conflict, CutShort, Full, ModuleFault
 
 from ..config import CoreSection
 from ..syscall import TERMINAL, State, Syscall
-from .base import Core, CoreInfo, Said
-from .manager import LLMManager
-from .roster import AT_WORK, CoreState, Seat
+from .base import Core, CoreInfo, TellsState
+from .manager import LLMManager, said_of
+from .roster import CORE_TRANSITIONS, OPEN, CoreState, Seat
 
 log = logging.getLogger("aios.cores")
 
 MAX_CORES = 64
 Make = Callable[[CoreSection], Core]
+Work = Callable[[Seat], Coroutine[Any, Any, None]]
 
 
 class Calls(Protocol):
@@ -54,7 +55,8 @@ class Plug:
         self._make = make
         self._calls = calls
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        """A core's opening, or its leaving."""
+        """By name, the opening of a core, or its leaving, the latest that was begun: the next one waits for it."""
+        self._all_tasks: set[asyncio.Task[None]] = set()
         self._closing: set[str] = set()
         self._is_serving = False
         self._left = asyncio.Event()
@@ -68,17 +70,18 @@ class Plug:
         that takes longer than `patience` seconds stays OPENING, and calls for it wait, while the kernel begins."""
         seat = self._seat(what)
         if seat.state is CoreState.OPENING:
-            await asyncio.wait([self._begin(seat, self._open(seat))], timeout=patience)
+            await asyncio.wait([self._begin(seat, self._open)], timeout=patience)
         return seat
 
     async def close(self) -> None:
         self._is_serving = False
-        for task in list(self._tasks.values()):
+        for task in self._all_tasks:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks.values())
+        if self._all_tasks:
+            await asyncio.wait(self._all_tasks)
         for seat in reversed(list(self._roster)):
-            if seat.state in AT_WORK:
+            if seat.state in OPEN:
+                self._closing.add(seat.name)
                 await seat.core.close()
 
     # ── while it runs ──
@@ -94,8 +97,7 @@ class Plug:
             self._check_name(section.name)
             return self._fresh(section, by)
         if seat.state is CoreState.FAILED:
-            self._roster.move(seat, CoreState.CLOSED, by)
-            return self._fresh(section, by)
+            return self._anew(seat, section, by)
         if seat.section != section:
             raise Conflict(
                 f"there is a core '{section.name}' already, with other settings; "
@@ -110,12 +112,12 @@ class Plug:
         seat = self._roster.find(name)
         if seat.state is CoreState.DRAINING:
             return self._undrain(seat, by)
-        return self.add(seat.section, by) if seat.state is CoreState.FAILED else seat
+        return self._anew(seat, seat.section or seat.core, by) if seat.state is CoreState.FAILED else seat
 
     def drain(self, name: str, by: str | None = None) -> Seat:
         """What runs there ends, nothing new begins; calls that wait for this core alone are told so."""
         seat = self._roster.find(name)
-        if seat.state is CoreState.READY:
+        if seat.state in (CoreState.READY, CoreState.RESTARTING):
             self._roster.move(seat, CoreState.DRAINING, by)
         elif seat.state is not CoreState.DRAINING:
             raise Conflict(f"core '{name}' is {seat.state.value}: there is nothing to drain", code="core_not_ready")
@@ -125,14 +127,14 @@ class Plug:
         """Drain, then close. With `now` what runs there goes to another core, or ends."""
         seat = self._roster.find(name)
         if seat.state in (CoreState.OPENING, CoreState.FAILED):
-            if (task := self._tasks.pop(name, None)) is not None:
-                task.cancel()
+            if seat.state is CoreState.OPENING:
+                self._tasks[name].cancel()
             self._roster.move(seat, CoreState.CLOSED, by)
             return seat
         seat.is_leaving = True
         self.drain(name, by)
         if name not in self._tasks:
-            self._begin(seat, self._leave(seat))
+            self._begin(seat, self._leave)
         if now:
             for call in self._begun(seat):
                 self._move_or_end(call, seat)
@@ -146,10 +148,14 @@ class Plug:
         if len(self._roster) >= MAX_CORES:
             raise Full(f"there are {MAX_CORES} cores, the most allowed; remove one first", code="too_many_cores")
 
-    def _fresh(self, section: CoreSection, by: str | None) -> Seat:
-        seat = self._seat(section, by)
+    def _anew(self, seat: Seat, what: CoreSection | Core, by: str | None) -> Seat:
+        self._roster.move(seat, CoreState.CLOSED, by)
+        return self._fresh(what, by)
+
+    def _fresh(self, what: CoreSection | Core, by: str | None) -> Seat:
+        seat = self._seat(what, by)
         if seat.state is CoreState.OPENING:
-            self._begin(seat, self._open(seat))
+            self._begin(seat, self._open)
         return seat
 
     def _undrain(self, seat: Seat, by: str | None) -> Seat:
@@ -187,21 +193,30 @@ class Plug:
     def _seat(self, what: CoreSection | Core, by: str | None = None) -> Seat:
         """A seat for it, FAILED at once when such a core cannot even be made."""
         if not isinstance(what, CoreSection):
-            return self._roster.add(what, None, by)
+            return self._seated(what, None, by)
         try:
             core = self._make(what)
         except (AiosError, ImportError, OSError) as error:
             seat = self._roster.add(_Unmade(what), what, by)
             self._fail(seat, error)
             return seat
-        return self._roster.add(core, what, by)
+        return self._seated(core, what, by)
 
-    def _begin(self, seat: Seat, work: Any) -> asyncio.Task[None]:
-        task = self._tasks[seat.name] = asyncio.get_running_loop().create_task(work)
+    def _seated(self, core: Core, section: CoreSection | None, by: str | None) -> Seat:
+        seat = self._roster.add(core, section, by)
+        if isinstance(core, TellsState):
+            core.tell = lambda state, why: self._hear(seat, CoreState(state), why)
+        return seat
+
+    def _begin(self, seat: Seat, work: Work) -> asyncio.Task[None]:
+        before = self._tasks.get(seat.name)
+        task = self._tasks[seat.name] = asyncio.get_running_loop().create_task(_after(before, work, seat))
+        self._all_tasks.add(task)
         task.add_done_callback(lambda done: self._done(seat, done))
         return task
 
     def _done(self, seat: Seat, task: asyncio.Task[None]) -> None:
+        self._all_tasks.discard(task)
         if self._tasks.get(seat.name) is task:
             del self._tasks[seat.name]
         if task.cancelled():
@@ -230,17 +245,42 @@ class Plug:
         self._roster.move(seat, CoreState.FAILED, why)
         log.warning("core '%s' could not be opened: %s", seat.name, why)
 
+    def _hear(self, seat: Seat, state: CoreState, why: str | None) -> None:
+        """A core's own word on how it is. Of one that drains only its end counts, of one that is closing nothing."""
+        is_told = state is CoreState.FAILED if seat.state is CoreState.DRAINING else seat.state in OPEN
+        if not is_told or state not in CORE_TRANSITIONS[seat.state] or seat.name in self._closing:
+            return
+        self._roster.move(seat, state, why)
+        if state is CoreState.FAILED:
+            log.error("core '%s' failed: %s", seat.name, why)
+            if seat.name not in self._tasks:
+                self._begin(seat, self._bury)
+
     async def _leave(self, seat: Seat) -> None:
-        while self.left(seat) or seat.active:
-            self._left.clear()
-            await self._left.wait()
-            await asyncio.sleep(0)  # between two slices a call has no slot, for a moment
+        await self._emptied(seat)
         self._closing.add(seat.name)
         try:
             await seat.core.close()
         finally:
             self._closing.discard(seat.name)
-            self._roster.move(seat, CoreState.CLOSED, seat.why)
+            if seat.state is not CoreState.CLOSED:  # it failed meanwhile, and was removed once more
+                self._roster.move(seat, CoreState.CLOSED, seat.why)
+
+    async def _bury(self, seat: Seat) -> None:
+        """Close a core that failed, once nothing is left inside."""
+        try:
+            await self._emptied(seat)
+        finally:
+            await seat.core.close()
+
+    async def _emptied(self, seat: Seat) -> None:
+        """Wait until no call is inside that has begun there."""
+        while self.left(seat) or seat.active:
+            self._left.clear()
+            await self._left.wait()
+            await asyncio.sleep(0)  # between two slices a call has no slot, for a moment
+            if seat.state not in OPEN:
+                self.sweep()  # what has just been interrupted there does not go on there
 
     def _moved(self, seat: Seat) -> None:
         if self._is_serving:
@@ -259,7 +299,7 @@ class Plug:
                 continue
             if call.snapshot is not None:
                 seat = self._roster.get(call.core)
-                if call.core is not None and (seat is None or seat.state not in AT_WORK):
+                if call.core is not None and (seat is None or seat.state not in OPEN):
                     self._move_or_end(call, seat)
             elif (why := self._hopeless(call)) is not None:
                 self._calls.abort(call, why)
@@ -275,19 +315,34 @@ class Plug:
     def _move_or_end(self, call: Syscall, seat: Seat | None) -> None:
         """Let `call` go on on another core that can continue it, or begin anew on one if nobody has heard what it said
         here."""
-        said = call.snapshot if isinstance(call.snapshot, Said) and call.state is not State.RUNNING else None
+        said = said_of(call) if call.state is not State.RUNNING else None
         if (why := self._hopeless(call)) is None:
             if said is not None and self._manager.can_continue(call, said):
-                call.core = None
+                self._manager.drop(call)
+                call.snapshot, call.core = said, None
                 return
             if not call.is_heard:
                 self._calls.restart(call)
                 return
-        name = call.core if seat is None else seat.name
-        if why is None or call.is_heard:
-            then = "; ask again" if why is None else f", and {why.message}"
-            why = CutShort(f"core '{name}' was removed in the middle of this answer{then}", retry_after=1)
+        is_removed = seat is None or seat.state is not CoreState.FAILED
+        if why is None or (is_removed and call.is_heard):
+            why = _cut_short(call.core if seat is None else seat.name, seat, why)
         self._calls.abort(call, why)
+
+
+async def _after(before: asyncio.Task[None] | None, work: Work, seat: Seat) -> None:
+    if before is not None:
+        await asyncio.wait([before])
+    await work(seat)
+
+
+def _cut_short(name: str | None, seat: Seat | None, hopeless: AiosError | None) -> AiosError:
+    """What half an answer ends with that nobody can go on with; `hopeless`: nor begin it anew."""
+    then = "; ask again" if hopeless is None else f", and {hopeless.message}"
+    if seat is not None and seat.state is CoreState.FAILED:
+        why = f"core '{name}' failed in the middle of this answer ({seat.why}); ask again"
+        return ModuleFault(why, code="core_failed", retry_after=1)
+    return CutShort(f"core '{name}' was removed in the middle of this answer{then}", retry_after=1)
 
 
 class _Unmade:

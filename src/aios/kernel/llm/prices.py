@@ -72,15 +72,16 @@ class Prices:
 
 
 def worth(price: Price, usage: Usage) -> float | None:
-    """What `usage` costs at `price`; None when it holds tokens of a kind that has no price there."""
+    """What `usage` costs at `price`. Where cached input has no price it costs what input does, which is the most that a
+    server takes for it; what is put by costs more than input, so without a price of its own the sum is None."""
     details = usage.prompt_tokens_details
     cached = details.cached_tokens
     written = details.cache_write_tokens if isinstance(details.cache_write_tokens, int) else 0
-    if (cached and price.cached is None) or (written and price.cache_write is None):
+    if written and price.cache_write is None:
         return None
     fresh = max(0, usage.prompt_tokens - cached - written)
     total = fresh * price.input + usage.completion_tokens * price.output
-    total += cached * (price.cached or 0) + written * (price.cache_write or 0)
+    total += cached * (price.input if price.cached is None else price.cached) + written * (price.cache_write or 0)
     return total / 1e6
 
 

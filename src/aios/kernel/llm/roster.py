@@ -15,10 +15,12 @@ from .base import Core
 
 
 class CoreState(Enum):
-    """Where a core is in its life. A `DRAINING` one ends what it began and is given nothing new."""
+    """Where a core is in its life. A `DRAINING` one ends what it began and is given nothing new; what a `RESTARTING`
+    one began waits until it is back."""
 
     OPENING = "opening"
     READY = "ready"
+    RESTARTING = "restarting"
     DRAINING = "draining"
     FAILED = "failed"
     CLOSED = "closed"
@@ -28,15 +30,18 @@ class CoreState(Enum):
 
 CORE_TRANSITIONS: dict[CoreState, frozenset[CoreState]] = {
     CoreState.OPENING: frozenset({CoreState.READY, CoreState.FAILED, CoreState.CLOSED}),
-    CoreState.READY: frozenset({CoreState.DRAINING}),
-    CoreState.DRAINING: frozenset({CoreState.READY, CoreState.CLOSED}),
+    CoreState.READY: frozenset({CoreState.DRAINING, CoreState.RESTARTING, CoreState.FAILED}),
+    CoreState.RESTARTING: frozenset({CoreState.READY, CoreState.DRAINING, CoreState.FAILED}),
+    CoreState.DRAINING: frozenset({CoreState.READY, CoreState.FAILED, CoreState.CLOSED}),
     CoreState.FAILED: frozenset({CoreState.CLOSED}),
     CoreState.CLOSED: frozenset(),
 }
 """Which moves are legal. The diagram in ARCHITECTURE.md is drawn from this."""
 
 AT_WORK = frozenset({CoreState.READY, CoreState.DRAINING})
-"""States in which a core is open, and goes on with what it began."""
+"""States in which a core goes on with what it began."""
+OPEN = AT_WORK | {CoreState.RESTARTING}
+"""States in which a core is open, and has what it began."""
 
 
 RATE_SECONDS = 10

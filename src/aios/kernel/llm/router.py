@@ -25,6 +25,8 @@ CATCH_UP = 4.0
 """Turns that a core which could not take its own may make up for later, one after another."""
 MAX_KNOWN = 1024
 
+SERVING = frozenset({CoreState.READY, CoreState.OPENING, CoreState.RESTARTING})
+"""States of cores that take calls, or soon will."""
 CanBegin = Callable[[Seat], bool]
 """Whether a core can begin the call now."""
 HasRefused = Callable[[Seat], bool]
@@ -140,7 +142,7 @@ class Router:
         route = self.route(model)
         if route is None:
             raise self._unknown(model)
-        serving = [seat for seat in route.seats if seat.state in (CoreState.READY, CoreState.OPENING)]
+        serving = [seat for seat in route.seats if seat.state in SERVING]
         if not serving:
             raise _out_of_service(model, route.seats)
         return serving
@@ -224,5 +226,5 @@ def _out_of_service(model: str | None, seats: Sequence[Seat]) -> AiosError:
 
 def _told(seat: Seat) -> str:
     if seat.state is CoreState.FAILED:
-        return f"could not be opened ({seat.why})"
+        return f"failed ({seat.why})"
     return f"is being {'removed' if seat.is_leaving else 'drained'}, and takes nothing new"

@@ -86,7 +86,7 @@ class SentenceCore:
         sentences = self._sentences
         assert sentences is not None
         tokens = sentences.tokens(text) if isinstance(text, str) else text
-        if not tokens:
+        if len(tokens) < sentences.least:
             raise BadRequest(f"input[{n}] holds nothing that core '{self.name}' has a token for", param="input")
         if len(tokens) > sentences.context:
             raise ContextLengthExceeded(

@@ -13,6 +13,7 @@ import msgspec
 from aios.abi.errors import TooLarge
 
 from ..process import Place
+from ..search import Index
 from . import entries
 from .base import Swap
 from .blocks import (
@@ -28,7 +29,6 @@ from .blocks import (
     open_block,
 )
 from .entries import Facts, id_of
-from .search import index, unindex
 
 MAX_ENTRIES = 100_000
 """Entries of one agent. A bound, so that no agent fills the disk of all; far above what one remembers."""
@@ -51,8 +51,9 @@ class Changes:
     """`disk` bounds the bytes of contents and metadata that one agent keeps, histories among them. Used on the
     writer's thread only."""
 
-    def __init__(self, swap: Swap, disk: int) -> None:
+    def __init__(self, swap: Swap, index: Index, disk: int) -> None:
         self._swap = swap
+        self._index = index
         self._disk = disk
         self._last_number = 0
 
@@ -65,7 +66,7 @@ class Changes:
         held, taken = self._swap.put(connection, block.id, content)
         entries.add(connection, number, block.id, facts, size, held)
         count(connection, block.id, entries=1, raw=len(content), kept=size, disk=taken)
-        index(connection, block.id, number, content.decode())
+        self._index.put(connection, block.id, number, content.decode())
         return Changed(block, number, content, facts)
 
     def update(
@@ -93,8 +94,7 @@ class Changes:
             taken = len(held[1])
         else:
             held, taken = self._swap.put(connection, block.id, content)
-            unindex(connection, [number])
-            index(connection, block.id, number, content.decode())
+            self._index.put(connection, block.id, number, content.decode())
         entries.change(connection, number, facts, size, held)
         kept, freed = entries.trim_history(connection, self._swap, number, facts.revision)
         count(connection, block.id, raw=now - was, kept=size - kept, disk=taken - freed)
@@ -107,7 +107,7 @@ class Changes:
         if block is None or gone is None:
             raise entries.no_entry(id_of(number))
         raw, kept, freed = gone
-        unindex(connection, [number])
+        self._index.drop(connection, [number])
         count(connection, block.id, entries=-1, raw=-raw, kept=-kept, disk=-freed)
 
     def empty(self, connection: apsw.Connection, place: Place, name: str) -> int:
@@ -137,15 +137,17 @@ class Changes:
         block = an_abandoned(connection)
         if block is None:
             return False
-        left = PURGE_BYTES
+        left, gone = PURGE_BYTES, list[int]()
         for number in entries.numbers(connection, block, PURGE_STEP):
-            gone = entries.remove(connection, self._swap, block, number)
-            unindex(connection, [number])
-            left -= gone[2] if gone is not None else 0
+            removed = entries.remove(connection, self._swap, block, number)
+            gone.append(number)
+            left -= removed[2] if removed is not None else 0
             if left < 0:
                 break
         else:
             drop_block(connection, block)
+            self._index.drop_scope(connection, block)
+        self._index.drop(connection, gone)
         return True
 
     def _check_room(self, blocks: dict[str, BlockRow], more: int, size: int) -> None:

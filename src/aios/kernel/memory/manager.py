@@ -33,14 +33,17 @@ from ..clock import Clock
 from ..config import MemorySection
 from ..database import Database, exactly_once
 from ..process import Place
+from ..search import Search
 from ..spaces import Spaces
 from ..syscall import Syscall
 from . import entries
 from .base import MAX_METADATA, Swap
 from .blocks import BlockRow, find_block
 from .changes import Changes
+from .derive import write_distilled
+from .distil import DistilledWrite
 from .entries import Facts, Record, entry_of, id_of, number_of
-from .search import search
+from .search import among, entries_in
 
 MAX_CONTENT = 1 << 20
 """Bytes of an entry's content."""
@@ -60,6 +63,7 @@ class MemoryManager:
         database: Database,
         clock: Clock,
         swap: Swap,
+        search: Search,
         spaces: Spaces | None = None,
         settings: MemorySection | None = None,
     ) -> None:
@@ -68,7 +72,8 @@ class MemoryManager:
         self._swap = swap
         self._spaces = spaces or Spaces()
         self._settings = settings or MemorySection()
-        self._changes = Changes(swap, self._settings.disk)
+        self._index = search.index("memory", entries_in(swap))
+        self._changes = Changes(swap, self._index, self._settings.disk)
 
     def check(self, call: Syscall) -> None:
         match call.args:
@@ -120,6 +125,20 @@ class MemoryManager:
 
         return write()
 
+    def keep(
+        self, place: Place, written: Sequence[MemWrite], once: str | None, then: Callable[[AiosError | None], None]
+    ) -> None:
+        """Write all or none of `written` to the agent's main block, under `once` not twice; `then` hears of it."""
+        now = self._clock.wall()
+
+        def job(connection: apsw.Connection) -> Count:
+            for args in written:
+                facts = Facts(args.kind, args.metadata, now, args.source, args.importance)
+                self._changes.write(connection, place, "", args.content.encode(), facts)
+            return Count(count=len(written))
+
+        self._database.submit(exactly_once(once, job, Count), lambda _, error: then(error))
+
     async def over_lines(self, owner: str, agent: str, use: Callable[[Sequence[str], bool], T]) -> T:
         """What `use` makes, in a thread, of the entries' content, oldest first, and of whether these are all: the
         newest `MAX_LINES` are read, and of these no more than fit into `MAX_READ` bytes."""
@@ -154,10 +173,13 @@ class MemoryManager:
         return entry_of(record)
 
     async def _write(self, whose: Whose, args: MemWrite, once: str | None) -> Written:
+        now = self._clock.wall()
         content = args.content.encode()
-        facts = Facts(args.kind, args.metadata, self._clock.wall(), args.source, args.importance)
+        facts = Facts(args.kind, args.metadata, now, args.source, args.importance)
 
         def job(connection: apsw.Connection) -> Written:
+            if isinstance(args, DistilledWrite):
+                return write_distilled(self._changes, connection, *whose, args, now)[0]
             return Written(id=id_of(self._changes.write(connection, *whose, content, facts).number))
 
         return await self._database.run(exactly_once(once, job, Written))
@@ -175,13 +197,23 @@ class MemoryManager:
         return await self._database.run(exactly_once(once, job, Written))
 
     async def _search(self, whose: Whose, args: MemSearch) -> Entries:
+        asked = await self._index.ask(
+            args.query,
+            args.k,
+            among(args),
+            mode=args.mode or "hybrid",
+            recency=args.recency,
+            importance=args.importance,
+        )
+
         def job(connection: apsw.Connection) -> Entries:
             block = find_block(connection, *whose)
             if block is None:
                 return Entries(entries=[])
-            found = search(connection, self._swap, block.id, args.query, args.k)
+            found = self._index.search(connection, [block.id], asked)
             records = [(entries.read(connection, self._swap, block.id, number), score) for number, score in found]
-            return Entries(entries=[entry_of(record, score) for record, score in records if record is not None])
+            there = [entry_of(record, score) for record, score in records if record is not None]
+            return Entries(entries=there, note=asked.why)
 
         return await self._database.read_async(job)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..syscall import Syscall
 
-Slot = str
-"""The name of a place that runs calls: a core, or a module's only pool."""
+Slot = Any
+"""A place that runs calls, as its runner knows it: a core's seat, or the name of a module's only pool."""
 
 Fits = Callable[[Syscall], bool]
 """Whether the slot that asks can take this call now."""

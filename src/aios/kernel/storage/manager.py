@@ -1,225 +1,358 @@
 """What the storage calls mean: an agent's files, their versions and their trash. Knows no queue, no wire.
 
-Every statement is bounded by the owner and agent of the calling process, which no argument can name.
+Every statement is bounded by the scope that `Spaces` says the path is in: the calling agent's own, which no argument
+can name, or a mount's, which the access manager has looked at.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+import binascii
+from base64 import b64encode
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import apsw
 
-from aios.abi.calls import Count, File, StoClear, StoCreate, StoList, StoRead, StoWrite, Version
-from aios.abi.errors import BadRequest, Conflict, Stopping, TooLarge
+from aios.abi.calls import (
+    Count,
+    Diff,
+    File,
+    History,
+    Listing,
+    StoClear,
+    StoCreate,
+    StoDiff,
+    StoHistory,
+    StoList,
+    StoMove,
+    StorageStat,
+    StoRead,
+    StoRestore,
+    StoRollback,
+    StoStat,
+    StoWrite,
+    Version,
+)
+from aios.abi.errors import BadRequest, TooLarge
 
 from ..clock import Clock
-from ..database import Database, Job, exactly_once, rows
+from ..config import StorageSection
+from ..database import Database, Job, exactly_once
 from ..process import Place
+from ..spaces import Scope, Spaces
 from ..syscall import Syscall
-from .base import clean_path, folders_of
-from .files import SMALL, Blobs, Content, body_of, is_named
-from .versions import (
-    MINE,
-    TRASH_STEP,
-    add_version,
-    clear,
-    drop_leaving,
-    find_version,
-    kind_of,
-    leave_trash,
-    list_below,
-    make_folders,
-    places_with_leaving,
-)
+from . import contents, moves, trash, versions
+from .base import clean_path
+from .blobs import Blobs
+from .compare import MAX_COMPARED, Side, compared
+from .contents import SMALL, Body, Content
+from .intake import Intake
+from .outlet import Outlet
+from .quota import Quota
+from .stat import stat
+from .texts import Texts
+from .tree import Tree
+from .versions import Staged, Stamp
 
-MAX_FILE = 16 << 20
-"""Bytes of one file that a call may write."""
-MAX_READ = 4 << 20
-"""Bytes of an agent's files that are read for a tool which looks through all of them."""
-MAX_READ_FILES = 10_000
-NUM_PUTS = 4
-"""Large contents that are written to the disk at the same time."""
+MAX_CALL = 16 << 20
+"""Bytes that one call carries, in or out; longer files go through the gateway as streams, or are read in parts."""
+SLICE = 4 << 20
+"""Bytes of a call's content that are cut together."""
+NUM_THREADS = 4
+"""Pieces of contents that are hashed, written and read at the same time."""
+UNSIGNED = Stamp(0.0)
+"""Of those who only look."""
 T = TypeVar("T")
+
+
+class Ask(NamedTuple):
+    """A call, as far as all of them are alike: who, where and when, and under which id it is done once."""
+
+    caller: Place
+    scope: Scope
+    path: str
+    stamp: Stamp
+    once: str | None
 
 
 class StorageManager:
     """The handler of "storage" calls, and what other rooms ask of an agent's files."""
 
-    def __init__(self, database: Database, home: Path, clock: Clock) -> None:
+    def __init__(
+        self,
+        database: Database,
+        home: Path,
+        clock: Clock,
+        spaces: Spaces | None = None,
+        settings: StorageSection | None = None,
+    ) -> None:
+        settings = settings or StorageSection()
         self._database = database
         self._clock = clock
+        self._spaces = spaces or Spaces()
+        self._quota = Quota(int(settings.limit))
+        self._threads = ThreadPoolExecutor(NUM_THREADS, "aios_files")
         self._blobs = Blobs(home / "blobs", durable=database.is_durable)
-        self._threads = ThreadPoolExecutor(NUM_PUTS, "aios_put")
+        self._intake = Intake(database, self._blobs, self._threads, int(settings.max_file))
+        self._outlet = Outlet(database, self._blobs, self._threads)
+        self._texts = Texts(database, self._blobs)
+        self._do: dict[type[Any], Callable[[Any, Ask], Awaitable[Any]]] = {
+            StoCreate: self._create, StoWrite: self._write, StoRead: self._read, StoList: self._list,
+            StoMove: self._move, StoClear: self._clear, StoRestore: self._restore, StoHistory: self._history,
+            StoDiff: self._diff, StoRollback: self._roll_back, StoStat: self._stat,
+        }  # fmt: skip
 
     def check(self, call: Syscall) -> None:
         args = call.args
-        clean_path(args.path, root=_may_be_root(args))
+        clean_path(getattr(args, "path", ""), root=_may_be_root(args))
+        if isinstance(args, StoMove):
+            clean_path(args.to)
         if isinstance(args, StoWrite):
-            _encode(args.content)
+            _decoded(args)
 
     async def run(self, call: Syscall) -> Any:
         """The result struct of the call. Writes are committed when this returns, and done once under a call's key."""
-        place = Place(call.process.owner, call.process.agent)
+        args, process = call.args, call.process
+        path = clean_path(getattr(args, "path", ""), root=_may_be_root(args))
+        stamp = Stamp(self._clock.wall(), process.agent, f"{call.spec.name} {call.id}")
         once = call.id if call.key is not None else None
-        path = clean_path(call.args.path, root=_may_be_root(call.args))
-        match call.args:
-            case StoCreate(kind=kind):
-                return await self._create(place, path, kind, once)
-            case StoWrite(content=content):
-                return await self._write(place, path, _encode(content), once)
-            case StoRead(version=version):
-                return await self._read(place, path, version)
-            case StoList():
-                return await self._database.read_async(lambda c: list_below(c, place, path))
-            case StoClear(trash=True):
-                return await asyncio.shield(self._empty_trash(place, path, once))
-            case StoClear():
-                now = self._clock.wall()
-                job = exactly_once(once, lambda c: clear(c, place, path, now), Count)
-                return await self._database.run(job, frees=True)
-        raise BadRequest(f"storage has no call {call.spec.name}")
+        return await self._do[type(args)](args, self._ask(Place(process.owner, process.agent), path, stamp, once))
+
+    def _ask(self, caller: Place, path: str, stamp: Stamp = UNSIGNED, once: str | None = None) -> Ask:
+        scope, inside = self._spaces.scope(caller, path)
+        return Ask(caller, scope, inside, stamp, once)
+
+    def close(self) -> None:
+        self._threads.shutdown()
 
     # ── for other rooms ──
 
     async def paths(self, owner: str, agent: str, limit: int) -> list[str]:
         """Of the newest `limit` files, in order."""
-        sql = f"SELECT path FROM files WHERE {MINE} AND kind = 'file' ORDER BY modified DESC, id DESC LIMIT ?"
-        found = await self._database.read_async(lambda c: rows(c, sql, (owner, agent, limit)))
-        return sorted(path for (path,) in found)
+        return await self._texts.paths(Scope(owner, agent), limit)
 
     async def over_texts(self, owner: str, agent: str, use: Callable[[Mapping[str, str], bool], T]) -> T:
         """What `use` makes, in a thread, of the files' newest versions by path, the newest file first, and of whether
-        these are all: at most `MAX_READ_FILES` are read, and of these as many as fit into `MAX_READ` bytes."""
-        place = Place(owner, agent)
-        return await self._database.read_async(lambda c: use(*self._texts(c, place)))
-
-    def _texts(self, connection: apsw.Connection, place: Place) -> tuple[dict[str, str], bool]:
-        sql = (
-            "SELECT path, hash, versions.size FROM files"
-            " JOIN versions ON file = id AND versions.version = files.version"
-            f" WHERE {MINE} AND kind = 'file' ORDER BY files.modified DESC, id DESC LIMIT ?"
-        )
-        found = rows(connection, sql, (*place, MAX_READ_FILES + 1))
-        texts: dict[str, str] = {}
-        left = MAX_READ
-        for path, hash, size in found[:MAX_READ_FILES]:
-            if size <= left:
-                body = body_of(connection, hash)
-                texts[path] = (self._blobs.get(hash) if body is None else body).decode()
-                left -= size
-        return texts, len(texts) == len(found)
+        these are all."""
+        return await self._texts.over(Scope(owner, agent), use)
 
     async def read_text(self, owner: str, agent: str, path: str) -> str:
         """The newest version of one file. Raises NotFound, BadRequest."""
-        return (await self._read(Place(owner, agent), clean_path(path), None)).content
+        return (await self._read(StoRead(path=path), self._ask(Place(owner, agent), clean_path(path)))).content
 
-    # ── calls ──
+    async def keep_house(self) -> None:
+        """Take out what was to go and is still there, since a kernel died over it or the disk failed."""
+        await self._drop_leaving()
 
-    async def _create(self, place: Place, path: str, kind: str, once: str | None) -> Version:
-        now = self._clock.wall()
-        empty = self._blobs.put(b"")
+    def open(self) -> None:
+        """Before the first call: it is the first job."""
+        self._database.submit(contents.give_up_unfinished, frees=True)
 
-        def job(connection: apsw.Connection) -> Version:
-            there = kind_of(connection, place, path)
-            if there is not None:
-                raise Conflict(f"'{path}' is there already: it is a {there}", code="path_exists", param="path")
-            make_folders(connection, place, folders_of(path), now)
-            if kind == "folder":
-                make_folders(connection, place, [path], now)
-                return Version(path=path, version=1)
-            return add_version(connection, place, path, empty, now)
+    # ── calls that write ──
 
-        return await asyncio.shield(self._commit(empty, exactly_once(once, job, Version)))
-
-    async def _write(self, place: Place, path: str, data: bytes, once: str | None) -> Version:
-        content = await self._put(data)
-        now = self._clock.wall()
+    async def _create(self, args: StoCreate, ask: Ask) -> Version:
+        empty = contents.body(b"")
 
         def job(connection: apsw.Connection) -> Version:
-            if kind_of(connection, place, path) == "folder":
-                raise Conflict(f"'{path}' is a folder; a file needs another name", code="path_exists", param="path")
-            make_folders(connection, place, folders_of(path), now)
-            return add_version(connection, place, path, content, now)
+            tree = self._tree(connection, ask)
+            if (there := tree.find(ask.path)) is not None:
+                raise tree.taken(ask.path, there)
+            if args.kind == "file":
+                return versions.write(tree, ask.path, empty, ask.stamp)
+            tree.make_folder(ask.path, ask.stamp.at)
+            return Version(path=tree.scope.shown(ask.path), version=1)
 
-        return await asyncio.shield(self._commit(content, exactly_once(once, job, Version)))
+        return await self._run(ask, job, Version)
 
-    async def _put(self, data: bytes) -> Content:
-        """Keep `data`, held until `_commit` is through with it."""
+    async def _write(self, args: StoWrite, ask: Ask) -> Version:
+        data = await self._bytes_of(args)
         if len(data) <= SMALL:
-            return self._blobs.put(data)
-        putting = self._threads.submit(self._blobs.put, data)
-        try:
-            return await asyncio.wrap_future(putting)
-        except asyncio.CancelledError:
-            putting.add_done_callback(self._abandon)
-            raise
+            return await self._name(contents.body(data), ask, args.base)
+        async with self._intake.staged(ask.scope, _slices(data), self._quota) as staged:
+            return await self._name(staged, ask, args.base)
 
-    def _abandon(self, putting: Future[Content]) -> None:
-        """Whoever wanted to name this content has left, and no bound counts it: it goes from the disk."""
-        if not putting.cancelled() and putting.exception() is None:
-            content = putting.result()
-            self._blobs.let_go(content)
-            self._database.submit(partial(self._blobs.drop, content.hash), frees=True)
+    async def _name(self, content: Body | Staged, ask: Ask, base: int | None) -> Version:
+        return await self._run(
+            ask, lambda c: versions.write(self._tree(c, ask), ask.path, content, ask.stamp, base), Version
+        )
 
-    async def _commit(self, content: Content, job: Job[Version]) -> Version:
-        """Do `job`, which names `content`. Goes to its end though nobody waits any more, so that `content` is let go
-        and what was refused leaves the disk."""
-        has_name = False
-        try:
-            version, has_name = await self._database.run(lambda c: (job(c), is_named(c, content.hash)))
-            return version
-        except Stopping as error:
-            has_name = error.code == "storage_failed"  # after a failed fsync the next kernel may find it named
-            raise
-        finally:
-            was_spared = self._blobs.let_go(content)
-            if content.body is None and (was_spared or not has_name):
-                with contextlib.suppress(Stopping):
-                    await self._database.read_async(partial(self._blobs.drop, content.hash))
+    async def _bytes_of(self, args: StoWrite) -> bytes:
+        if len(args.content) <= SMALL:
+            return _decoded(args)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, _decoded, args)
 
-    async def _empty_trash(self, place: Place, path: str, once: str | None) -> Count:
+    async def _roll_back(self, args: StoRollback, ask: Ask) -> Version:
+        return await self._run(
+            ask, lambda c: versions.roll_back(self._tree(c, ask), ask.path, args.version, ask.stamp), Version
+        )
+
+    async def _move(self, args: StoMove, ask: Ask) -> Version:
+        scope, to = self._spaces.scope(ask.caller, clean_path(args.to))
+        if scope != ask.scope:
+            raise BadRequest(
+                f"'{args.path[:200]}' and '{args.to[:200]}' are not in the same mount, or not both outside of any: "
+                "read the file, and write it there",
+                code="other_mount",
+                param="to",
+            )
+        await self._database.read_async(lambda c: moves.check_extent(self._tree(c, ask), ask.path, to))
+        return await self._run(ask, lambda c: moves.move(self._tree(c, ask), ask.path, to, ask.stamp.at), Version)
+
+    async def _restore(self, args: StoRestore, ask: Ask) -> Version:
+        def job(connection: apsw.Connection) -> Version:
+            tree = self._tree(connection, ask)
+            node = trash.restore(tree, ask.path, ask.stamp.at)
+            return Version(path=tree.scope.shown(ask.path), version=node.version)
+
+        return await self._run(ask, job, Version)
+
+    async def _clear(self, args: StoClear, ask: Ask) -> Count:
+        if args.trash:
+            return await asyncio.shield(self._empty_trash(ask))
+        count = await self._count(ask, lambda tree: [node.id] if (node := tree.find(ask.path)) is not None else [])
+
+        def job(connection: apsw.Connection) -> Count:
+            trash.clear(self._tree(connection, ask), ask.path, ask.stamp.at)
+            return count
+
+        return await self._run(ask, job, Count, frees=True)
+
+    async def _empty_trash(self, ask: Ask) -> Count:
         """Said in one step, then carried out in small ones, so that nobody's writes wait long behind it."""
-        job = exactly_once(once, lambda c: leave_trash(c, place, path), Count)
-        count = await self._database.run(job, frees=True)
-        await self._drop_leaving(place)
+        count = await self._count(ask, lambda tree: trash.to_leave(tree, ask.path))
+
+        def job(connection: apsw.Connection) -> Count:
+            trash.leave(self._tree(connection, ask), ask.path)
+            return count
+
+        count = await self._run(ask, job, Count, frees=True)
+        await self._drop_leaving()
         return count
 
-    async def finish_clearing(self) -> None:
-        """Take out what was to go for good and is still there, since a kernel died over it or the disk failed."""
-        for place in await self._database.read_async(places_with_leaving):
-            await self._drop_leaving(place)
+    async def _count(self, ask: Ask, find: Callable[[Tree], list[int]]) -> Count:
+        """Entries from those on downwards: counted before they go, since that takes long for a million."""
 
-    async def _drop_leaving(self, place: Place) -> None:
-        gone = TRASH_STEP
-        while gone == TRASH_STEP:
-            gone, unnamed = await self._database.run(lambda c: drop_leaving(c, place), frees=True)
-            for hash in unnamed:
-                await self._database.read_async(partial(self._blobs.drop, hash))
+        def job(connection: apsw.Connection) -> Count:
+            tree = self._tree(connection, ask)
+            return Count(count=sum(map(tree.num_below, find(tree))))
 
-    async def _read(self, place: Place, path: str, version: int | None) -> File:
-        hash, number = self._database.read(lambda c: find_version(c, place, path, version))
-        body = self._database.read(lambda c: body_of(c, hash))
-        if body is None:
-            body = await asyncio.to_thread(self._blobs.get, hash)
-        return File(path=path, content=body.decode(), version=number)
+        return await self._database.read_async(job)
+
+    async def _drop_leaving(self) -> None:
+        while await self._database.run(trash.drop_leaving, frees=True):
+            pass
+        await self._outlet.sweep()
+
+    async def _run(self, ask: Ask, job: Job[T], kind: type[T], *, frees: bool = False) -> T:
+        return await self._database.run(exactly_once(ask.once, job, kind), frees=frees)
+
+    def _tree(self, connection: apsw.Connection, ask: Ask) -> Tree:
+        return Tree(connection, ask.scope, self._quota)
+
+    # ── calls that read ──
+
+    async def _read(self, args: StoRead, ask: Ask) -> File:
+        async with self._opened(ask, args.version) as (kept, content):
+            length = max(0, kept.size - args.offset) if args.length is None else args.length
+            if length > MAX_CALL:
+                raise TooLarge(
+                    f"'{args.path[:200]}' holds {kept.size:,} bytes, and a call reads {MAX_CALL:,} at once: read it in "
+                    "parts (offset, length), or with GET /aios/v1/files/PATH",
+                    code="read_too_large",
+                    param="length",
+                )
+            data = await self._outlet.part(content, args.offset, length)
+        shown = ask.scope.shown(ask.path)
+        if args.encoding == "base64":
+            text = b64encode(data).decode()
+        else:
+            text = _text_of(data, shown)
+        return File(path=shown, content=text, version=kept.version, encoding=args.encoding, size=kept.size)
+
+    @asynccontextmanager
+    async def _opened(self, ask: Ask, version: int | None) -> AsyncIterator[tuple[versions.Kept, Content]]:
+        """A version and its content, which stays until it was read."""
+        kept = self._database.read(lambda c: versions.find(self._tree(c, ask), ask.path, version))
+        with self._outlet.held(kept.content) as content:
+            yield kept, content
+
+    async def _list(self, args: StoList, ask: Ask) -> Listing:
+        after = args.after[len(ask.scope.mount) + 1 :] if args.after and ask.scope.mount else args.after or ""
+
+        def job(connection: apsw.Connection) -> Listing:
+            tree = self._tree(connection, ask)
+            if args.trash:
+                return trash.listed(tree, ask.path, args.limit, after)
+            return tree.listed(ask.path, args.limit, after)
+
+        return await self._database.read_async(job)
+
+    async def _history(self, args: StoHistory, ask: Ask) -> History:
+        return await self._database.read_async(
+            lambda c: versions.history(self._tree(c, ask), ask.path, args.limit, args.before)
+        )
+
+    async def _diff(self, args: StoDiff, ask: Ask) -> Diff:
+        to = self._database.read(lambda c: versions.find(self._tree(c, ask), ask.path, args.to)).version
+        since = to - 1 if args.since is None else args.since
+        old, new = await self._side(ask, since), await self._side(ask, to)
+        text = await asyncio.get_running_loop().run_in_executor(self._threads, compared, old, new)
+        return Diff(path=ask.scope.shown(ask.path), since=since, to=to, text=text)
+
+    async def _side(self, ask: Ask, version: int) -> Side:
+        """A version to be compared; 0 is what was there before the first one."""
+        shown = ask.scope.shown(ask.path)
+        if not version:
+            return Side(shown, 0, 0, b"")
+        async with self._opened(ask, version) as (kept, content):
+            data = await self._outlet.whole(content) if kept.size <= MAX_COMPARED else None
+        return Side(shown, version, kept.size, data)
+
+    async def _stat(self, args: StoStat, ask: Ask) -> StorageStat:
+        return await self._database.read_async(lambda c: stat(c, ask.scope, self._quota))
 
 
 def _may_be_root(args: Any) -> bool:
     """Whether the call's path may name the top of the agent's files, or of its trash."""
-    return isinstance(args, StoList) or (isinstance(args, StoClear) and args.trash)
+    return isinstance(args, StoList | StoStat) or (isinstance(args, StoClear) and args.trash)
 
 
-def _encode(content: str) -> bytes:
+async def _slices(data: bytes) -> AsyncIterator[bytes]:
+    for begin in range(0, len(data), SLICE):
+        yield data[begin : begin + SLICE]
+
+
+def _decoded(args: StoWrite) -> bytes:
+    """What is to be written. Raises BadRequest, TooLarge."""
     try:
-        data = content.encode()
+        if args.encoding == "base64":
+            data = binascii.a2b_base64(args.content, strict_mode=True)
+        else:
+            data = args.content.encode()
     except UnicodeEncodeError:
         raise BadRequest("the content is not valid Unicode (half a surrogate pair)", param="content") from None
-    if len(data) > MAX_FILE:
-        raise TooLarge(f"one write holds at most {MAX_FILE:,} bytes, this has {len(data):,}", param="content")
+    except ValueError as error:
+        raise BadRequest(f"the content is no base64: {error}", param="content") from None
+    if len(data) > MAX_CALL:
+        raise TooLarge(
+            f"one write holds at most {MAX_CALL:,} bytes, this has {len(data):,}: send it with PUT "
+            "/aios/v1/files/PATH, which takes any length",
+            param="content",
+        )
     return data
+
+
+def _text_of(data: bytes, shown: str) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise BadRequest(
+            f"'{shown[:200]}' is no UTF-8 at byte {error.start} of what was asked for: read it with encoding "
+            "'base64', or from where a character begins",
+            code="not_text",
+            param="encoding",
+        ) from None

@@ -12,8 +12,6 @@ import importlib.util
 import logging
 import os
 import shutil
-import time
-from collections import deque
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
@@ -28,11 +26,13 @@ from aios.abi.messages import Chunk, Generation, Message
 from ...config import CoreSection
 from ...syscall import Suspended
 from ..aside import aside
-from ..base import NotBegun, Request, Said
+from ..base import NotBegun, Request, Said, Tell, nobody
 from ..local.host import free_bytes
 from ..local.host import said as bytes_said
 from ..local.shape import ModelError
+from ..remote.connection import Unreachable
 from .file import GgufInfo, read_info
+from .keeper import Keeper
 from .process import Process
 from .seats import Paused, Seats
 from .stream import Spoken, Stream
@@ -42,10 +42,6 @@ log = logging.getLogger("aios.llm")
 CHAT = "/chat/completions"
 LINGER = 0.02
 """Seconds that a suspended answer's stream stays open, so that going on at once costs nothing."""
-MAX_CRASHES, CRASH_WINDOW = 5, 600.0
-"""So many in so many seconds, and the server is not started again."""
-FIRST_PAUSE = 0.5
-"""Seconds before the server is started again; doubled with each crash in the window."""
 MAX_SLOTS = 256
 """llama.cpp has no more in one server."""
 OWN_WINDOW = 4096
@@ -54,6 +50,8 @@ OURS = ("cache_salt", "beam_width", "length_penalty", "model", "min_tokens", "wi
 """What the kernel knows of a request, and the server does not."""
 NOT_AGAIN = 2.0
 """Seconds that a call which found the server given up need not ask again: another core may have room by then."""
+SOON = 0.5
+"""As much, where it found the server being started again."""
 LAST_MOMENT = 1.0
 """Seconds for a process whose connections broke to say how it ended."""
 FOREIGN = ("n", "n_cmpl", "n_predict", "max_completion_tokens", "id_slot", "stream", "chat_parser")
@@ -81,13 +79,10 @@ class GgufCore:
         self._folder = home / "slots" / section.name
         self._names = count(1)
         self._seats = Seats(section.slots, section.kv_bytes)
-        self._process: Process | None = None
-        self._keeper: asyncio.Task[None] | None = None
-        self._is_up = asyncio.Event()
+        self._keeper: Keeper | None = None
         self._is_pooled = False
-        self._broken: str | None = None
-        """Why the server is not started again."""
-        self._counts = {"requests": 0, "failed": 0, "active": 0, "restarts": 0}
+        self.tell: Tell = nobody
+        self._counts = {"requests": 0, "failed": 0, "active": 0}
 
     # ── the contract of a core ──
 
@@ -104,17 +99,12 @@ class GgufCore:
         self._seats = Seats(self.slots, self._section.kv_bytes)
         self._clear_folder()
         self._folder.mkdir(parents=True, mode=0o700)
-        self._broken = None
-        await self._start()
-        self._keeper = asyncio.get_running_loop().create_task(self._keep_up())
+        self._keeper = Keeper(self.name, self._order(), self.tell, self._seats.lose)
+        await self._keeper.start()
 
     async def close(self) -> None:
         if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait([self._keeper])
-        self._is_up.clear()
-        if self._process is not None:
-            await self._process.stop()
+            await self._keeper.stop()
         self._clear_folder()
 
     def check(self, args: LLMGenerate) -> None:
@@ -133,32 +123,45 @@ class GgufCore:
         self._seats.drop(snapshot)
 
     def statistics(self) -> dict[str, Any]:
-        return self._counts | self._seats.statistics()
+        restarts = self._keeper.num_restarts if self._keeper is not None else 0
+        return self._counts | {"restarts": restarts} | self._seats.statistics()
 
     async def run(self, request: Request, quantum: int | None) -> Generation | Suspended:
         paused: Paused | None = request.snapshot
-        process = await self._serving() if paused is not None else await self._beginning(request.said)
+        self._counts["active"] += 1
+        try:
+            return await self._answer(request, paused, quantum)
+        except Unreachable:  # the process was dead before it heard of this
+            if paused is not None:
+                return Suspended(paused, 0, SOON, is_refusal=True)
+            raise self._not_begun(request.said) from None
+        finally:
+            self._counts["active"] -= 1
+
+    async def _answer(self, request: Request, paused: Paused | None, quantum: int | None) -> Generation | Suspended:
+        process = await self._serving(is_patient=paused is not None)
         if paused is None:
             self._counts["requests"] += 1
         elif paused.is_dropped:
             raise ModuleFault("this generation was dropped and cannot be resumed")
         elif paused.saving is not None:
             await asyncio.shield(paused.saving)
-        self._counts["active"] += 1
         try:
             return await self._slice(request, paused, quantum)
         except (AiosError, OSError) as error:
             self._counts["failed"] += 1
+            if isinstance(error, Unreachable):
+                raise
             raise await self._told(error, process) from None
-        finally:
-            self._counts["active"] -= 1
 
-    async def _beginning(self, said: Said | None = None) -> Process:
-        """The process, for what begins here. Raises NotBegun when it never will: another core may take it."""
-        try:
-            return await self._serving()
-        except ModuleFault as fault:
-            raise NotBegun(fault, after=NOT_AGAIN, is_busy=False, said=said) from None
+    def _not_begun(self, said: Said | None = None) -> NotBegun:
+        """Another core may take what this one was not even asked. It did not die of it, so while it is started again
+        that is worth any number of tries."""
+        if self._keeper is not None and self._keeper.given_up is not None:
+            fault = ModuleFault(f"core '{self.name}' is down: {self._keeper.given_up}", code="core_down")
+            return NotBegun(fault, after=NOT_AGAIN, is_busy=False, said=said)
+        fault = ModuleFault(f"core '{self.name}' is being started again", code="core_restarting", retry_after=5)
+        return NotBegun(fault, after=SOON, is_busy=True, said=said)
 
     # ── one slice ──
 
@@ -205,8 +208,8 @@ class GgufCore:
         return paused
 
     def _finish(self, request: Request, stream: Stream) -> Generation:
-        assert self._process is not None
-        fingerprint = f"xllamacpp-{self._process.version}"
+        assert self._keeper is not None
+        fingerprint = f"xllamacpp-{self._keeper.process.version}"
         answer = stream.generation(self.model, self.name, request.args.seed, fingerprint)
         request.emit(Chunk(finish_reason=answer.finish_reason, usage=answer.usage))
         return answer
@@ -218,7 +221,8 @@ class GgufCore:
         spoken = _begun(request) if paused is None else paused.spoken
         body = _body(request.args, spoken)
         body |= {"id_slot": seat, "cache_prompt": is_restored or may_share}
-        data, process, timeout = msgspec.json.encode(body), await self._serving(), self._section.timeout
+        data, timeout = msgspec.json.encode(body), self._section.timeout
+        process = await self._serving(is_patient=paused is not None)
         most = request.args.max_tokens
         return Stream(self.name, lambda on_data: process.post(CHAT, data, timeout, on_data), spoken, most)
 
@@ -249,7 +253,7 @@ class GgufCore:
         """What the server says of moving a slot's KV; None when it could not."""
         body = msgspec.json.encode({"filename": file.name})
         try:
-            process = await self._serving()
+            process = await self._serving(is_patient=False)
             response = await process.post(f"/slots/{seat}?action={action}", body, self._section.timeout)
             told = msgspec.json.decode(response.body, type=dict[str, Any])
         except (OSError, AiosError, msgspec.MsgspecError) as error:
@@ -285,55 +289,18 @@ class GgufCore:
         self.context_length = context
         self._is_pooled = info.is_pooled
 
-    async def _start(self) -> None:
+    def _order(self) -> dict[str, Any]:
         threads = max(1, (os.cpu_count() or 2) - 1)
         order: dict[str, Any] = {"path": str(self._path.resolve()), "slots": self.slots, "context": self.context_length}
         order |= {"folder": f"{self._folder}{os.sep}", "threads": threads}
         if self._section.embeddings:
             order["pooling"] = "own" if self._is_pooled else "mean"
-        self._process = Process(self.name, order)
-        try:
-            await self._process.start()
-        except BaseException:
-            await self._process.stop()
-            raise
-        self._is_up.set()
+        return order
 
-    async def _serving(self) -> Process:
-        """The process, as soon as it serves. Raises ModuleFault when it never will."""
-        await self._is_up.wait()
-        if self._broken is not None:
-            raise ModuleFault(f"core '{self.name}' is down: {self._broken}", code="core_down")
-        assert self._process is not None
-        return self._process
-
-    async def _keep_up(self) -> None:
-        """Start the server again when it has died, though not for ever."""
-        crashes: deque[float] = deque()
-        why_not: str | None = None
-        while True:
-            assert self._process is not None
-            await self._process.ended()
-            self._is_up.clear()
-            self._seats.lose()
-            now, why = time.monotonic(), why_not or self._process.how()
-            crashes.append(now)
-            while crashes[0] < now - CRASH_WINDOW:
-                crashes.popleft()
-            if len(crashes) > MAX_CRASHES:
-                self._broken = f"{why}, {len(crashes)} times in {CRASH_WINDOW:g} s; it is not started again"
-                log.error("core '%s' is down: %s", self.name, self._broken)
-                self._is_up.set()
-                return
-            log.warning("core '%s': %s; it is started again", self.name, why)
-            await self._process.stop()
-            await asyncio.sleep(FIRST_PAUSE * 2 ** (len(crashes) - 1))
-            why_not = None
-            try:
-                await self._start()
-                self._counts["restarts"] += 1
-            except ModuleFault:  # it counts as one more crash
-                why_not = f"its process could not be started again: {self._process.reason()}"
+    async def _serving(self, *, is_patient: bool) -> Process:
+        if self._keeper is None:
+            raise Unreachable(f"core '{self.name}' is not open")
+        return await self._keeper.serving(is_patient=is_patient)
 
     async def _told(self, error: AiosError | OSError, process: Process) -> AiosError:
         """What went wrong, for the agent. The server is ours, so its faults are this module's."""
@@ -346,7 +313,7 @@ class GgufCore:
             return TimedOut(f"core '{self.name}' said nothing for {limit}", code="core_timeout")
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(process.ended(), LAST_MOMENT)
-        why = f"core '{self.name}': {process.how()} while this ran; it is started again, so ask again"
+        why = f"core '{self.name}': {process.how()} while this ran; ask again"
         return ModuleFault(why, code="core_crashed", retry_after=1)
 
     def _clear_folder(self) -> None:

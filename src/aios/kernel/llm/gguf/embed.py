@@ -10,7 +10,7 @@ from aios.abi.errors import AiosError, BadRequest, ContextLengthExceeded
 from aios.abi.messages import Embeddings
 
 from ..base import Said
-from ..remote.connection import Response
+from ..remote.connection import Response, Unreachable
 from ..remote.openai_embed import embed
 from .core import GgufCore
 from .process import Process
@@ -34,21 +34,29 @@ class GgufEmbedCore(GgufCore):
         """The server says what it cannot take."""
 
     async def embed(self, args: LLMEmbed) -> Embeddings:
-        process = await self._beginning()
-        self._counts["requests"] += 1
         self._counts["active"] += 1
+        try:
+            return await self._vectors(args)
+        except Unreachable:
+            raise self._not_begun() from None
+        finally:
+            self._counts["active"] -= 1
+
+    async def _vectors(self, args: LLMEmbed) -> Embeddings:
+        process = await self._serving(is_patient=False)
+        self._counts["requests"] += 1
         try:
             server = _Server(self.name, process, self._section.timeout)
             return await embed(server, args, self.model, self._section.embed_batch)
         except (AiosError, OSError) as error:
             self._counts["failed"] += 1
+            if isinstance(error, Unreachable):
+                raise
             told = await self._told(error, process)
             if TOO_LONG in told.message:
                 why = f"core '{self.name}': a text is longer than its window of {self.context_length} tokens"
                 raise ContextLengthExceeded(why, param="input") from None
             raise told from None
-        finally:
-            self._counts["active"] -= 1
 
 
 class _Server:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
 
+from ..base import Said
 from .stream import Spoken, Stream
 
 
@@ -29,6 +30,10 @@ class Paused:
         self.file: Path | None = None
         self.size = 0
         self.is_dropped = False
+
+    def as_said(self) -> Said | None:
+        spoken = self.spoken
+        return None if spoken.reasoning else Said(spoken.text, spoken.tokens, spoken.logprobs or None)
 
     def close_stream(self) -> Stream | None:
         """The stream that was still open, cut."""

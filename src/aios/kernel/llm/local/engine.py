@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .decoder import CHUNK, Decoder
-from .grammar import GrammarError, Grammars, Vocabulary
+from .grammar import Grammars, Vocabulary
 from .kv import KV
 from .linear import F32
 from .prefix import PrefixCache
@@ -143,14 +143,13 @@ class Engine:
         begun = []
         while chunks > 0 and self._prefilling:
             sequence = self._next_prompt()
-            self._read(sequence)
+            try:
+                self._read(sequence)
+            except MemoryError as error:  # the machine may have too little left for this one: the others go on
+                sequence.error = error
             chunks -= 1 + sequence.computed // LOOK_BACK
-            if _left(sequence):
+            if _left(sequence) and sequence.error is None:
                 continue
-            if sequence.line.output:  # it was all computed once, and is again
-                sequence.share()
-            else:
-                self._choose(sequence, self.decoder.last_logits()[None])
             self._decoding[sequence.id] = self._prefilling.pop(sequence.id)
             begun.append(sequence)
         return begun
@@ -163,7 +162,7 @@ class Engine:
         return next(iter(waiting)) if self._is_oldests_turn else min(waiting, key=_left)
 
     def _read(self, sequence: Sequence) -> None:
-        """Compute the next chunk of its prompt, behind what others have computed by now."""
+        """Compute the next chunk of its prompt, behind what others have computed by now; after the last, it speaks."""
         prompt, kv = sequence.spec.prompt, sequence.line.kv
         assert kv is not None, "what is in the engine has its memory"
         if not sequence.computed or len(self._prefilling) > 1:
@@ -172,6 +171,12 @@ class Engine:
         sequence.computed = self.decoder.prefill(kv, prompt, start)
         self.num_prefilled += sequence.computed - start
         self._keep(sequence)
+        if _left(sequence):
+            return
+        if sequence.line.output:  # it was all computed once, and is again
+            sequence.share()
+        else:
+            self._choose(sequence, self.decoder.last_logits()[None])
 
     def _reuse(self, sequence: Sequence, kv: KV) -> None:
         """Go on with what another prompt that began alike has computed."""
@@ -197,7 +202,7 @@ class Engine:
                 raise NoNumbers("the model computed what is no number")
             sequence.choose(rows)
             self.num_tokens += len(rows)
-        except (GrammarError, NoNumbers) as error:  # this sequence's own fault: the others go on
+        except Exception as error:  # noqa: BLE001  # not caught, but handed to the one who asked: the others go on
             sequence.error = error
 
 

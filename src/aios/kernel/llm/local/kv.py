@@ -207,9 +207,10 @@ class KVPool:
         with self._lock:
             if reserved > self.room:
                 raise MemoryError(f"no room for {tokens} tokens of KV: {self.room} of {self.budget} bytes are left")
+            data = self._take(max(now, 1))  # which the machine may not have: nothing is reserved then
             self._reserved += reserved
             self._open += 1
-            return KV(self, reserved, self._take(max(now, 1)))
+            return KV(self, reserved, data)
 
     def statistics(self) -> dict[str, int]:
         """Bytes: budget, reserved, held by sequences, idle for reuse; and how many sequences are open."""

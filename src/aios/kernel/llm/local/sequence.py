@@ -44,7 +44,8 @@ class Sequence:
         self.branches = [Branch(spec, grammars)]
         self.ended: list[Branch] = []
         """Lines of a beam search that are at their end, the best first."""
-        self.error: ValueError | None = None
+        self.error: Exception | None = None
+        """What went wrong with it alone: it is over, and the others go on."""
         self._told = 0
         """Characters of the thought that there were when text was last taken."""
         self._spare: list[KV] = []
@@ -144,6 +145,7 @@ class Sequence:
             raise GrammarError("the schema lets nothing follow")
         if beams.is_over(going, self.ended, width):
             parents, going = [], []
+        self.branches = [*before, *going]  # whatever comes, their memory is known
         self._hand_on(before, parents, going)
         self.branches = going
 
@@ -172,9 +174,14 @@ class Sequence:
         if self.bytes_in(pool) > pool.room:
             raise MemoryError(f"no room for {self.bytes_in(pool)} bytes of KV: {pool.room} of {pool.budget} are left")
         now = max(len(self.spec.prompt), self.computed) + 1
-        for branch in self.branches:
-            branch.kv = pool.open(self.spec.longest, now=now)
-        self._spare = [pool.open(self.spec.longest) for _ in range(self.spec.beam_width - len(self.branches))]
+        try:
+            for branch in self.branches:
+                branch.kv = pool.open(self.spec.longest, now=now)
+            for _ in range(self.spec.beam_width - len(self.branches)):
+                self._spare.append(pool.open(self.spec.longest))
+        except MemoryError:  # there was room in the pool, and not in the machine
+            self.release()
+            raise
 
     def size_in(self, pool: KVPool) -> int:
         """Bytes of keys and values that `leave` gives."""

@@ -106,6 +106,9 @@ _OF_CHAT = frozenset({"messages", "tools", "tool_choice", "parallel_tool_calls",
 class Tokened(Events):
     """An answer whose server was asked to tell its tokens: they are kept, and the client does not see them."""
 
+    _is_told = True
+    """All tokens so far: where one piece has none, or what is none, the others are of no use."""
+
     def _one(self, data: bytes) -> bool:
         return False
 
@@ -131,9 +134,16 @@ class Tokened(Events):
         prompt = whole.pop("prompt_token_ids", None) or choice.pop("prompt_token_ids", None)
         if answer.prompt_ids is None and isinstance(prompt, list):
             answer.prompt_ids = prompt
-        if ids := choice.pop("token_ids", None):
+        ids = choice.pop("token_ids", None)
+        has_text = bool((choice.get("delta") or {}).get("content") or choice.get("text"))
+        if not ids:
+            self._is_told &= not has_text
+        elif isinstance(ids, list) and all(isinstance(each, int) for each in ids):
             answer.ids += ids
-            answer.is_level = bool((choice.get("delta") or {}).get("content") or choice.get("text"))
+        else:
+            self._is_told = False
+        if ids or has_text:
+            answer.is_level = self._is_told and has_text
         return True
 
 

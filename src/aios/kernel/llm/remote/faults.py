@@ -35,7 +35,7 @@ def error_of(core: str, key_source: str, status: int, body: bytes, headers: Mapp
         why = f"its server refuses the kernel's key ({status}); see {key_source}. Your own key is not at fault"
         return UpstreamFault(f"core '{core}': {why}", code="upstream_refused")
     if 300 <= status < 400:
-        where = headers.get("location", "nowhere")[:200]
+        where = _plain(headers.get("location", "nowhere")[:200])
         why = f"its server redirects to {where} ({status}), which is not followed; should that be its base_url?"
         return UpstreamFault(f"core '{core}': {why}", code="upstream_rejected")
     if status in (408, 504):
@@ -73,10 +73,15 @@ def detail_of(body: bytes) -> Any:
 
 
 def message_of(detail: Any) -> str:
-    """What a server says of its error, in the shapes that are about; at most some lines of it."""
+    """What a server says of its error, in the shapes that are about; at most some lines of it, as plain text."""
     if isinstance(detail, dict):
         detail = detail.get("message") or detail.get("detail") or detail.get("msg")
-    return detail[:500] if isinstance(detail, str) else ""
+    return _plain(detail[:500]) if isinstance(detail, str) else ""
+
+
+def _plain(text: str) -> str:
+    """Without what terminals and logs would obey."""
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

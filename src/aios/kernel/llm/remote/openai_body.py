@@ -30,12 +30,16 @@ NO_USAGE = Raw(b"null")
 class _Usage(Struct):
     prompt_tokens: Count | None = None
     completion_tokens: Count | None = None
+    total_tokens: Count | None = None
     prompt_tokens_details: _PromptDetails | None = None
 
     def told(self) -> Usage:
+        """Some servers (xAI, Google) leave what a model thought out of the completion and have it in the total only;
+        it is paid for all the same."""
         details = self.prompt_tokens_details
         cached = (details.cached_tokens if details is not None else None) or 0
-        return Usage.of(self.prompt_tokens or 0, self.completion_tokens or 0, cached)
+        prompt = self.prompt_tokens or 0
+        return Usage.of(prompt, max(self.completion_tokens or 0, (self.total_tokens or 0) - prompt), cached)
 
 
 usage_of = msgspec.json.Decoder(_Usage).decode

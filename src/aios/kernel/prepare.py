@@ -1,0 +1,66 @@
+"""What a call needs before it is queued, step by step, while it is BLOCKED. Knows no step's inside, and no queue."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from aios.abi.errors import AiosError, KernelFault
+
+from .syscall import Syscall
+
+Then = Callable[[AiosError | None], None]
+
+
+class Step(Protocol):
+    """May change what the call asks, and takes its time for it."""
+
+    why: str
+    """What the call waits for meanwhile, in words."""
+
+    def wants(self, call: Syscall) -> bool:
+        """Whether there is anything to do for it."""
+
+    async def prepare(self, call: Syscall) -> None:
+        """Do it. Raises the AiosError that the call is to end with; is cancelled when the call is over before."""
+
+
+class Preparation:
+    """The steps of one kernel, in their order, and the calls that are at one."""
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        self._steps = steps
+        self._under_way: dict[str, asyncio.Task[None]] = {}
+
+    def steps(self, call: Syscall) -> list[Step]:
+        """What is to be done for `call`."""
+        return [step for step in self._steps if step.wants(call)]
+
+    def begin(self, call: Syscall, steps: Sequence[Step], then: Then) -> None:
+        """Do `steps`, then call `then`, once in any case: with the error that `call` is to end with, or None."""
+
+        def is_over(task: asyncio.Task[None]) -> None:
+            del self._under_way[call.id]
+            error = None if task.cancelled() else task.exception()
+            if error is not None and not isinstance(error, AiosError):
+                error = KernelFault(f"the kernel broke while a call was prepared: {type(error).__name__}: {error}")
+            then(error)
+
+        task = asyncio.get_running_loop().create_task(_do(call, steps))
+        self._under_way[call.id] = task
+        task.add_done_callback(is_over)
+
+    def forget(self, call: Syscall) -> None:
+        """`call` is over: what is made for it is not wanted any more."""
+        if (task := self._under_way.get(call.id)) is not None:
+            task.cancel()
+
+    def __len__(self) -> int:
+        return len(self._under_way)
+
+
+async def _do(call: Syscall, steps: Sequence[Step]) -> None:
+    for step in steps:
+        call.why = step.why
+        await step.prepare(call)

@@ -1,0 +1,107 @@
+"""Large chunks as files, named by their hash and a token that no other file ever has. Knows no table and no content.
+
+A file is whole before anything names it, and never changed, so a crash leaves at worst one that nobody names. Since its
+name is its own, whoever drops it drops nobody else's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterable
+from hashlib import sha256
+from pathlib import Path
+
+from aios.abi.errors import ModuleFault, Stopping
+
+Buffer = bytes | memoryview
+OLD = 0
+"""The token of files that an older kernel named by their hash alone."""
+
+
+class Blobs:
+    """The folder of large chunks. Methods block: call them from a thread."""
+
+    def __init__(self, folder: Path, *, durable: bool) -> None:
+        self.folder = folder
+        self._durable = durable
+
+    def put(self, hash: bytes, data: Buffer) -> int:
+        """Keep `data`, whose hash that is; the token that it is found by. Raises Stopping when the disk is full."""
+        token = secrets.randbits(62) | 1
+        path = self.path(hash, token)
+        try:
+            _write(path, data, durable=self._durable)
+        except OSError as error:
+            self.drop(hash, token)
+            raise Stopping(
+                f"{memoryview(data).nbytes:,} bytes of a file cannot be kept in {self.folder} ({error.strerror}): "
+                "nothing was written; free some space there, or clear what is not needed (mem_clear, and sto_clear "
+                "with 'trash'), and try again",
+                code="storage_full",
+                retry_after=5.0,
+            ) from None
+        return token
+
+    def sync(self, hashes: Iterable[bytes]) -> None:
+        """In durable mode, until the names of these are on the disk too."""
+        folders = {self.path(hash, OLD).parent for hash in hashes} if self._durable else set()
+        if folders:
+            for folder in (*folders, self.folder, self.folder.parent):
+                _sync_folder(folder)
+
+    def get(self, hash: bytes, token: int) -> bytes:
+        """What was put. Raises ModuleFault when it is gone or is not what was written."""
+        try:
+            data = self.path(hash, token).read_bytes()
+        except OSError as error:
+            raise lost(hash, f"cannot be read: {error.strerror}") from None
+        if sha256(data).digest() != hash:
+            raise damaged(hash)
+        return data
+
+    def drop(self, hash: bytes, token: int) -> None:
+        """What cannot be removed is found by 'aios fs check'."""
+        with contextlib.suppress(OSError):
+            self.path(hash, token).unlink()
+
+    def path(self, hash: bytes, token: int) -> Path:
+        name = hash.hex()
+        return self.folder / name[:2] / (name if token == OLD else f"{name}.{token:x}")
+
+
+def lost(hash: bytes, why: str) -> ModuleFault:
+    return ModuleFault(
+        f"a part of this file ({hash.hex()[:16]}) {why}; 'aios fs check' says what else is hit, and what can be mended",
+        code="blob_lost",
+    )
+
+
+def damaged(hash: bytes) -> ModuleFault:
+    return ModuleFault(
+        f"a part of this file ({hash.hex()[:16]}) is damaged on the disk; 'aios fs check' says what else is hit, and "
+        "what can be mended",
+        code="blob_damaged",
+    )
+
+
+def _write(path: Path, data: Buffer, *, durable: bool) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        rest = memoryview(data)
+        while len(rest):
+            rest = rest[os.write(descriptor, rest) :]
+        if durable:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

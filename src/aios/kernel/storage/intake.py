@@ -1,0 +1,272 @@
+"""A content on its way in: cut, hashed and kept while the rest is still coming, in bounded memory. Knows no path.
+
+While one block is cut in a thread, those before it are hashed and written in others; the store learns of them in their
+order. What is not finished, whatever the reason, is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import partial
+from hashlib import sha256
+from typing import NamedTuple, TypeVar
+
+import apsw
+
+from aios.abi.errors import AiosError, TooLarge
+
+from ..database import Database
+from ..spaces import Scope
+from . import contents
+from .blobs import Blobs
+from .chunker import Cutter
+from .contents import SMALL, Chunk, File, Piece
+from .quota import Quota
+from .tree import Tree
+from .versions import Staged
+
+BLOCK = 4 << 20
+"""Bytes that are cut together."""
+DEPTH = 3
+"""Blocks that are hashed and written at the same time."""
+STEP = 1 << 20
+"""Bytes that go into the database together, so that nobody's writes wait long behind them."""
+T = TypeVar("T")
+
+
+class Part(NamedTuple):
+    """A chunk, and its bytes."""
+
+    piece: Piece
+    data: memoryview
+
+
+class Intake:
+    """Contents of any length, as they come. Used on the event loop."""
+
+    def __init__(self, database: Database, blobs: Blobs, threads: ThreadPoolExecutor, max_file: int) -> None:
+        self._database = database
+        self._blobs = blobs
+        self._threads = threads
+        self.max_file = max_file
+
+    @asynccontextmanager
+    async def staged(self, scope: Scope, source: AsyncIterable[bytes], quota: Quota) -> AsyncIterator[Staged]:
+        """All of `source`, kept for as long as this is entered, and longer if it got a name by then. Raises TooLarge,
+        Stopping when the disk is full, and what `source` raises."""
+        arrival = _Arrival(self._database, self._blobs, self._threads, scope, quota)
+        try:
+            async for block in source:
+                if arrival.size + len(block) > self.max_file:
+                    raise too_large(self.max_file)
+                await arrival.feed(block)
+            yield await arrival.finish()
+        finally:
+            arrival.end()
+
+
+class _Arrival:
+    """One content. `end` drops what has no name by then."""
+
+    def __init__(
+        self, database: Database, blobs: Blobs, threads: ThreadPoolExecutor, scope: Scope, quota: Quota
+    ) -> None:
+        self.size = 0
+        """Bytes that came."""
+        self._database = database
+        self._blobs = blobs
+        self._threads = threads
+        self._scope = scope
+        self._quota = quota
+        self._cutter = Cutter()
+        self._under_way: deque[asyncio.Task[list[Part]]] = deque()
+        self._id: int | None = None
+        self._scope_id = database.read(lambda c: Tree(c, scope).id)
+        self._chunks: list[int] = []
+        self._hashes: list[bytes] = []
+        self._num_bytes = 0
+        """Of the chunks that the store knows."""
+        self._loose: set[File] = set()
+        """Files that the store does not know."""
+        self._is_committing = self._is_over = False
+
+    async def feed(self, block: bytes) -> None:
+        self.size += len(block)
+        self._cutter.feed(block)
+        if self._cutter.num_waiting >= BLOCK:
+            await self._cut(is_last=False)
+
+    async def finish(self) -> Staged:
+        await self._cut(is_last=True)
+        while self._under_way:
+            await self._name_next()
+        hash = contents.hash_of(self._hashes)
+        id = self._id = await self._database.run(partial(_sealed, id=self._id, hash=hash))
+        return Staged(id, self.size, hash)
+
+    def end(self) -> None:
+        self._is_over = True
+        for task in self._under_way:
+            task.add_done_callback(self._abandon)
+        if not self._is_committing:
+            self._leave()
+
+    def _abandon(self, task: asyncio.Task[list[Part]]) -> None:
+        if not task.cancelled() and task.exception() is None:
+            self._discard(_files(task.result()))
+
+    def _leave(self) -> None:
+        self._discard(self._loose)
+        if self._id is not None:
+            self._database.submit(partial(_drop_unfinished, id=self._id), self._dropped, frees=True)
+
+    def _dropped(self, files: list[File] | None, error: AiosError | None) -> None:
+        self._discard(files or ())  # after an error the next start, or the next sweep, finds them
+
+    def _discard(self, files: Iterable[File]) -> None:
+        for hash, token in files:
+            self._threads.submit(self._blobs.drop, hash, token)
+
+    # ── cutting, hashing, writing ──
+
+    async def _cut(self, *, is_last: bool) -> None:
+        chunks = await self._in_thread(partial(self._cutter.cut, is_last=is_last))
+        if chunks:
+            self._under_way.append(asyncio.get_running_loop().create_task(self._keep(chunks)))
+        while len(self._under_way) >= DEPTH:
+            await self._name_next()
+
+    async def _keep(self, chunks: list[memoryview]) -> list[Part]:
+        """The chunks by their hash. Large ones that the scope has not yet are files now."""
+        hashes = await self._in_thread(lambda: [sha256(data).digest() for data in chunks])
+        known = self._database.read(lambda c: contents.known(c, self._scope_id, hashes))
+        return await self._in_thread(lambda: self._written(chunks, hashes, known))
+
+    def _written(self, chunks: Iterable[memoryview], hashes: Iterable[bytes], known: set[bytes]) -> list[Part]:
+        parts: list[Part] = []
+        try:
+            for data, hash in zip(chunks, hashes, strict=True):
+                parts.append(Part(self._piece(data, hash, hash in known), data))
+            self._blobs.sync(hash for hash, _ in _files(parts))
+        except AiosError:
+            for file in _files(parts):
+                self._blobs.drop(*file)
+            raise
+        return parts
+
+    def _piece(self, data: memoryview, hash: bytes, is_known: bool) -> Piece:
+        if len(data) <= SMALL:
+            return Piece(hash, len(data), bytes(data), None)
+        return Piece(hash, len(data), None, None if is_known else self._blobs.put(hash, data))
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    # ── naming ──
+
+    async def _name_next(self) -> None:
+        # The wait may be cancelled, the work not: its files have to be found.
+        parts = await asyncio.shield(self._under_way[0])
+        self._under_way.popleft()
+        self._loose.update(_files(parts))
+        for step in _steps(parts):
+            while not await self._commit([part.piece for part in step]):
+                step = await self._again(step)
+
+    async def _again(self, parts: list[Part]) -> list[Part]:
+        """What the scope had when it was asked, it may have dropped since: with files for all."""
+        bare = {part.piece.hash: part.data for part in parts if _is_bare(part.piece)}
+        written = await self._in_thread(lambda: self._written(bare.values(), bare, set()))
+        self._loose.update(_files(written))
+        known = {part.piece.hash: part for part in written}
+        return [known.get(part.piece.hash, part) for part in parts]
+
+    async def _commit(self, pieces: list[Piece]) -> bool:
+        """Name `pieces`, the next ones. False if one without bytes is gone from the scope: nothing was done then."""
+        committed: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+        def then(named: _Named | None, error: AiosError | None) -> None:
+            self._is_committing = False
+            if named is not None:
+                self._take(pieces, named)
+            elif error is not None and error.code == "storage_failed":
+                self._loose.clear()  # after a failed fsync the next kernel may find them named
+            if self._is_over:
+                self._leave()
+            if not committed.done():
+                committed.set_result(named is not None) if error is None else committed.set_exception(error)
+
+        self._is_committing = True
+        self._database.submit(partial(self._add, pieces), then)
+        return await committed
+
+    def _add(self, pieces: list[Piece], connection: apsw.Connection) -> _Named | None:
+        bare = [piece.hash for piece in pieces if _is_bare(piece)]
+        if len(contents.known(connection, self._scope_id, bare)) < len(set(bare)):
+            return None
+        size = self._num_bytes + sum(piece.size for piece in pieces)
+        self._quota.check(connection, self._scope.payer, 0, size)
+        scope = Tree(connection, self._scope).made()
+        id = contents.begin(connection) if self._id is None else self._id
+        chunks = [contents.add_chunk(connection, scope, piece) for piece in pieces]
+        contents.grow(connection, id, self._chunks + [chunk.id for chunk in chunks], size)
+        return _Named(id, scope, chunks)
+
+    def _take(self, pieces: list[Piece], named: _Named) -> None:
+        self._id, self._scope_id = named.id, named.scope
+        self._chunks += [chunk.id for chunk in named.chunks]
+        self._hashes += [chunk.hash for chunk in named.chunks]
+        self._num_bytes += sum(chunk.size for chunk in named.chunks)
+        self._loose -= {(chunk.hash, chunk.token) for chunk in named.chunks if chunk.token is not None}
+        surplus = self._loose & {(piece.hash, piece.token) for piece in pieces if piece.token is not None}
+        self._discard(surplus)
+        self._loose -= surplus
+
+
+class _Named(NamedTuple):
+    """What the store knows now: the content and its scope by their ids, and the chunks that were added."""
+
+    id: int
+    scope: int
+    chunks: list[Chunk]
+
+
+def _sealed(connection: apsw.Connection, id: int | None, hash: bytes) -> int:
+    id = contents.begin(connection) if id is None else id
+    contents.seal(connection, id, hash)
+    return id
+
+
+def _drop_unfinished(connection: apsw.Connection, id: int) -> list[File]:
+    """Drop a content that never got a name. One that lost its name again has been swept, or will be."""
+    return contents.drop(connection, id) if contents.is_unfinished(connection, id) else []
+
+
+def _is_bare(piece: Piece) -> bool:
+    return piece.data is None and piece.token is None
+
+
+def _files(parts: Iterable[Part]) -> list[File]:
+    return [(part.piece.hash, part.piece.token) for part in parts if part.piece.token is not None]
+
+
+def _steps(parts: list[Part]) -> Iterator[list[Part]]:
+    """So many after one another as bring `STEP` bytes into the database."""
+    step: list[Part] = []
+    size = 0
+    for part in parts:
+        step.append(part)
+        size += len(part.piece.data or b"")
+        if size >= STEP:
+            yield step
+            step, size = [], 0
+    if step:
+        yield step
+
+
+def too_large(max_file: int) -> TooLarge:
+    return TooLarge(f"a file may hold {max_file:,} bytes ([storage] max_file), and this is more", code="file_too_large")
