@@ -528,7 +528,7 @@ def test_a_folder_that_is_swapped_for_a_link_meanwhile_is_never_followed(
     monkeypatch.setattr(os, "open", slowly)
     with swapping(top):
         before = outside(top)
-        seen = races(6400, lambda p: read(folder, p), lambda p, c: write(folder, p, c), rest)
+        seen = races(3200, lambda p: read(folder, p), lambda p, c: write(folder, p, c), rest)
         after = outside(top)
     assert after == before
     assert not [text for text in seen if SECRET in text or "secret" in text]
