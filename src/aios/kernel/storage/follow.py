@@ -120,7 +120,7 @@ class Follower:
         self._num_seen = 0
         self._num_unkept = 0
         if watch is not None:
-            watch.listen(scope, self.hear, self.look_whole)
+            watch.listen(scope, beneath.folder, self.hear, self.look_whole)
 
     @property
     def progress(self) -> Progress:
@@ -170,7 +170,7 @@ class Follower:
             self._timer = None
         if self._watch is not None:
             self._watch.drop(self._scope)
-            self._watch.listen(self._scope, self.hear, self.look_whole)
+            self._watch.listen(self._scope, self._beneath.folder, self.hear, self.look_whole)
 
     # ── working ──
 
