@@ -388,6 +388,19 @@ async def test_past_the_bound_files_are_shown_and_read_and_their_history_says_th
     assert info.not_kept >= 1
 
 
+async def test_what_a_mount_keeps_counts_for_itself_and_not_for_its_agent(world: MountWorld, tmp_path: Path) -> None:
+    await world.again(limit=400_000)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "large.txt").write_text(large(5))
+    await world.mount("mine", tmp_path / "mine", agent="a")
+    assert await world.history("mine/large.txt") == [(1, "outside")]
+    assert world.kept("a") == (0, 0)
+    await world.write("own.txt", large(6))
+    with pytest.raises(TooLarge, match="a mount, may keep 400,000 bytes"):
+        await world.write("mine/more.txt", large(7))
+    assert sorted(os.listdir(tmp_path / "mine")) == ["large.txt"]
+
+
 # ── folders that are not there ──
 
 

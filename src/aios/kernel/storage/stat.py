@@ -10,7 +10,7 @@ from ..database import kept, row, value
 from ..spaces import Scope
 from .quota import ROOM, VERSION_BYTES, Quota
 
-_SCOPES = "(SELECT id FROM scopes WHERE owner = ?1 AND agent = ?2 AND (?1 != '' OR mount = ?3))"
+_SCOPES = "(SELECT id FROM scopes WHERE owner = ?1 AND agent = ?2 AND mount = ?3)"
 _IN_TRASH = f"""
     WITH RECURSIVE trash(id) AS (
         SELECT id FROM files WHERE scope IN {_SCOPES} AND trashed IS NOT NULL
