@@ -368,13 +368,18 @@ async def test_a_window_that_kv_bytes_cannot_hold_is_refused_with_both_numbers(t
         await core.open()
 
 
-def test_without_the_packages_the_command_that_brings_them_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("package", ["tokenizers", "jinja2"])
+async def test_without_the_packages_the_command_that_brings_them_is_named(
+    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = foreign_model.write(tmp_path, "qwen2")
-    monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(ModelError, match=r"tokenizers is not installed; 'pip install aios-kernel\[local\]'"):
-        read(folder)
+    for module in ("folder", "local.foreign_chat", "local.sandbox"):
+        monkeypatch.delitem(sys.modules, f"aios.kernel.llm.{module}", raising=False)
+    monkeypatch.setitem(sys.modules, package, None)
+    core = make_core(CoreSection(name="m", kind="local", path=str(folder)))
+    says = rf"core 'm' cannot be loaded: {package} is not installed; pip install 'aios-kernel\[local\]' brings it"
+    with pytest.raises(ModuleFault, match=says):
+        await core.open()
 
 
 def test_without_torch_the_command_that_brings_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
