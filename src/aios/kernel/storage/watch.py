@@ -12,12 +12,15 @@ import asyncio
 import contextlib
 import ctypes
 import errno
+import logging
 import os
 import struct
 import sys
 import threading
 from collections.abc import Callable, Hashable
 from typing import NamedTuple, Protocol
+
+log = logging.getLogger("aios.storage")
 
 CLOSE_WRITE, MOVED_FROM, MOVED_TO, CREATE, DELETE = 0x8, 0x40, 0x80, 0x100, 0x200
 DELETE_SELF, MOVE_SELF, UNMOUNT, OVERFLOW, IGNORED = 0x400, 0x800, 0x2000, 0x4000, 0x8000
@@ -142,7 +145,8 @@ def open_watch() -> Watch | None:
         return None
     try:
         return Inotify()
-    except OSError:
+    except OSError as error:
+        log.warning("changes in mounted folders are found by looking through them: no inotify (%s)", error.strerror)
         return None
 
 
