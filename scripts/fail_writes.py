@@ -127,11 +127,11 @@ class Sweep:
         assert step is not None
         is_done = client.known.plain() != found and (known := client.done(step, found)) is not None
         if is_done:
-            client.known = known
+            promised, client.known = client.known.answer(step.name, step.args), known
             self.book.counts["refused and done"] += 1
             if error.message.startswith(NOT_TOLD):
                 assert step.key is not None, "without a key nobody could ask again"
-                client.unheard.append(step)
+                client.unheard.append((step, promised))
             elif any(each in error.message for each in NOTHING_DONE):
                 client.blame(f"{step.name} was refused, and done: {error.message}")
         else:

@@ -5,7 +5,7 @@ numbers of versions, counts), what was not is there whole or not at all, searche
 key give their first answer again, and every check of the store is clean.
 
     scripts/kill_writes.py --kills 500 --seed 1
-    scripts/kill_writes.py --kills 20 --mode durable --json
+    scripts/kill_writes.py --kills 100 --mode durable --power --json
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Run:
     def __init__(self, options: argparse.Namespace, home: Path) -> None:
         self.options, self.home, self.book = options, home, Book()
         self.draw = random.Random(options.seed)
-        self.setting = Setting(mode=options.mode, agents=AGENTS)
+        self.setting = Setting(mode=options.mode, agents=AGENTS, can_lose_power=options.power)
         blocks = {"a": ("", "own", TEAM), "b": ("", "own")}
         self.clients = [Client(name, blocks.get(name, ("",)), str(options.seed), self.book) for name in AGENTS]
 
@@ -91,7 +91,10 @@ class Run:
         waiting = asyncio.create_task(enough.wait())
         await asyncio.wait([waiting, *working], return_when=asyncio.FIRST_COMPLETED, timeout=60)
         await asyncio.sleep(self.draw.random() * 0.03)
-        door.kill()
+        if self.options.power:
+            await door.lose_power(f"{self.options.seed} {self.book.counts['kills under load']}")
+        else:
+            door.kill()
         waiting.cancel()
         for each in await asyncio.gather(*working, return_exceptions=True):
             if not isinstance(each, Dead):
@@ -108,8 +111,11 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=500)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--mode", choices=["fast", "durable"], default="fast")
+    parser.add_argument("--power", action="store_true", help="fail the power: what is not synced is lost (durable)")
     parser.add_argument("--json", action="store_true", help="figures only, as one JSON object")
     options = parser.parse_args()
+    if options.power and options.mode != "durable":
+        parser.error("--power goes with --mode durable: fast mode promises nothing about it")
     prepare()
     folder = Path(tempfile.mkdtemp(prefix="aios-kills-"))
     run = Run(options, folder / "home")
@@ -129,6 +135,7 @@ def report(run: Run) -> dict[str, Any]:
     return {
         "kills": run.options.kills,
         "mode": run.options.mode,
+        "power": run.options.power,
         "seed": run.options.seed,
         "calls": {name: count for name, count in counts.items() if "_" in name},
         "counts": {name: count for name, count in counts.items() if "_" not in name},

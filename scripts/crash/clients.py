@@ -46,8 +46,8 @@ class Client:
         """Asked, and not answered."""
         self.answered: deque[Answered] = deque(maxlen=200)
         """Those with a key."""
-        self.unheard: list[Step] = []
-        """Those with a key that were carried out and never answered."""
+        self.unheard: list[tuple[Step, dict[str, Any]]] = []
+        """Those with a key that were carried out and never answered, with what the answer must say."""
         self._draw = random.Random(f"{seed} {agent}")
         self.steps = Steps(agent, blocks, self._draw)
         self._gone: deque[tuple[str, str]] = deque(maxlen=2 * LOOKED_UP)
@@ -78,21 +78,20 @@ class Client:
         self.pending = None
 
     def take(self, step: Step, result: dict[str, Any]) -> None:
-        promised = self.known.answer(step.name, step.args)
-        if wrong := {name: result.get(name) for name, value in promised.items() if result.get(name) != value}:
-            self.blame(f"{_told(step)} was answered {wrong} instead of {promised}")
+        self._compare(step, self.known.answer(step.name, step.args), result)
         self._note_gone(step)
         self.known = self.known.after(step.name, step.args, result)
         if step.key is not None:
             self.answered.append(Answered(step, result))
 
+    def _compare(self, step: Step, promised: dict[str, Any], result: dict[str, Any]) -> None:
+        if wrong := {name: result.get(name) for name, value in promised.items() if result.get(name) != value}:
+            self.blame(f"{_told(step)} was answered {wrong} instead of {promised}")
+
     def _note_gone(self, step: Step) -> None:
         if step.name == "mem_clear" and "id" in step.args:
             block = step.args.get("block", "")
-            word = self.known.blocks[block][step.args["id"]][0].content.split(" ")[0]
-            others = [id for id in self.known.ids(block) if id != step.args["id"]]
-            if not any(word in state.content for id in others for state in self.known.blocks[block][id][:1]):
-                self._gone.append((word, block))
+            self._gone.append((self.known.blocks[block][step.args["id"]][0].content.split(" ")[0], block))
 
     # ── after a restart ──
 
@@ -155,10 +154,12 @@ class Client:
                 self.blame(f"{_told(step)} was answered {result} and then {now}")
 
     async def _ask_unheard(self, ask: Ask) -> None:
-        for step in self.unheard:
+        for step, promised in self.unheard:
             self.book.counts["first answers after a restart"] += 1
             try:
-                self.answered.append(Answered(step, await ask(self.agent, step.name, step.args, step.key)))
+                result = await ask(self.agent, step.name, step.args, step.key)
+                self._compare(step, promised, result)
+                self.answered.append(Answered(step, result))
             except AiosError as error:
                 self.blame(f"{_told(step)} was carried out, and asked again refused: {error.message}")
         self.unheard.clear()
@@ -171,7 +172,8 @@ class Client:
         if wrong is not None:
             self.blame(wrong)
         for word, block in self._gone:
-            if (wrong := await audit.found_words(mine, block, [word])) is not None:
+            there = any(word in states[0].content for states in self.known.blocks[block].values())
+            if not there and (wrong := await audit.found_words(mine, block, [word])) is not None:
                 self.blame(wrong)
 
 

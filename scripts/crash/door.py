@@ -30,6 +30,7 @@ from aios.kernel.storage import chunker
 
 from . import inside
 from .disk import Disk, Plan
+from .power import Power
 
 TEAM = "team"
 """A block that is shared, of the group of all agents."""
@@ -42,11 +43,12 @@ class Dead(Exception):
 
 
 class Setting(msgspec.Struct, frozen=True):
-    """What kernel to start. With a `plan` its disk fails, from when that is armed on."""
+    """What kernel to start. With a `plan` its disk fails, from when that is armed on; or it may `lose_power`."""
 
     mode: str = "fast"
     agents: tuple[str, ...] = ("a",)
     plan: Plan | None = None
+    can_lose_power: bool = False
     files_from: int = 200_000
     """Contents of so many bytes are kept in files from there on."""
 
@@ -103,16 +105,11 @@ class Door:
         self._writer.close()
         self._lose()
 
-    @property
-    def is_alive(self) -> bool:
-        return self._process.is_alive()
-
-    async def ended(self) -> int | None:
-        """Until it ended by itself: its exit code."""
-        await asyncio.wait([self._hearing])
-        self._process.join()
+    async def lose_power(self, seed: str) -> None:
+        """As `kill`, and what the kernel had not synced is lost, kept or torn."""
+        with contextlib.suppress(Dead):
+            await self._request("lose power", seed)
         self.kill()
-        return self._process.exitcode
 
     def _expect(self, id: int) -> asyncio.Future[Any]:
         future = self._waiting[id] = asyncio.get_running_loop().create_future()
@@ -172,9 +169,11 @@ async def _next(reader: asyncio.StreamReader) -> Any:
 
 
 def _serve(connection: socket.socket, home: Path, setting: Setting) -> None:
-    disk = Disk(home)
+    disk, power = Disk(home), Power(home)
     if setting.plan is not None:
         disk.install(setting.plan)
+    elif setting.can_lose_power:
+        power.install()
     chunker.RANGES = ((0, chunker.RANGES[0][1]), (setting.files_from, chunker.Sizes(70 << 10, 72 << 10, 100 << 10)))
     log = os.open(home.parent / "kernel.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(log, 1)
@@ -182,7 +181,7 @@ def _serve(connection: socket.socket, home: Path, setting: Setting) -> None:
     # Nothing of this process is to be put in order at its end, whatever that is.
     code = 1
     try:
-        asyncio.run(_Server(home, setting, disk).run(connection))
+        asyncio.run(_Server(home, setting, disk, power).run(connection))
         code = 0
     finally:
         if code:
@@ -201,8 +200,9 @@ def config_of(setting: Setting) -> Config:
 
 
 class _Server:
-    def __init__(self, home: Path, setting: Setting, disk: Disk) -> None:
+    def __init__(self, home: Path, setting: Setting, disk: Disk, power: Power) -> None:
         self._home, self._setting, self._disk = home, setting, disk
+        self._work = {"ask": self._ask, "look": self._look, "lose power": power.fail}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self, connection: socket.socket) -> None:
@@ -214,8 +214,7 @@ class _Server:
         with contextlib.suppress(asyncio.IncompleteReadError):
             while True:
                 id, how, *more = await _next(reader)
-                work = self._ask if how == "ask" else self._look
-                task = asyncio.create_task(self._answer(id, work, more))
+                task = asyncio.create_task(self._answer(id, self._work[how], more))
                 self._tasks.add(task)
                 task.add_done_callback(self._ended)
 

@@ -163,7 +163,7 @@ class Steps:
     def _sto_create(self, known: Known) -> Step | None:
         if self._draw.random() < 0.5:
             folder = f"d{self._draw.randrange(4)}"
-            return None if known.find(folder) else Step("sto_create", {"path": folder, "kind": "folder"})
+            return None if known.find(folder) is not None else Step("sto_create", {"path": folder, "kind": "folder"})
         path = self._free_path(known)
         return None if path is None else Step("sto_create", {"path": path})
 
