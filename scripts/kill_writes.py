@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from crash.clients import Book, Client, Lost
+from crash.command import fs_check
 from crash.door import TEAM, Dead, Door, Setting, prepare
 
 AGENTS = ("a", "b", "c", "d", "e", "f")
@@ -53,6 +54,7 @@ class Run:
         await self.settled(door)
         await door.look("stop")
         door.kill()
+        self.book.faults += [f"aios fs check: {each}" for each in fs_check(self.home)]
 
     async def begun(self) -> Door:
         door = Door(self.home, self.setting)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from aios.abi.errors import AiosError
 from aios.kernel import Kernel
 
 
@@ -13,12 +12,12 @@ async def check(kernel: Kernel) -> list[str]:
     """Every check that there is, when no call is under way: what is wrong, a line each."""
     found = []
     await kernel.search.idle()
-    for what in (kernel.check_integrity, kernel.database.check_integrity):
+    for room in (kernel, kernel.memory):
         try:
-            what()
-        except (AssertionError, AiosError) as error:
-            found.append(f"{type(error).__name__}: {error}")
-    return found + kernel.search.check_integrity()
+            room.check_integrity()
+        except AssertionError as error:
+            found.append(f"{type(room).__name__}: {error}")
+    return found + [f"{where}: {what}" for where, what, _ in await kernel.check_home()]
 
 
 async def statistics(kernel: Kernel) -> dict[str, Any]:

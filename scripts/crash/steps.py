@@ -48,8 +48,8 @@ class Steps:
         self._said = ""
         self._writes: list[tuple[int, Callable[[Known], Step | None]]] = [
             (12, self._mem_write), (4, self._mem_update), (2, self._forget), (1, self._mem_alloc),
-            (12, self._sto_write), (2, self._large), (1, self._sto_create), (3, self._sto_move),
-            (3, self._sto_clear), (2, self._sto_restore), (3, self._sto_rollback), (1, self._empty),
+            (12, self._sto_write), (5, self._large), (1, self._sto_create), (3, self._sto_move),
+            (3, self._sto_clear), (2, self._sto_restore), (3, self._sto_rollback), (2, self._empty),
         ]  # fmt: skip
 
     def next(self, known: Known) -> Step:
