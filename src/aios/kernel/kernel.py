@@ -40,11 +40,12 @@ from aios.abi.errors import (
 from aios.abi.messages import Chunk, Embeddings, Generation
 
 from .access import AccessManager, Groups
+from .check import faults, rooms_of
 from .clock import Clock, SystemClock, Timer
 from .config import Config, CoreSection, model_of
 from .context import ContextManager, Stored, Windows
 from .control import Control
-from .database import Database
+from .database import Database, Fault
 from .idempotency import Repeats
 from .journal import Journal, OpenRecord
 from .llm import Core, LLMManager, Plug, Prices, Roster, Router, Seat, SwapsOut
@@ -52,7 +53,7 @@ from .llm.cores import make_core
 from .llm.manager import half_said
 from .memory import Distiller, MemoryManager, RuntimeMemory
 from .prepare import Preparation
-from .process import Principal, Process, ProcessState, ProcessTable
+from .process import Place, Principal, Process, ProcessState, ProcessTable
 from .scheduler import POLICIES, Pool, Queue, Runner
 from .search import Asking, Search
 from .spaces import NOBODY, Spaces
@@ -165,9 +166,8 @@ class Kernel:
         self.search = Search(self.database, clock, self._embedder())
         self._closers.push_async_callback(self.search.close)
         self.memory = MemoryManager(self.database, clock, Segments(), self.search, self.spaces, config.memory)
-        self.storage = StorageManager(self.database, self.home, clock, self.spaces, config.storage)
-        self.storage.open()
-        self._closers.callback(self.storage.close)
+        self._closers.callback(self.memory.close)
+        await self._open_storage(groups)
         self.search.take_up()
         self.tools = ToolManager(self.storage, self.memory, config.tool, clock=clock, folders=[self.home])
         await self.tools.open()
@@ -186,6 +186,18 @@ class Kernel:
         self._make_queue("tool", _Marked(self.tools, self.journal))
         self.control = Control(self.processes, self.access, self.queues, clock, self._abort)
         self._make_queue("kernel", Pool("kernel", self.control, MAX_ANSWERS))
+
+    async def _open_storage(self, groups: Groups) -> None:
+        def may_use(agent: Place, mount: str) -> bool:
+            return groups.allows(agent, "sto_list", mount)
+
+        self.storage = StorageManager(
+            self.database, self.home, self.clock, self.spaces, self.config.storage, may_use=may_use
+        )
+        self.storage.open()
+        self._closers.callback(self.storage.close)
+        self._closers.push_async_callback(self.storage.mounts.close)
+        await self.storage.mounts.open(self.config.mount)
 
     def _make_core(self, section: CoreSection) -> Core:
         self.prices.know(section)
@@ -622,10 +634,16 @@ class Kernel:
             },
             "cores": self.llm.statistics(),
             "context": self.contexts.statistics(),
+            "memory": self.memory.statistics(),
             "search": self.search.statistics(),
             "tools": {"problems": self.tools.problems},
             "journal": self.journal.statistics(),
         }
+
+    async def check_home(self) -> list[Fault]:
+        """What is wrong with what the home holds; reads all of it, while calls go on."""
+        rooms = rooms_of(self.database, self.home)
+        return await self.database.read_async(lambda c: list(faults(c, rooms, is_served=True)))
 
     def check_integrity(self) -> None:
         """Every room's own check; meant for tests, when nothing runs."""
