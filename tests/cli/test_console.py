@@ -107,12 +107,6 @@ def test_a_narrow_terminal_does_without_figures_before_what_a_process_does() -> 
     assert max(map(console.width_of, view.lines([waits], 40))) <= 40
 
 
-def test_a_line_of_the_log_says_which_core_it_is_about() -> None:
-    event = {"time": 0.0, "pid": 0, "agent": "kernel", "name": "core", "core": "gpu", "call_id": ""}
-    text = logs.line({**event, "state": "failed", "why": "its engine broke: MemoryError"})
-    assert text.endswith("core gpu      failed (its engine broke: MemoryError)")
-
-
 def test_a_narrow_terminal_does_without_figures_before_what_a_tool_does() -> None:
     schema = {"properties": dict.fromkeys(("value", "from_unit", "to_unit"))}
     known = ToolInfo("convert", "Convert a value from one unit to another.", schema, "pure", False, 64, 30.0)
