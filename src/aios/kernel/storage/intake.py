@@ -21,7 +21,7 @@ from aios.abi.errors import AiosError, TooLarge
 
 from ..database import Database
 from ..spaces import Scope
-from . import contents
+from . import chunker, contents
 from .blobs import Blobs
 from .chunker import Cutter
 from .contents import SMALL, Chunk, File, Piece
@@ -42,7 +42,7 @@ class Part(NamedTuple):
     """A chunk, and its bytes."""
 
     piece: Piece
-    data: memoryview
+    data: chunker.Chunk
 
 
 class Intake:
@@ -140,13 +140,13 @@ class _Arrival:
         while len(self._under_way) >= DEPTH:
             await self._name_next()
 
-    async def _keep(self, chunks: list[memoryview]) -> list[Part]:
+    async def _keep(self, chunks: list[chunker.Chunk]) -> list[Part]:
         """The chunks by their hash. Large ones that the scope has not yet are files now."""
-        hashes = await self._in_thread(lambda: [sha256(data).digest() for data in chunks])
+        hashes = await self._in_thread(lambda: [_hash(data) for data in chunks])
         known = self._database.read(lambda c: contents.known(c, self._scope_id, hashes))
         return await self._in_thread(lambda: self._written(chunks, hashes, known))
 
-    def _written(self, chunks: Iterable[memoryview], hashes: Iterable[bytes], known: set[bytes]) -> list[Part]:
+    def _written(self, chunks: Iterable[chunker.Chunk], hashes: Iterable[bytes], known: set[bytes]) -> list[Part]:
         parts: list[Part] = []
         try:
             for data, hash in zip(chunks, hashes, strict=True):
@@ -158,10 +158,11 @@ class _Arrival:
             raise
         return parts
 
-    def _piece(self, data: memoryview, hash: bytes, is_known: bool) -> Piece:
-        if len(data) <= SMALL:
-            return Piece(hash, len(data), bytes(data), None)
-        return Piece(hash, len(data), None, None if is_known else self._blobs.put(hash, data))
+    def _piece(self, data: chunker.Chunk, hash: bytes, is_known: bool) -> Piece:
+        size = sum(map(len, data))
+        if size <= SMALL:
+            return Piece(hash, size, b"".join(data), None)
+        return Piece(hash, size, None, None if is_known else self._blobs.put(hash, data))
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
@@ -244,6 +245,13 @@ def _sealed(connection: apsw.Connection, id: int | None, hash: bytes) -> int:
 def _drop_unfinished(connection: apsw.Connection, id: int) -> list[File]:
     """Drop a content that never got a name. One that lost its name again has been swept, or will be."""
     return contents.drop(connection, id) if contents.is_unfinished(connection, id) else []
+
+
+def _hash(pieces: chunker.Chunk) -> bytes:
+    hash = sha256()
+    for piece in pieces:
+        hash.update(piece)
+    return hash.digest()
 
 
 def _is_bare(piece: Piece) -> bool:
