@@ -77,11 +77,17 @@ class World:
         await self.database.run(job)
         self.model.pop(scope, None)
 
-    async def hits(self, scope: int, text: str, k: int = 10, where: Where | None = None, **more: Any) -> list[Hit]:
+    async def hits(
+        self, scope: int | list[int], text: str, k: int = 10, where: Where | None = None, **more: Any
+    ) -> list[Hit]:
         asked = await self.index.ask(text, k, where, **more)
-        return await self.database.read_async(lambda c: self.index.search(c, scope, asked))
+        return await self.database.read_async(
+            lambda c: self.index.search(c, [scope] if isinstance(scope, int) else scope, asked)
+        )
 
-    async def rows(self, scope: int, text: str, k: int = 10, where: Where | None = None, **more: Any) -> list[int]:
+    async def rows(
+        self, scope: int | list[int], text: str, k: int = 10, where: Where | None = None, **more: Any
+    ) -> list[int]:
         return [hit.row for hit in await self.hits(scope, text, k, where, **more)]
 
     def unembedded(self, scope: int) -> int:

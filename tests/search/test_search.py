@@ -178,3 +178,21 @@ async def test_texts_that_a_room_had_before_it_had_an_index_are_taken_up(world: 
     world.check()
     assert await world.rows(1, "1098") == [1098]
     assert len(await world.rows(1, "text", k=1000)) == 366
+
+
+async def test_scopes_that_are_searched_together_are_ranked_as_one(world: World) -> None:
+    texts = ["red and more", "red house", "a red, red house", "blue boat", "green", "red house by the blue sea", "sea"]
+    for row, text in enumerate(texts, 1):
+        await world.put(1, row, text)
+        await world.put(2 + row % 2, 100 + row, text)
+    await world.put(9, 200, "red house " * 5)
+    await world.search.open()
+    await world.search.idle()
+    for query in ("red", "house red", "blue sea", "boat house", "#", "ee"):
+        for mode in ("keyword", "vector", "hybrid"):
+            alone = await world.hits(1, query, mode=mode)
+            together = await world.hits([2, 3, 7], query, mode=mode)
+            assert [(hit.row - 100, round(hit.score, 5)) for hit in together] == [
+                (hit.row, round(hit.score, 5)) for hit in alone
+            ]
+    assert await world.rows([7], "red") == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sys
 import tempfile
 from pathlib import Path
@@ -133,6 +134,7 @@ def exact(
       aios eval exact --backend torch --json
     """
     one_of("backend", backend, BACKENDS)
+    logging.getLogger("aios.context").setLevel(logging.ERROR)  # some kernels get too little disk, and are meant to
     with tempfile.TemporaryDirectory(prefix="aios-exact-") as folder:
         work = prove(count, Path(folder), seed=seed, backend=backend, on_round=lambda found: _tell_exact(found, count))
         found: Found = run_loop(work)

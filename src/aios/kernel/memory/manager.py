@@ -210,7 +210,7 @@ class MemoryManager:
             block = find_block(connection, *whose)
             if block is None:
                 return Entries(entries=[])
-            found = self._index.search(connection, block.id, asked)
+            found = self._index.search(connection, [block.id], asked)
             records = [(entries.read(connection, self._swap, block.id, number), score) for number, score in found]
             there = [entry_of(record, score) for record, score in records if record is not None]
             return Entries(entries=there, note=asked.why)

@@ -139,26 +139,26 @@ class Index:
                 mode, why = "keyword", error.message
         return Asked(text, k, where, mode, recency, importance, meaning, why)
 
-    def search(self, connection: apsw.Connection, scope: int, asked: Asked) -> list[Hit]:
-        """The best first; of the same score, the newer before the older. In a job that reads aside: it may take some
-        tens of milliseconds."""
-        found = self.tables.scope(connection, scope)
-        if found is None:
+    def search(self, connection: apsw.Connection, scopes: Iterable[int], asked: Asked) -> list[Hit]:
+        """What is in those scopes, each named once: the best first; of the same score, the newer before the older. In a
+        job that reads aside: it may take some tens of milliseconds."""
+        found = [there for scope in scopes if (there := self.tables.scope(connection, scope)) is not None]
+        if not found:
             return []
         scores = self._relevance(connection, found, asked)
         if asked.recency or asked.importance:
             scores = fused([(1.0, scores), *self._weights(connection, scores, asked)])
         return [Hit(row, scores[row]) for row in best_first(scores)[: asked.k]]
 
-    def _relevance(self, connection: apsw.Connection, scope: Scope, asked: Asked) -> dict[int, float]:
+    def _relevance(self, connection: apsw.Connection, scopes: Sequence[Scope], asked: Asked) -> dict[int, float]:
         count = max(CANDIDATES, 2 * asked.k)
         words: dict[int, float] = {}
         if asked.mode != "vector":
-            words = by_words(connection, self.tables, scope, asked, count)
-            words = words or by_looking(connection, self.tables, scope, asked)
+            words = by_words(connection, self.tables, scopes, asked, count)
+            words = words or by_looking(connection, self.tables, scopes, asked)
         if asked.mode == "keyword":
             return words
-        near = by_meaning(connection, self.tables, self._vectors, scope, asked, count)
+        near = by_meaning(connection, self.tables, self._vectors, scopes, asked, count)
         return near if asked.mode == "vector" else fused([(1.0, words), (1.0, near)])
 
     def _weights(

@@ -1,12 +1,13 @@
-"""Texts of a scope that hold words of a query, ranked by BM25. Knows no vector.
+"""Texts of scopes that hold words of a query, ranked by BM25. Knows no vector.
 
 Which texts to weigh is decided by the rarer words; those that many texts hold say little, and reading all who hold
-them would take long. How rare a word is, is how rare it is in the scope.
+them would take long. How rare a word is, is how rare it is in the scopes that are searched, all together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import apsw
@@ -19,7 +20,7 @@ from .tables import Scope, Tables, as_list
 from .words import bm25, rarity, terms_of
 
 COMMON = 4000
-"""Texts of a scope, of which no more are read for one word."""
+"""Texts that hold a word, of which no more are read for it."""
 SCAN = 2000
 """The newest texts that are looked through as they stand, when none holds a word of the query."""
 SCAN_CHARS = 32 << 20
@@ -29,34 +30,45 @@ LOOK = 50
 
 
 class _Term(NamedTuple):
-    text: str
+    """A word as each scope writes it where a text has it."""
+
+    spellings: tuple[str, ...]
     holders: int
     rarity: float
 
+    @property
+    def text(self) -> str:
+        return " OR ".join(self.spellings)
 
-def by_words(connection: apsw.Connection, tables: Tables, scope: Scope, asked: Asked, count: int) -> dict[int, float]:
+
+def by_words(
+    connection: apsw.Connection, tables: Tables, scopes: Sequence[Scope], asked: Asked, count: int
+) -> dict[int, float]:
     """Rows of up to `count` texts that hold words of the query, and their scores."""
-    terms = _terms(connection, tables, scope, asked.text)
+    terms = _terms(connection, tables, scopes, asked.text)
     seeds = [term for term in terms if term.holders <= COMMON]
     chosen = _candidates(connection, tables, asked, [(term.text, term.rarity) for term in seeds], count)
     common = terms[len(seeds) :]
     if len(chosen) < count and common:
         lists = [(common[0].text, common[0].rarity)]
         if len(common) > 1:  # who holds both may be older than all who are read for one
-            lists.append((f"{lists[0][0]} AND {common[1].text}", common[1].rarity))
+            lists.append((f"({common[0].text}) AND ({common[1].text})", common[1].rarity))
         more = _candidates(connection, tables, asked, lists, count)
         chosen += [row for row in more if row not in set(chosen)]
         seeds.append(common[0])
-    return _scored(connection, tables, scope, asked, terms, seeds, chosen[:count]) if chosen else {}
+    return _scored(connection, tables, scopes, asked, terms, seeds, chosen[:count]) if chosen else {}
 
 
-def _terms(connection: apsw.Connection, tables: Tables, scope: Scope, query: str) -> list[_Term]:
+def _terms(connection: apsw.Connection, tables: Tables, scopes: Sequence[Scope], query: str) -> list[_Term]:
     """Those of the query that any text holds, the rarest first."""
     sql = f"SELECT count(*) FROM {tables.words} WHERE {tables.words} MATCH ?"
+    num_texts = sum(scope.texts for scope in scopes)
     found = []
-    for text in terms_of(scope.number, query):
-        if holders := value(connection, sql, (text,)):
-            found.append(_Term(text, holders, rarity(scope.texts, holders)))
+    for spellings in zip(*(terms_of(scope.number, query) for scope in scopes), strict=True):
+        counts = {text: value(connection, sql, (text,)) for text in spellings}
+        if holders := sum(counts.values()):
+            held = tuple(text for text in spellings if counts[text])
+            found.append(_Term(held, holders, rarity(num_texts, holders)))
     return sorted(found, key=lambda term: term.holders)
 
 
@@ -82,7 +94,7 @@ def _candidates(
 def _scored(
     connection: apsw.Connection,
     tables: Tables,
-    scope: Scope,
+    scopes: Sequence[Scope],
     asked: Asked,
     terms: Sequence[_Term],
     seeds: Sequence[_Term],
@@ -91,31 +103,40 @@ def _scored(
     """Those of `chosen`, each of which holds one of `seeds`, that may be found; by all `terms`."""
     connection.register_fts5_function("tally", _tally)
     any_seed, any_term = (" OR ".join(term.text for term in each) for each in (seeds, terms))
-    own = tables.fulfils(f"{tables.words}.rowid", tables.among(scope, asked.where))
+    own = tables.fulfils(f"{tables.words}.rowid", tables.among(scopes, asked.where))
+    num_seeds = sum(len(term.spellings) for term in seeds)
     sql = (
-        f"SELECT rowid, tally({tables.words}, {len(seeds)}) FROM {tables.words}"
+        f"SELECT rowid, tally({tables.words}, {num_seeds}) FROM {tables.words}"
         f" WHERE {tables.words} MATCH ? AND rowid BETWEEN ? AND ?"
         # The plus keeps the rows from being looked up one by one, each with a search of its own.
         f" AND +rowid IN (SELECT value FROM json_each(?)) AND {own.sql}"
     )
     match = f"({any_seed}) AND ({any_term})"
     found = dict(rows(connection, sql, (match, min(chosen), max(chosen), as_list(chosen), *own.bindings)))
-    tallies = [msgspec.json.decode(text) for text in found.values()]
+    tallies = [_by_term(msgspec.json.decode(text), terms) for text in found.values()]
     return dict(zip(found, bm25([term.rarity for term in terms], tallies), strict=True))
 
 
 def _tally(api: apsw.FTS5ExtensionApi, /, *skipped: Any) -> str:
-    """Of the row at hand: its number of words, and how often it holds each term but the first `skipped`."""
+    """Of the row at hand: its number of words, and how often it holds each spelling but the first `skipped`."""
     counts = [len(api.phrase_locations(n)[0]) for n in range(skipped[0], api.phrase_count)]
     return f"[{api.column_size(0)},{','.join(map(str, counts))}]"
 
 
-def by_looking(connection: apsw.Connection, tables: Tables, scope: Scope, asked: Asked) -> dict[int, float]:
+def _by_term(tally: list[int], terms: Sequence[_Term]) -> list[int]:
+    """A text is of one scope, and has a term in that one's spelling."""
+    if len(tally) == 1 + len(terms):
+        return tally
+    counts = iter(tally[1:])
+    return [tally[0], *(sum(islice(counts, len(term.spellings))) for term in terms)]
+
+
+def by_looking(connection: apsw.Connection, tables: Tables, scopes: Sequence[Scope], asked: Asked) -> dict[int, float]:
     """The first of the newest rows whose text holds the query as it stands, upper or lower case."""
     text, source = asked.text.strip().lower(), tables.source
     if not text:
         return {}
-    where = tables.among(scope, asked.where)
+    where = tables.among(scopes, asked.where)
     sql = f"SELECT row FROM {source.table} AS t WHERE {where.sql} ORDER BY row DESC LIMIT {SCAN}"
     newest = [row for (row,) in rows(connection, sql, where.bindings)]
     found: dict[int, float] = {}

@@ -1,4 +1,4 @@
-"""Texts of a scope whose vectors are nearest to a query's: all are compared. Knows no word.
+"""Texts of scopes whose vectors are nearest to a query's: all are compared. Knows no word.
 
 The vectors of scopes that were searched stay in memory, up to a bound. A scope's are brought up to date by what was
 added since, and what has gone is found out when the nearest are looked up.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -99,14 +99,15 @@ class _Kept:
 
 
 def by_meaning(
-    connection: apsw.Connection, tables: Tables, vectors: Vectors, scope: Scope, asked: Asked, count: int
+    connection: apsw.Connection, tables: Tables, vectors: Vectors, scopes: Sequence[Scope], asked: Asked, count: int
 ) -> dict[int, float]:
     """Rows of the `count` nearest texts that may be found, and their cosines."""
     meaning = asked.meaning
     if meaning is None:
         return {}
-    keys, cosines = vectors.of(connection, tables, scope, meaning).cosines(meaning.vector)
-    where = tables.fulfils("v.row", tables.among(scope, asked.where))
+    compared = [vectors.of(connection, tables, scope, meaning).cosines(meaning.vector) for scope in scopes]
+    keys, cosines = (np.concatenate(each) for each in zip(*compared, strict=True))
+    where = tables.fulfils("v.row", tables.among(scopes, asked.where))
     sql = (
         f"SELECT v.row, v.key FROM {tables.vectors} AS v"
         f" WHERE v.key IN (SELECT value FROM json_each(?)) AND {where.sql}"

@@ -47,9 +47,10 @@ class Tables:
         end = value(connection, sql, (count, self.room, scope))
         return range(0) if end is None else range(first_key(scope) + end - count, first_key(scope) + end)
 
-    def among(self, scope: Scope, where: Where | None) -> Where:
+    def among(self, scopes: Sequence[Scope], where: Where | None) -> Where:
         """What a row of the room's table must fulfil to be found. Nothing else is, whatever the index says."""
-        own = Where(f"t.{self.source.scope} = ?", (scope.number,))
+        marks = ", ".join("?" * len(scopes))
+        own = Where(f"t.{self.source.scope} IN ({marks})", tuple(scope.number for scope in scopes))
         return own if where is None else Where(f"{own.sql} AND ({where.sql})", own.bindings + where.bindings)
 
     def fulfils(self, row: str, where: Where) -> Where:

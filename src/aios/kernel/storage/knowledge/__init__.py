@@ -1,0 +1,1 @@
+"""Files as knowledge: read, split into passages, found again."""
