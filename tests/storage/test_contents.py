@@ -119,10 +119,7 @@ async def test_a_disk_that_is_full_in_the_middle_of_a_content_keeps_nothing_of_i
 
 async def nothing_left(world: World) -> None:
     """Of all that was begun."""
-    for _ in range(3):
-        await world.database.run(lambda c: None)
-        await asyncio.to_thread(lambda: None)
-    world.storage._threads.shutdown()
+    await asyncio.gather(*world.storage._intake._ending, return_exceptions=True)
     assert (world.count("contents"), world.count("chunks"), world.blobs()) == (0, 0, [])
 
 
@@ -236,7 +233,6 @@ async def test_two_who_write_the_same_at_once_share_it(world: World, in_files: N
     await asyncio.gather(*(world.write(path, LARGE) for path in "abc"))
     for path in "abc":
         assert await world.read(path) == LARGE
-    await asyncio.to_thread(world.storage._threads.shutdown)
     assert len(world.blobs()) == world.count("chunks", "body IS NULL")
 
 

@@ -68,6 +68,10 @@ class Blobs:
         with contextlib.suppress(OSError):
             self.path(hash, token).unlink()
 
+    def drop_all(self, files: Iterable[tuple[bytes, int]]) -> None:
+        for file in files:
+            self.drop(*file)
+
     def path(self, hash: bytes, token: int) -> Path:
         name = hash.hex()
         return self.folder / name[:2] / (name if token == OLD else f"{name}.{token:x}")

@@ -10,7 +10,6 @@ import asyncio
 import binascii
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -55,6 +54,7 @@ from .outlet import Outlet
 from .quota import Quota
 from .stat import stat
 from .texts import Texts
+from .threads import Threads
 from .tree import Tree
 from .versions import Staged, Stamp
 
@@ -95,7 +95,7 @@ class StorageManager:
         self._clock = clock
         self._spaces = spaces or Spaces()
         self._quota = Quota(int(settings.limit))
-        self._threads = ThreadPoolExecutor(NUM_THREADS, "aios_files")
+        self._threads = Threads(NUM_THREADS)
         self._blobs = Blobs(home / "blobs", durable=database.is_durable)
         self._intake = Intake(database, self._blobs, self._threads, int(settings.max_file))
         self._outlet = Outlet(database, self._blobs, self._threads)
@@ -127,7 +127,7 @@ class StorageManager:
         return Ask(caller, scope, inside, stamp, once)
 
     def close(self) -> None:
-        self._threads.shutdown()
+        self._threads.close()
 
     # ── for other rooms ──
 
@@ -183,7 +183,7 @@ class StorageManager:
     async def _bytes_of(self, args: StoWrite) -> bytes:
         if len(args.content) <= SMALL:
             return _decoded(args)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, _decoded, args)
+        return await self._threads.run(lambda: _decoded(args))
 
     async def _roll_back(self, args: StoRollback, ask: Ask) -> Version:
         return await self._run(
@@ -300,7 +300,7 @@ class StorageManager:
         to = self._database.read(lambda c: versions.find(self._tree(c, ask), ask.path, args.to)).version
         since = to - 1 if args.since is None else args.since
         old, new = await self._side(ask, since), await self._side(ask, to)
-        text = await asyncio.get_running_loop().run_in_executor(self._threads, compared, old, new)
+        text = await self._threads.run(lambda: compared(old, new))
         return Diff(path=ask.scope.shown(ask.path), since=since, to=to, text=text)
 
     async def _side(self, ask: Ask, version: int) -> Side:

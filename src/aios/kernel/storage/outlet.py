@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
@@ -19,6 +18,7 @@ from ..database import Database
 from . import contents
 from .blobs import Blobs
 from .contents import Chunk, Content, File
+from .threads import Threads
 
 STEP = 1 << 20
 """Bytes that are read from the database together."""
@@ -43,7 +43,7 @@ class _Group(NamedTuple):
 class Outlet:
     """What is read, and what is dropped when nobody reads it any more. Used on the event loop."""
 
-    def __init__(self, database: Database, blobs: Blobs, threads: ThreadPoolExecutor) -> None:
+    def __init__(self, database: Database, blobs: Blobs, threads: Threads) -> None:
         self._database = database
         self._blobs = blobs
         self._threads = threads
@@ -99,8 +99,7 @@ class Outlet:
     async def _fetch(self, group: _Group) -> bytes:
         chunk = group.chunks[0]
         if chunk.token is not None:
-            get = partial(self._blobs.get, chunk.hash, chunk.token)
-            data = await asyncio.get_running_loop().run_in_executor(self._threads, get)
+            data = await self._threads.run(partial(self._blobs.get, chunk.hash, chunk.token))
         else:
             data = await self._database.read_async(partial(_joined, chunks=group.chunks))
         return data[group.begin : group.end]
@@ -115,8 +114,7 @@ class Outlet:
         while ids := self._to_drop():
             files = await self._database.run(lambda c: _drop(c, ids), frees=True)
             if files:
-                remove = partial(_remove, self._blobs, files)
-                await asyncio.get_running_loop().run_in_executor(self._threads, remove)
+                await self._threads.run(partial(self._blobs.drop_all, files))
 
     def _to_drop(self) -> list[int]:
         # Decided here, where contents are held: what is seen to have no name can be held by nobody new.
@@ -136,11 +134,6 @@ def _drop(connection: apsw.Connection, ids: list[int]) -> list[File]:
         if connection.total_changes() - before > CHANGES:
             break
     return files
-
-
-def _remove(blobs: Blobs, files: list[File]) -> None:
-    for file in files:
-        blobs.drop(*file)
 
 
 def _groups(chunks: list[Chunk], begin: int, end: int) -> Iterator[_Group]:
