@@ -17,12 +17,14 @@ ALLOWED: dict[str, set[str]] = {
     "abi": set(),
     **{f"kernel/{name}": {"abi"} | {f"kernel/{other}" for other in SMALL} for name in SMALL | MODULES},
     "kernel/scheduler": {"abi", "kernel/syscall", "kernel/process", "kernel/clock", "kernel/trace"},
+    "kernel/transfers": {"abi", "kernel/storage"} | {f"kernel/{name}" for name in SMALL},
     "kernel/idempotency": {"abi"} | {f"kernel/{name}" for name in SMALL},
     "kernel/prepare": {"abi", "kernel/syscall"},
     "kernel/control": {"abi", "kernel/scheduler"} | {f"kernel/{name}" for name in SMALL},
-    "kernel/kernel": {"abi", "kernel/scheduler", "kernel/control", "kernel/idempotency", "kernel/prepare"}
+    "kernel/kernel": {"abi"}
+    | {f"kernel/{name}" for name in ("scheduler", "control", "idempotency", "transfers", "prepare")}
     | {f"kernel/{n}" for n in SMALL | MODULES},
-    "kernel": {f"kernel/{name}" for name in SMALL | {"kernel"}},
+    "kernel": {f"kernel/{name}" for name in SMALL | {"kernel", "transfers"}},
     "sdk": {"abi"},
     "agents": {"abi", "sdk"},
     "gateway": {"abi", "kernel"},

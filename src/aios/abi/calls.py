@@ -420,6 +420,15 @@ _ROWS = [
     CallSpec("sto_history", "storage", StoHistory, History, R, "List a file's versions, the newest first."),
     CallSpec("sto_diff", "storage", StoDiff, Diff, R, "Show what changed between two versions of a file."),
     CallSpec("sto_rollback", "storage", StoRollback, Version, W, "Make an old version of a file its newest again."),
+    CallSpec(
+        "sto_share",
+        "storage",
+        StoShare,
+        Link,
+        W,
+        "Make a link that opens a file for anybody who has it, or end all links to it.",
+        is_repeatable=False,
+    ),
     CallSpec("sto_stat", "storage", StoStat, StorageStat, R, "Say what the agent's files take, and may."),
     CallSpec(
         "sto_clear",

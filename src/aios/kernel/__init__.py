@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from .secret import check_key
     from .syscall import State, Syscall
     from .trace import Row
+    from .transfers import Opened
 
 _PLACES = {
     "Config": "config",
     "ConfigError": "config",
     "CoreSection": "config",
     "Kernel": "kernel",
+    "Opened": "transfers",
     "Principal": "process",
     "Process": "process",
     "RouterSection": "config",
@@ -39,6 +41,7 @@ __all__ = [
     "ConfigError",
     "CoreSection",
     "Kernel",
+    "Opened",
     "Principal",
     "Process",
     "RouterSection",

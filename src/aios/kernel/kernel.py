@@ -59,6 +59,7 @@ from .storage import Segments, StorageManager, Swap
 from .syscall import TERMINAL, State, Syscall, move
 from .tool import ToolManager
 from .trace import Row, Trace
+from .transfers import Transfers
 
 OnChunk = Callable[[Chunk], None]
 
@@ -136,6 +137,7 @@ class Kernel:
     search: Search
     memory: MemoryManager
     storage: StorageManager
+    transfers: Transfers
     tools: ToolManager
     llm: LLMManager
     cores: Plug
@@ -165,6 +167,7 @@ class Kernel:
         self.storage = StorageManager(self.database, self.home, clock, self.spaces, config.storage)
         self.storage.open()
         self._closers.callback(self.storage.close)
+        self.transfers = Transfers(self, self.storage.streams)
         self.search.take_up()
         self.tools = ToolManager(self.storage, self.memory, config.tool, clock=clock, folders=[self.home])
         await self.tools.open()
@@ -265,11 +268,8 @@ class Kernel:
         `session` go to the same core where there is a choice. Servers that rank their calls are told `nice`, but never
         less than the process has.
         """
-        if self._is_stopping:
-            raise Stopping("the kernel is stopping; try again when it is back", retry_after=5)
+        process = self.vet(principal, name, args)
         spec = spec_of(name)
-        process = self._process_of(principal)
-        self.access.check(principal, spec, args, self.processes)
         body = None
         if key is not None:
             earlier = self.repeats.find(spec, args, process, key, on_chunk)
@@ -282,6 +282,15 @@ class Kernel:
             call.listeners.append(on_chunk)
         self._start(call, timeout)
         return call
+
+    def vet(self, principal: Principal, name: str, args: Args) -> Process:
+        """Whose process asks. Raises what `submit` would, by who asks and for what."""
+        if self._is_stopping:
+            raise Stopping("the kernel is stopping; try again when it is back", retry_after=5)
+        spec = spec_of(name)
+        process = self._process_of(principal)
+        self.access.check(principal, spec, args, self.processes)
+        return process
 
     def _start(self, call: Syscall, timeout: float | None) -> None:
         """Acknowledge and queue a call. A refusal raises at once."""

@@ -54,7 +54,7 @@ class Intake:
         self._database = database
         self._blobs = blobs
         self._threads = threads
-        self.max_file = max_file
+        self._max_file = max_file
         self._ending: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
@@ -64,8 +64,7 @@ class Intake:
         arrival = _Arrival(self._database, self._blobs, self._threads, scope, quota)
         try:
             async for block in source:
-                if arrival.size + len(block) > self.max_file:
-                    raise too_large(self.max_file)
+                self.check_size(arrival.size + len(block))
                 await arrival.feed(block)
             yield await arrival.finish()
         finally:
@@ -73,6 +72,14 @@ class Intake:
             self._ending.add(ending)
             ending.add_done_callback(self._ended)
             await asyncio.wait([ending])  # which a second cancelling does not stop
+
+    def check_size(self, size: int) -> None:
+        """Raises TooLarge."""
+        if size > self._max_file:
+            raise TooLarge(
+                f"a file may hold {self._max_file:,} bytes ([storage] max_file), and this is more",
+                code="file_too_large",
+            )
 
     def _ended(self, ending: asyncio.Task[None]) -> None:
         self._ending.discard(ending)
@@ -268,7 +275,3 @@ def _steps(parts: list[Part]) -> Iterator[list[Part]]:
             step, size = [], 0
     if step:
         yield step
-
-
-def too_large(max_file: int) -> TooLarge:
-    return TooLarge(f"a file may hold {max_file:,} bytes ([storage] max_file), and this is more", code="file_too_large")

@@ -19,6 +19,7 @@ from . import contents
 from .blobs import Blobs
 from .contents import Chunk, Content, File
 from .threads import Threads
+from .versions import Kept
 
 STEP = 1 << 20
 """Bytes that are read from the database together."""
@@ -30,6 +31,19 @@ DROPS = 100
 """Contents that are dropped together, at most."""
 CHANGES = 5000
 """Rows after which no more are."""
+
+
+class Opened(NamedTuple):
+    """A version that is being read: `name` is the file's."""
+
+    name: str
+    kept: Kept
+    content: Content
+    outlet: Outlet
+
+    def stream(self, offset: int, length: int) -> AsyncGenerator[bytes]:
+        """Bytes of it, piece by piece. Raises ModuleFault at one that is damaged."""
+        return self.outlet.stream(self.content, offset, length)
 
 
 class _Group(NamedTuple):
