@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -16,7 +17,7 @@ from aios.abi.calls import StoClear, StoHistory, StoMove, StoRead, StoRestore, S
 from aios.abi.errors import AiosError
 from aios.gateway import server
 from aios.kernel import Config, transfers
-from aios.kernel.config import StorageSection
+from aios.kernel.config import MountSection, StorageSection
 from aios.kernel.storage import chunker
 from aios.kernel.storage.chunker import Sizes
 from aios.testing import MockClock
@@ -220,6 +221,25 @@ async def test_a_damaged_file_ends_in_the_middle_and_is_not_taken_for_whole() ->
             await get(gate, "a")
         status, body, _ = await get(gate, "a", range="bytes=0-10")
         assert (status, body) == (206, LONG[:11])
+
+
+async def test_a_long_file_goes_into_a_mounted_folder_and_comes_out_of_it(tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    config = Config(mount=[MountSection(name="data", folder=str(tmp_path / "shared"))])
+    async with served(home=tmp_path / "home", config=config) as gate:
+        headers = {"authorization": f"Bearer {gate.key_of('boss', is_admin=True)}"}
+        for number, data in enumerate((LONG, LONG + b"!", b"short")):
+            status, version, _ = await put(gate, "data/d/a", data, **headers)
+            assert (status, version["version"]) == (201 if not number else 200, number + 1)
+            assert (tmp_path / "shared" / "d" / "a").read_bytes() == data
+            assert (await get(gate, "data/d/a", **headers))[:2] == (200, data)
+        assert (await get(gate, "data/d/a?version=1", range="bytes=7-9", **headers))[:2] == (206, LONG[7:10])
+        first = await put(gate, "data/b", LONG, idempotency_key="k", **headers)
+        assert (await put(gate, "data/b", LONG, idempotency_key="k", **headers))[:2] == first[:2]
+        assert (await put(gate, "data/b", LONG))[0] == 403
+        await gate.kernel.storage.keep_house()
+        rows = "SELECT (SELECT count(*) FROM uploads), (SELECT count(*) FROM contents WHERE refs <= 0)"
+        assert gate.kernel.database.read(lambda c: c.execute(rows).fetchone()) == (0, 0)
 
 
 # ── links ──

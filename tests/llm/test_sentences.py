@@ -157,12 +157,15 @@ async def test_tokens_are_taken_as_they_are_and_base64_is_the_same_vector(tmp_pa
     as_text = (await ask(tmp_path, input="the cat sits")).data[0].embedding
     packed = (await ask(tmp_path, input=CAT, encoding_format="base64")).data[0].embedding
     assert isinstance(packed, str)
-    assert from_base64(packed) == as_text
+    assert from_base64(packed).tolist() == as_text
 
 
 async def test_a_prompt_that_the_folder_has_by_default_stands_before_each_text(tmp_path: Path) -> None:
     tensors = write(tmp_path)
-    said = {"prompts": {"query": "the "}, "default_prompt_name": "query"}
+    said: dict[str, Any] = {"prompts": {"query": "the "}, "default_prompt_name": {}}
+    (tmp_path / "config_sentence_transformers.json").write_text(json.dumps(said))
+    assert load_sentences(tmp_path).tokens("cat") == [2, 5, 3]  # a name that is none names nothing
+    said["default_prompt_name"] = "query"
     (tmp_path / "config_sentence_transformers.json").write_text(json.dumps(said))
     found = await ask(tmp_path, input="cat sits")
     np.testing.assert_allclose(found.data[0].embedding, unit(states(tensors, CAT).mean(0)), atol=2e-6)
@@ -189,6 +192,24 @@ async def test_what_the_model_does_not_have_is_refused(tmp_path: Path) -> None:
     assert "vectors of 12 dimensions, not 6" in error.message
     assert len((await ask(tmp_path, input="cat", dimensions=12)).data) == 1
     assert "has token 10" in (await refused(tmp_path, input=[4, 10])).message
+
+
+async def test_a_text_that_comes_to_no_tokens_has_no_vector_least_of_all_somebody_elses(tmp_path: Path) -> None:
+    write(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"post_processor": None}))
+    error = await refused(tmp_path, input=["the cat", " "])
+    assert isinstance(error, BadRequest)
+    assert error.message == "input[1] holds nothing that core 'vectors' has a token for"
+
+
+async def test_weights_that_are_too_large_make_no_vectors(tmp_path: Path) -> None:
+    tensors = write(tmp_path)
+    name = "encoder.layer.1.output.dense.bias"
+    save_file(tensors | {name: np.full_like(tensors[name], 3e38)}, tmp_path / "model.safetensors")
+    error = await refused(tmp_path, input="the cat", encoding_format="base64")
+    assert (type(error), error.code) == (ModuleFault, "bad_model")
+    assert "computes for input[0] what is no number" in error.message
 
 
 async def test_it_answers_no_messages_and_is_named_by_a_core_that_does_not_embed(tmp_path: Path) -> None:
@@ -249,6 +270,14 @@ async def test_a_config_that_we_cannot_compute_is_refused_by_its_key(
         load_sentences(tmp_path)
 
 
+async def test_a_step_outside_the_folder_is_not_looked_at(tmp_path: Path) -> None:
+    write(tmp_path / "model")
+    (tmp_path / "config.json").write_text('{"pooling_mode_cls_token": true}')
+    (tmp_path / "model" / "modules.json").write_text('[{"type": "x.Transformer"}, {"type": "x.Pooling", "path": ".."}]')
+    with pytest.raises(ModelError, match=r"modules.json names '\.\.', which is no folder within"):
+        load_sentences(tmp_path / "model")
+
+
 async def test_steps_that_we_do_not_have_are_refused(tmp_path: Path) -> None:
     write(tmp_path, modules=["Transformer", "Pooling", "Dense"])
     write_pooling(tmp_path, "mean_tokens")
@@ -275,3 +304,77 @@ async def test_a_broken_folder_is_told_when_the_core_opens(tmp_path: Path) -> No
         else:
             await core.open()
         await core.close()
+
+
+# ── tables of vectors, one a token ──
+
+
+def write_table(folder: Path, *, layout: str = "model2vec", **more: Any) -> NDArray[Any]:
+    """A random table in `folder`, as model2vec or sentence-transformers writes it; `more` are tensors, or "normalize"
+    of the configuration. Its vectors."""
+    place = folder / "0_StaticEmbedding" if layout == "inner" else folder
+    place.mkdir(parents=True, exist_ok=True)
+    vectors = more.pop("vectors", np.random.default_rng(3).normal(0, 1, (len(WORDS), 5)).astype(np.float32))
+    normalize = more.pop("normalize", True)
+    name = "embeddings" if layout == "model2vec" else "embedding.weight"
+    save_file({name: vectors, **more}, place / "model.safetensors")
+    known = tokenizers.Tokenizer(tokenizers.models.WordLevel({w: n for n, w in enumerate(WORDS)}, unk_token="[UNK]"))
+    known.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    known.post_processor = tokenizers.processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    known.save(str(place / "tokenizer.json"))
+    steps = [{"type": "sentence_transformers.models.StaticEmbedding", "path": "."}]
+    if normalize:
+        steps.append({"type": "sentence_transformers.models.Normalize", "path": "1_Normalize"})
+    (folder / "modules.json").write_text(json.dumps(steps))
+    if layout == "model2vec":
+        config = {"model_type": "model2vec", "architectures": ["StaticModel"], "normalize": normalize}
+        (folder / "config.json").write_text(json.dumps(config))
+    return vectors
+
+
+@pytest.mark.parametrize("layout", ["model2vec", "flat", "inner"])
+@pytest.mark.parametrize("normalize", [True, False])
+async def test_a_table_of_vectors_gives_the_mean_of_its_known_words(
+    tmp_path: Path, layout: str, normalize: bool
+) -> None:
+    vectors = write_table(tmp_path, layout=layout, normalize=normalize)
+    found = await ask(tmp_path, input=["the cat sits nowhere", "dog"])
+    expected = vectors[[4, 5, 6]].mean(axis=0)
+    assert np.allclose(found.data[0].embedding, unit(expected) if normalize else expected, atol=1e-6)
+    assert np.allclose(found.data[1].embedding, unit(vectors[8]) if normalize else vectors[8], atol=1e-6)
+    assert found.usage.prompt_tokens == 4
+
+
+async def test_a_table_may_share_rows_among_tokens_weigh_them_and_be_of_few_bits(tmp_path: Path) -> None:
+    few = np.array([[1, 0, 100], [-7, 90, 3]], np.int8)
+    rows = np.array([0, 1] * 5, np.int64)
+    weights = np.linspace(0.1, 1, 10).astype(np.float16)
+    write_table(tmp_path, vectors=few, mapping=rows, weights=weights, normalize=False)
+    found = await ask(tmp_path, input="the dog")
+    expected = (few[0] * np.float32(weights[4]) + few[0] * np.float32(weights[8])) / 2
+    assert np.allclose(found.data[0].embedding, expected, atol=1e-3)
+
+
+async def test_a_text_of_unknown_words_has_a_vector_of_zeros(tmp_path: Path) -> None:
+    write_table(tmp_path)
+    assert (await ask(tmp_path, input="nobody knows")).data[0].embedding == [0.0] * 5
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"vectors": np.zeros((4, 5), np.float32)}, "more tokens than"),
+        ({"vectors": np.zeros(10, np.float32)}, "must have 2 dimensions"),
+        ({"vectors": np.zeros((0, 5), np.float32)}, "embeddings is empty"),
+        ({"vectors": np.zeros((10, 5), np.uint8)}, "of type U8"),
+        ({"mapping": np.array([0, 99] * 5)}, "mapping names rows that embeddings does not have"),
+        ({"mapping": np.array([0.0, 1.0] * 5)}, "mapping names rows"),
+        ({"weights": np.ones(3, np.float32)}, "there are 3 weights, for 10 tokens"),
+    ],
+)
+async def test_a_table_that_does_not_fit_is_refused_with_what_is_wrong(
+    tmp_path: Path, tensors: dict[str, Any], message: str
+) -> None:
+    write_table(tmp_path, **tensors)
+    with pytest.raises(ModelError, match=message):
+        load_sentences(tmp_path)

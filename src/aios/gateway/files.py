@@ -109,9 +109,10 @@ def _version(exchange: Exchange) -> int | None:
 
 
 async def _send(exchange: Exchange, opened: Opened) -> None:
-    size, etag = opened.kept.size, f'"{opened.kept.version}-{opened.content.hash.hex()[:16]}"'
-    headers: Headers = [(b"etag", etag.encode()), (b"accept-ranges", b"bytes"), (b"cache-control", b"no-cache")]
-    headers += HARMLESS
+    size, etag = opened.size, _etag(opened)
+    headers: Headers = [(b"accept-ranges", b"bytes"), (b"cache-control", b"no-cache"), *HARMLESS]
+    if etag is not None:
+        headers.append((b"etag", etag.encode()))
     if _is_known(exchange, etag):
         await exchange.begin(304, headers)
         await exchange.end()
@@ -135,13 +136,18 @@ async def _send(exchange: Exchange, opened: Opened) -> None:
     await exchange.end()
 
 
-def _is_known(exchange: Exchange, etag: str) -> bool:
+def _etag(opened: Opened) -> str | None:
+    """None for a file as it is in a mounted folder, where others may change it."""
+    return f'"{opened.version}-{opened.hash.hex()[:16]}"' if opened.hash is not None else None
+
+
+def _is_known(exchange: Exchange, etag: str | None) -> bool:
     """Whether the client has it already."""
     known = exchange.header(b"if-none-match") or ""
     return known.strip() == "*" or etag in [each.strip().removeprefix("W/") for each in known.split(",")]
 
 
-def _range(exchange: Exchange, size: int, etag: str) -> tuple[int, int]:
+def _range(exchange: Exchange, size: int, etag: str | None) -> tuple[int, int]:
     """Which bytes are asked for: all, unless one part is. Raises OutOfRange."""
     text, of = exchange.header(b"range"), exchange.header(b"if-range")
     found = _RANGE.fullmatch(text.strip()) if text is not None and (of is None or of.strip() == etag) else None

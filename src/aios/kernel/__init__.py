@@ -9,7 +9,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .config import Config, ConfigError, CoreSection, RouterSection, Scheduler, load, parse, read_core
+    from .config import (
+        ByteSize,
+        Config,
+        ConfigError,
+        CoreSection,
+        GroupSection,
+        MemorySection,
+        RouterSection,
+        Scheduler,
+        load,
+        parse,
+        read_core,
+    )
     from .kernel import Kernel
     from .process import Principal, Process
     from .secret import check_key
@@ -18,11 +30,14 @@ if TYPE_CHECKING:
     from .transfers import Opened
 
 _PLACES = {
+    "ByteSize": "config",
     "Config": "config",
     "ConfigError": "config",
     "CoreSection": "config",
+    "GroupSection": "config",
     "Kernel": "kernel",
     "Opened": "transfers",
+    "MemorySection": "config",
     "Principal": "process",
     "Process": "process",
     "RouterSection": "config",
@@ -37,10 +52,13 @@ _PLACES = {
 }
 
 __all__ = [
+    "ByteSize",
     "Config",
     "ConfigError",
     "CoreSection",
+    "GroupSection",
     "Kernel",
+    "MemorySection",
     "Opened",
     "Principal",
     "Process",

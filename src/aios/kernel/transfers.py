@@ -111,8 +111,8 @@ class Transfers:
         call = self._kernel.submit(principal, "sto_read", args)
         seen = await self._kernel.wait(call)
         whose = Place(call.process.owner, call.process.agent)
-        async with self._streams.reading(whose, path, seen.version) as opened:
-            with self._counted(call.process.root.pid, opened.kept.size):
+        async with self._streams.reading(whose, path, version or seen.version or None) as opened:
+            with self._counted(call.process.root.pid, opened.size):
                 yield opened
 
     @asynccontextmanager
@@ -121,7 +121,7 @@ class Transfers:
         if not self._kernel.is_ready:
             raise Stopping("the kernel is stopping; try again when it is back", retry_after=5)
         async with self._streams.shared(token) as opened:
-            with self._counted(LINKS, opened.kept.size):
+            with self._counted(LINKS, opened.size):
                 yield opened
 
     @contextmanager

@@ -26,9 +26,9 @@ from .blobs import Blobs
 from .chunker import Cutter
 from .contents import SMALL, Chunk, File, Piece
 from .quota import Quota
-from .threads import Threads
 from .tree import Tree
 from .versions import Staged
+from .workers import Workers
 
 log = logging.getLogger("aios.storage")
 
@@ -50,18 +50,18 @@ class Part(NamedTuple):
 class Intake:
     """Contents of any length, as they come. Used on the event loop."""
 
-    def __init__(self, database: Database, blobs: Blobs, threads: Threads, max_file: int) -> None:
+    def __init__(self, database: Database, blobs: Blobs, workers: Workers, max_file: int) -> None:
         self._database = database
         self._blobs = blobs
-        self._threads = threads
-        self._max_file = max_file
+        self._workers = workers
+        self.max_file = max_file
         self._ending: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def staged(self, scope: Scope, source: AsyncIterable[bytes], quota: Quota) -> AsyncIterator[Staged]:
         """All of `source`, kept for as long as this is entered, and longer if it got a name by then. Raises TooLarge,
         Stopping when the disk is full, and what `source` raises."""
-        arrival = _Arrival(self._database, self._blobs, self._threads, scope, quota)
+        arrival = _Arrival(self._database, self._blobs, self._workers, scope, quota)
         try:
             async for block in source:
                 self.check_size(arrival.size + len(block))
@@ -75,9 +75,9 @@ class Intake:
 
     def check_size(self, size: int) -> None:
         """Raises TooLarge."""
-        if size > self._max_file:
+        if size > self.max_file:
             raise TooLarge(
-                f"a file may hold {self._max_file:,} bytes ([storage] max_file), and this is more",
+                f"a file may hold {self.max_file:,} bytes ([storage] max_file), and this is more",
                 code="file_too_large",
             )
 
@@ -90,12 +90,12 @@ class Intake:
 class _Arrival:
     """One content. `end` drops what has no name by then."""
 
-    def __init__(self, database: Database, blobs: Blobs, threads: Threads, scope: Scope, quota: Quota) -> None:
+    def __init__(self, database: Database, blobs: Blobs, workers: Workers, scope: Scope, quota: Quota) -> None:
         self.size = 0
         """Bytes that came."""
         self._database = database
         self._blobs = blobs
-        self._threads = threads
+        self._workers = workers
         self._scope = scope
         self._quota = quota
         self._cutter = Cutter()
@@ -136,12 +136,12 @@ class _Arrival:
 
     async def _discard(self, files: Collection[File]) -> None:
         if files:
-            await self._threads.run(partial(self._blobs.drop_all, list(files)))
+            await self._workers.run(partial(self._blobs.drop_all, list(files)))
 
     # ── cutting, hashing, writing ──
 
     async def _cut(self, *, is_last: bool) -> None:
-        chunks = await self._threads.run(partial(self._cutter.cut, is_last=is_last))
+        chunks = await self._workers.run(partial(self._cutter.cut, is_last=is_last))
         if chunks:
             self._under_way.append(asyncio.get_running_loop().create_task(self._keep(chunks)))
         while len(self._under_way) >= DEPTH:
@@ -149,9 +149,9 @@ class _Arrival:
 
     async def _keep(self, chunks: list[chunker.Chunk]) -> list[Part]:
         """The chunks by their hash. Large ones that the scope has not yet are files now."""
-        hashes = await self._threads.run(lambda: [_hash(data) for data in chunks])
+        hashes = await self._workers.run(lambda: [_hash(data) for data in chunks])
         known = self._database.read(lambda c: contents.known(c, self._scope_id, hashes))
-        return await self._threads.run(lambda: self._written(chunks, hashes, known))
+        return await self._workers.run(lambda: self._written(chunks, hashes, known))
 
     def _written(self, chunks: Iterable[chunker.Chunk], hashes: Iterable[bytes], known: set[bytes]) -> list[Part]:
         parts: list[Part] = []
@@ -184,7 +184,7 @@ class _Arrival:
     async def _again(self, parts: list[Part]) -> list[Part]:
         """What the scope had when it was asked, it may have dropped since: with files for all."""
         bare = {part.piece.hash: part.data for part in parts if _is_bare(part.piece)}
-        written = await self._threads.run(lambda: self._written(bare.values(), bare, set()))
+        written = await self._workers.run(lambda: self._written(bare.values(), bare, set()))
         self._loose.update(_files(written))
         known = {part.piece.hash: part for part in written}
         return [known.get(part.piece.hash, part) for part in parts]

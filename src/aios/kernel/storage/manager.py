@@ -6,12 +6,28 @@ can name, or a mount's, which the access manager has looked at.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from aios.abi.calls import StoClear, StoList, StoMove, StoRead, StoShare, StoStat, StoWrite
+from aios.abi.calls import (
+    Count,
+    Listing,
+    MountInfo,
+    MountList,
+    StoClear,
+    StoList,
+    StoMount,
+    StoMounts,
+    StoMove,
+    StoRead,
+    StoShare,
+    StoStat,
+    StoUnmount,
+    StoWrite,
+)
 from aios.abi.errors import BadRequest
 
 from ..clock import Clock
@@ -21,9 +37,14 @@ from ..process import Place
 from ..spaces import Scope, Spaces
 from ..syscall import Syscall
 from . import links, uploads
+from .ask import Ask
 from .base import clean_path
+from .mount import Room
+from .mount_calls import MountCalls
+from .mounts import MayUse, Mounts, with_mounts
+from .outlet import Opened
 from .reading import Reading
-from .store import Ask, Store
+from .store import Store
 from .streams import Streams
 from .texts import Texts
 from .versions import Stamp
@@ -42,14 +63,21 @@ class StorageManager:
         clock: Clock,
         spaces: Spaces | None = None,
         settings: StorageSection | None = None,
+        may_use: MayUse = lambda agent, mount: True,
     ) -> None:
         self._clock = clock
         self._spaces = spaces or Spaces()
-        self._store = Store(database, home, settings or StorageSection())
-        self.streams = Streams(self._store, self._spaces, clock)
-        self._texts = Texts(database, self._store.blobs)
-        self._reading = Reading(self._store)
-        self._handlers = {**Writing(self._store, self._spaces).handlers, **self._reading.handlers}
+        self._store = store = Store(database, home, settings or StorageSection())
+        room = Room(database, store.intake, store.outlet, store.quota, clock, None)
+        self.mounts = Mounts(room, home, self._spaces, may_use)
+        self._mounted = MountCalls(self.mounts, self._spaces)
+        self.streams = Streams(store, self._spaces, clock, self._opened)
+        self._texts = Texts(database, store.blobs)
+        self._reading = Reading(store, self._opened)
+        self._handlers: dict[type[Any], Callable[[Any, Ask], Awaitable[Any]]] = {
+            **Writing(store, self._spaces, self._mounted).handlers, **self._reading.handlers, StoList: self._list,
+            StoMount: self._mount, StoUnmount: self._unmount, StoMounts: self._list_mounts,
+        }  # fmt: skip
 
     def open(self) -> None:
         """Before the first call."""
@@ -81,12 +109,41 @@ class StorageManager:
         ask = self._ask(
             Place(process.owner, process.agent), call.args, stamp, call.id if call.key is not None else None
         )
-        return await self._handlers[type(call.args)](call.args, ask)
+        ask = ask._replace(is_admin=call.principal is not None and call.principal.is_admin)
+        do = self._handlers[type(call.args)]
+        return await (self._mounted.run(call.args, ask, do) if ask.scope.mount else do(call.args, ask))
 
     def _ask(self, caller: Place, args: Any, stamp: Stamp, once: str | None = None) -> Ask:
         path = clean_path(getattr(args, "path", ""), root=_may_be_root(args))
         scope, inside = self._spaces.scope(caller, path)
         return Ask(caller, scope, inside, stamp, once)
+
+    @asynccontextmanager
+    async def _opened(self, ask: Ask, version: int | None) -> AsyncIterator[Opened]:
+        """A version that is kept; in a mount, without a number, the file as it is."""
+        if ask.scope.mount and version is None:
+            async with self._mounted.reading(ask) as file:
+                yield Opened(ask.path.rpartition("/")[2], file.version, file.size, None, file.stream)
+        else:
+            async with self._store.opened(ask, version) as opened:
+                yield opened
+
+    async def _list(self, args: StoList, ask: Ask) -> Listing:
+        listing = await self._reading.listed(args, ask)
+        if args.trash or args.path or ask.scope.mount:
+            return listing
+        return with_mounts(listing, self.mounts.stats(ask.caller, is_admin=ask.is_admin), args.after or "", args.limit)
+
+    # ── mounts ──
+
+    async def _mount(self, args: StoMount, ask: Ask) -> MountInfo:
+        return await self.mounts.mount(ask.caller, args)
+
+    async def _unmount(self, args: StoUnmount, ask: Ask) -> Count:
+        return await self.mounts.unmount(ask.caller, args)
+
+    async def _list_mounts(self, args: StoMounts, ask: Ask) -> MountList:
+        return MountList(mounts=self.mounts.infos(ask.caller, is_admin=ask.is_admin))
 
     # ── for other rooms ──
 
@@ -117,4 +174,6 @@ class StorageManager:
 
 def _may_be_root(args: Any) -> bool:
     """Whether the call's path may name the top of the agent's files, or of its trash."""
-    return isinstance(args, StoList | StoStat) or (isinstance(args, StoClear) and args.trash)
+    return isinstance(args, StoList | StoStat | StoMount | StoUnmount | StoMounts) or (
+        isinstance(args, StoClear) and args.trash
+    )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
@@ -18,8 +18,8 @@ from ..database import Database
 from . import contents
 from .blobs import Blobs
 from .contents import Chunk, Content, File
-from .threads import Threads
 from .versions import Kept
+from .workers import Workers
 
 STEP = 1 << 20
 """Bytes that are read from the database together."""
@@ -34,16 +34,17 @@ CHANGES = 5000
 
 
 class Opened(NamedTuple):
-    """A version that is being read: `name` is the file's."""
+    """A file that is being read: `name` is its last part, `version` 0 and no `hash` if it is none that is kept."""
 
     name: str
-    kept: Kept
-    content: Content
-    outlet: Outlet
+    version: int
+    size: int
+    hash: bytes | None
+    stream: Callable[[int, int], AsyncIterator[bytes]]
+    """Bytes from an offset on, so many at most, piece by piece. Raises ModuleFault where one is damaged."""
 
-    def stream(self, offset: int, length: int) -> AsyncGenerator[bytes]:
-        """Bytes of it, piece by piece. Raises ModuleFault at one that is damaged."""
-        return self.outlet.stream(self.content, offset, length)
+    async def part(self, offset: int, length: int) -> bytes:
+        return b"".join([piece async for piece in self.stream(offset, length)])
 
 
 class _Group(NamedTuple):
@@ -57,10 +58,10 @@ class _Group(NamedTuple):
 class Outlet:
     """What is read, and what is dropped when nobody reads it any more. Used on the event loop."""
 
-    def __init__(self, database: Database, blobs: Blobs, threads: Threads) -> None:
+    def __init__(self, database: Database, blobs: Blobs, workers: Workers) -> None:
         self._database = database
         self._blobs = blobs
-        self._threads = threads
+        self._workers = workers
         self._held: Counter[int] = Counter()
 
     @contextmanager
@@ -74,13 +75,11 @@ class Outlet:
             if not self._held[id]:
                 del self._held[id]
 
-    async def whole(self, content: Content) -> bytes:
-        return await self.part(content, 0, content.size)
-
-    async def part(self, content: Content, offset: int, length: int) -> bytes:
-        if content.chunks is None:
-            return self._body(content)[offset : offset + length]
-        return b"".join([piece async for piece in self.stream(content, offset, length)])
+    @contextmanager
+    def opened(self, name: str, kept: Kept) -> Iterator[Opened]:
+        """As `held`, for a file of that name."""
+        with self.held(kept.content) as content:
+            yield Opened(name, kept.version, kept.size, content.hash, partial(self.stream, content))
 
     async def stream(self, content: Content, offset: int, length: int) -> AsyncGenerator[bytes]:
         """Bytes of a held content, piece by piece. Raises ModuleFault at one that is damaged."""
@@ -113,7 +112,7 @@ class Outlet:
     async def _fetch(self, group: _Group) -> bytes:
         chunk = group.chunks[0]
         if chunk.token is not None:
-            data = await self._threads.run(partial(self._blobs.get, chunk.hash, chunk.token))
+            data = await self._workers.run(partial(self._blobs.get, chunk.hash, chunk.token))
         else:
             data = await self._database.read_async(partial(_joined, chunks=group.chunks))
         return data[group.begin : group.end]
@@ -128,7 +127,7 @@ class Outlet:
         while ids := self._to_drop():
             files = await self._database.run(lambda c: _drop(c, ids), frees=True)
             if files:
-                await self._threads.run(partial(self._blobs.drop_all, files))
+                await self._workers.run(partial(self._blobs.drop_all, files))
 
     def _to_drop(self) -> list[int]:
         # Decided here, where contents are held: what is seen to have no name can be held by nobody new.

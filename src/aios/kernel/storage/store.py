@@ -3,42 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from ..config import StorageSection
 from ..database import Database, Job, exactly_once
-from ..process import Place
-from ..spaces import Scope
 from . import contents, trash, versions
+from .ask import Ask
 from .blobs import Blobs
-from .contents import Content
 from .intake import Intake
-from .outlet import Outlet
+from .outlet import Opened, Outlet
 from .quota import Quota
-from .threads import Threads
 from .tree import Tree
-from .versions import Stamp
+from .workers import Workers
 
-NUM_THREADS = 4
+NUM_WORKERS = 4
 """Pieces of contents that are hashed, written and read at the same time."""
 T = TypeVar("T")
-
-
-class Ask(NamedTuple):
-    """A call, as far as all of them are alike: who, where and when, and under which id it is done once."""
-
-    caller: Place
-    scope: Scope
-    path: str
-    stamp: Stamp
-    once: str | None
-
-    @property
-    def shown(self) -> str:
-        """The path, as the caller writes it."""
-        return self.scope.shown(self.path)
+Open = Callable[[Ask, int | None], AbstractAsyncContextManager[Opened]]
+"""Opens a version to be read, or the file as it is."""
 
 
 class Store:
@@ -47,10 +31,10 @@ class Store:
     def __init__(self, database: Database, home: Path, settings: StorageSection) -> None:
         self.database = database
         self.quota = Quota(int(settings.limit))
-        self.threads = Threads(NUM_THREADS)
+        self.workers = Workers(NUM_WORKERS)
         self.blobs = Blobs(home / "blobs", durable=database.is_durable)
-        self.intake = Intake(database, self.blobs, self.threads, int(settings.max_file))
-        self.outlet = Outlet(database, self.blobs, self.threads)
+        self.intake = Intake(database, self.blobs, self.workers, int(settings.max_file))
+        self.outlet = Outlet(database, self.blobs, self.workers)
 
     async def run(self, ask: Ask, job: Callable[[Tree], T], kind: type[T], *, frees: bool = False) -> T:
         """What a job makes that writes, once it is committed. It is done once where the call has a key."""
@@ -68,11 +52,11 @@ class Store:
         return lambda connection: job(Tree(connection, ask.scope, self.quota))
 
     @asynccontextmanager
-    async def opened(self, ask: Ask, version: int | None) -> AsyncIterator[tuple[versions.Kept, Content]]:
-        """A version and its content, which stays for as long as this is entered. Raises NotFound, BadRequest."""
+    async def opened(self, ask: Ask, version: int | None) -> AsyncIterator[Opened]:
+        """A version that is kept, which stays for as long as this is entered. Raises NotFound, BadRequest."""
         kept = self.look(ask, lambda tree: versions.find(tree, ask.path, version))
-        with self.outlet.held(kept.content) as content:
-            yield kept, content
+        with self.outlet.opened(ask.path.rpartition("/")[2], kept) as opened:
+            yield opened
 
     async def drop_leaving(self) -> None:
         """Take out all that is to go for good, in small steps."""
@@ -85,4 +69,4 @@ class Store:
         self.database.submit(contents.give_up_unfinished, frees=True)
 
     def close(self) -> None:
-        self.threads.close()
+        self.workers.close()

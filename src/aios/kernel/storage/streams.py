@@ -13,9 +13,10 @@ from ..clock import Clock
 from ..process import Place
 from ..spaces import Spaces
 from . import links, uploads, versions
+from .ask import Ask
 from .base import clean_path
 from .outlet import Opened
-from .store import Ask, Store
+from .store import Open, Store
 from .tree import Tree
 from .versions import Stamp
 
@@ -23,8 +24,9 @@ from .versions import Stamp
 class Streams:
     """Used on the event loop."""
 
-    def __init__(self, store: Store, spaces: Spaces, clock: Clock) -> None:
+    def __init__(self, store: Store, spaces: Spaces, clock: Clock, opened: Open) -> None:
         self._store = store
+        self._opened = opened
         self._spaces = spaces
         self._clock = clock
 
@@ -34,7 +36,8 @@ class Streams:
         self._store.intake.check_size(size)
 
         def job(tree: Tree) -> None:
-            versions.writable(tree, ask.path, base)
+            if not ask.scope.mount:  # what is there in a mounted folder is seen when it is written
+                versions.writable(tree, ask.path, base)
             tree.quota.check(tree.connection, ask.scope.payer, 0, size)
 
         self._store.look(ask, job)
@@ -57,18 +60,17 @@ class Streams:
         self._store.database.submit(lambda c: uploads.forget(c, caller, name), frees=True)
 
     @asynccontextmanager
-    async def reading(self, caller: Place, path: str, version: int) -> AsyncIterator[Opened]:
-        """A version, which stays as long as this is entered. Raises NotFound."""
-        ask = self._ask(caller, path)
-        async with self._store.opened(ask, version) as (kept, content):
-            yield Opened(ask.path.rpartition("/")[2], kept, content, self._store.outlet)
+    async def reading(self, caller: Place, path: str, version: int | None) -> AsyncIterator[Opened]:
+        """A version, or without one the file as it is, for as long as this is entered. Raises NotFound."""
+        async with self._opened(self._ask(caller, path), version) as opened:
+            yield opened
 
     @asynccontextmanager
     async def shared(self, token: str) -> AsyncIterator[Opened]:
         """What a link leads to. Raises NotFound."""
         name, kept = self._store.database.read(lambda c: links.follow(c, token, self._clock.wall()))
-        with self._store.outlet.held(kept.content) as content:
-            yield Opened(name, kept, content, self._store.outlet)
+        with self._store.outlet.opened(name, kept) as opened:
+            yield opened
 
     def _ask(self, caller: Place, path: str) -> Ask:
         scope, inside = self._spaces.scope(caller, clean_path(path))

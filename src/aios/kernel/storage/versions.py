@@ -62,15 +62,23 @@ def writable(tree: Tree, path: str, base: int | None) -> Node | None:
     if node is not None and node.kind == "folder":
         shown = tree.scope.shown(path)
         raise Conflict(f"'{shown}' is a folder; a file needs another name", code="path_exists", param="path")
+    check_base(tree, path, base)
+    return node
+
+
+def check_base(tree: Tree, path: str, base: int | None) -> None:
+    """Raises Conflict unless the newest version of the file is `base`, 0 being that there is none."""
+    if base is None:
+        return
+    node = tree.find(path)
     newest = 0 if node is None else node.version
-    if base is not None and base != newest:
+    if base != newest:
         there = f"its newest version is {newest}" if newest else "there is no such file"
         raise Conflict(
             f"'{tree.scope.shown(path)}' is not at version {base}: {there}; read that, and write again upon it",
             code="version_conflict",
             param="base",
         )
-    return node
 
 
 def add(tree: Tree, path: str, file: int, number: int, content: Body | Staged, stamp: Stamp) -> Version:

@@ -1,4 +1,4 @@
-"""Calls that change the kernel's own files: write, move, clear, bring back, share. Knows no mounted folder."""
+"""Calls that change the kernel's own files: write, move, clear, bring back, share; and writes to mounted folders."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ from aios.abi.calls import (
     StoWrite,
     Version,
 )
-from aios.abi.errors import BadRequest, TooLarge
+from aios.abi.errors import BadRequest, NotFound, TooLarge
 
+from ..database import answered
 from ..spaces import Spaces
 from . import contents, links, moves, trash, uploads, versions
+from .ask import Ask
 from .base import clean_path
 from .contents import SMALL, Body
-from .store import Ask, Store
+from .mount_calls import MountCalls, other_mount
+from .store import Store
 from .tree import Tree
 from .versions import Staged
 
@@ -38,8 +41,9 @@ SLICE = 4 << 20
 class Writing:
     """One handler a call, by its arguments' struct. Writes are committed when they return."""
 
-    def __init__(self, store: Store, spaces: Spaces) -> None:
+    def __init__(self, store: Store, spaces: Spaces, mounted: MountCalls) -> None:
         self._store = store
+        self._mounted = mounted
         self._spaces = spaces
         self.handlers: dict[type[Any], Callable[[Any, Ask], Awaitable[Any]]] = {
             StoCreate: self._create, StoWrite: self._write, StoMove: self._move, StoClear: self._clear,
@@ -63,6 +67,8 @@ class Writing:
         if args.upload is not None:
             return await self._name_upload(args.upload, ask, args.base)
         data = await self._bytes_of(args)
+        if ask.scope.mount:
+            return await self._mounted.write(ask, data, args.base)
         if len(data) <= SMALL:
             return await self._name(contents.body(data), ask, args.base)
         async with self._store.intake.staged(ask.scope, _slices(data), self._store.quota) as staged:
@@ -74,6 +80,9 @@ class Writing:
         )
 
     async def _name_upload(self, name: str, ask: Ask, base: int | None) -> Version:
+        if ask.scope.mount:
+            return await self._place_upload(name, ask, base)
+
         def job(tree: Tree) -> Version:
             staged = uploads.find(tree.connection, ask.caller, name)
             version = versions.write(tree, ask.path, staged, ask.stamp, base)
@@ -82,10 +91,25 @@ class Writing:
 
         return await self._store.run(ask, job, Version)
 
+    async def _place_upload(self, name: str, ask: Ask, base: int | None) -> Version:
+        """Into the mounted folder. Done once more under a call's key, it may find that it was done."""
+        try:
+            staged = self._store.look(ask, lambda tree: uploads.find(tree.connection, ask.caller, name))
+        except NotFound:
+            done = ask.once and self._store.look(ask, lambda tree: answered(tree.connection, ask.once or "", Version))
+            if not done:
+                raise
+            return done
+        with self._store.outlet.held(staged.id) as content:
+            source = self._store.outlet.stream(content, 0, content.size)
+            version = await self._mounted.write(ask, source, base)
+        await self._store.database.run(lambda c: uploads.forget(c, ask.caller, name), frees=True)
+        return version
+
     async def _bytes_of(self, args: StoWrite) -> bytes:
         if len(args.content) <= SMALL:
             return decoded(args)
-        return await self._store.threads.run(lambda: decoded(args))
+        return await self._store.workers.run(lambda: decoded(args))
 
     async def _roll_back(self, args: StoRollback, ask: Ask) -> Version:
         return await self._store.run(
@@ -95,12 +119,7 @@ class Writing:
     async def _move(self, args: StoMove, ask: Ask) -> Version:
         scope, to = self._spaces.scope(ask.caller, clean_path(args.to))
         if scope != ask.scope:
-            raise BadRequest(
-                f"'{args.path[:200]}' and '{args.to[:200]}' are not in the same mount, or not both outside of any: "
-                "read the file, and write it there",
-                code="other_mount",
-                param="to",
-            )
+            raise other_mount(args)
         await self._store.look_long(ask, lambda tree: moves.check_extent(tree, ask.path, to))
         return await self._store.run(ask, lambda tree: moves.move(tree, ask.path, to, ask.stamp.at), Version)
 

@@ -95,7 +95,8 @@ class LayerView(NamedTuple):
 class KV:
     """The keys and values of one sequence, an array (layers, 2 * heads, capacity, dim). Made by `KVPool.open`.
 
-    Positions from the end of the sequence up to the next whole step are finite and meaningless; attention masks them.
+    Positions from the end of the sequence up to the next whole step are 0 or, when it has been cut back, finite at
+    least, and meaningless; attention masks them.
     """
 
     __slots__ = ("_data", "_pool", "_views", "reserved")
@@ -133,6 +134,7 @@ class KV:
         seen = -(-tokens // STEP) * STEP
         kept = self._views.get(first > 0)
         if kept is None or kept[0] != first or kept[1] != seen:
+            self._data[:, :, tokens:seen] = 0  # what was there is somebody else's, and may be no number
             heads = self._data.shape[1] // 2
             keys = self._data[:, :heads, first:seen].swapaxes(2, 3)
             if seen - first > MANY:
@@ -165,6 +167,10 @@ class KV:
         if self.is_open:
             self._pool._close(self, self._data)
             self._views = {}
+
+
+class PoolFull(MemoryError):
+    """Others have reserved what a sequence needs: there will be room when they are done."""
 
 
 class KVPool:
@@ -200,11 +206,12 @@ class KVPool:
         return self.shape.bytes(tokens) <= self.room
 
     def open(self, tokens: int, *, now: int = 0) -> KV:
-        """A KV for a sequence that will have at most `tokens` tokens, `now` of them at once. MemoryError if full."""
+        """A KV for a sequence that will have at most `tokens` tokens, `now` of them at once. PoolFull, and MemoryError
+        when the machine has none."""
         reserved = self.shape.bytes(tokens)
         with self._lock:
             if reserved > self.room:
-                raise MemoryError(f"no room for {tokens} tokens of KV: {self.room} of {self.budget} bytes are left")
+                raise PoolFull(f"no room for {tokens} tokens of KV: {self.room} of {self.budget} bytes are left")
             data = self._take(max(now, 1))  # which the machine may not have: nothing is reserved then
             self._reserved += reserved
             self._open += 1

@@ -1,4 +1,5 @@
-"""A folder whose model turns texts into vectors: an encoder or a decoder, and how the states of a text become one.
+"""A folder whose model turns texts into vectors: an encoder, a decoder or a table, and how the states of a text become
+one.
 
 Reads what sentence-transformers writes beside a model (`modules.json`). Knows no core and no queue.
 """
@@ -18,6 +19,7 @@ from .foreign_tokenizer import tokenizer_of
 from .linear import F32
 from .load import decoder_of
 from .shape import FAMILIES, ModelError, Shape
+from .static import CONTEXT, Words, read_table, static_folder
 from .weights import Weights, read_json
 
 Pooling = Literal["mean", "cls", "last"]
@@ -39,11 +41,20 @@ class States(Protocol):
 
 
 class Sentences:
-    """Texts into vectors of `width` numbers. At most `context` tokens a text, specials among them."""
+    """Texts into vectors of `width` numbers. `least` to `context` tokens a text, specials among them."""
 
     def __init__(
-        self, model: States, tokenizer: Any, *, width: int, context: int, vocabulary: int, recipe: Recipe
+        self,
+        model: States,
+        tokenizer: Any,
+        *,
+        width: int,
+        context: int,
+        vocabulary: int,
+        recipe: Recipe,
+        least: int = 1,
     ) -> None:
+        self.least = least
         self.width = width
         self.context = context
         self.vocabulary = vocabulary
@@ -79,19 +90,22 @@ class Recipe:
         if (folder / "config_sentence_transformers.json").exists():
             said = read_json(folder / "config_sentence_transformers.json")
             prompts, name = said.get("prompts"), said.get("default_prompt_name")
-            if isinstance(prompts, Mapping) and isinstance(prompts.get(name), str):
+            if isinstance(prompts, Mapping) and isinstance(name, str) and isinstance(prompts.get(name), str):
                 self.prompt = prompts[name]
 
     def _read_modules(self, folder: Path) -> None:
         self.is_normal = False
         for module in read_list(folder / "modules.json"):
             kind, path = str(module.get("type")).rpartition(".")[2], str(module.get("path", ""))
-            if kind == "Pooling" and Path(path).name == path:
+            if kind == "Pooling":
+                if Path(path).name != path or path.startswith("."):
+                    raise ModelError(f"modules.json names {path!r:.80}, which is no folder within this one")
                 self.pooling = _pooling_of(read_json(folder / path / "config.json"), f"{path}/config.json")
             elif kind == "Normalize":
                 self.is_normal = True
-            elif kind != "Transformer":
-                raise ModelError(f"modules.json has a step {kind!r:.60}; there are Transformer, Pooling and Normalize")
+            elif kind not in ("Transformer", "StaticEmbedding"):
+                known = "Transformer, StaticEmbedding, Pooling and Normalize"
+                raise ModelError(f"modules.json has a step {kind!r:.60}; there are {known}")
 
 
 def read_list(path: Path) -> list[dict[str, Any]]:
@@ -136,14 +150,26 @@ def load_sentences(folder: Path, context: int | None = None) -> Sentences:
 
 
 def _load(folder: Path, context: int | None) -> Sentences:
+    if (place := static_folder(folder)) is not None:
+        return _of_table(folder, place, context)
     config = read_json(folder / "config.json")
     names = config.get("architectures")
-    if isinstance(names, list) and any(name in FAMILIES for name in names):
+    if isinstance(names, list) and any(str(name) in FAMILIES for name in names):
         return _of_decoder(folder, config, context)
     if not isinstance(names, list) or not any(str(name).startswith("Bert") for name in names):
-        known = ", ".join(("BertModel", *FAMILIES))
+        known = ", ".join(("BertModel", "StaticModel", *FAMILIES))
         raise ModelError(f"config.json: architectures is {names!r:.80}; for embeddings there are {known}")
     return _of_encoder(folder, config, context)
+
+
+def _of_table(folder: Path, place: Path, context: int | None) -> Sentences:
+    table = read_table(place)
+    recipe = Recipe(folder, "mean")
+    config = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
+    recipe.is_normal = bool(config.get("normalize", recipe.is_normal))
+    tokenizer = Words(read_tokenizer(place, table.vocabulary))
+    sizes = {"least": 0, "width": table.vectors.shape[1], "context": context or CONTEXT, "vocabulary": table.vocabulary}
+    return Sentences(table, tokenizer, recipe=recipe, **sizes)
 
 
 def _of_encoder(folder: Path, config: dict[str, Any], context: int | None) -> Sentences:
