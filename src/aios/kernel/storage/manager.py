@@ -43,6 +43,7 @@ from .mount import Room
 from .mount_calls import MountCalls
 from .mounts import MayUse, Mounts, with_mounts
 from .outlet import Opened
+from .pruning import Pruning, Rules
 from .reading import Reading
 from .store import Store
 from .streams import Streams
@@ -65,13 +66,15 @@ class StorageManager:
         settings: StorageSection | None = None,
         may_use: MayUse = lambda agent, mount: True,
     ) -> None:
+        settings = settings or StorageSection()
         self._clock = clock
         self._spaces = spaces or Spaces()
-        self._store = store = Store(database, home, settings or StorageSection())
+        self._store = store = Store(database, home, settings)
         room = Room(database, store.intake, store.outlet, store.quota, clock, None)
         self.mounts = Mounts(room, home, self._spaces, may_use)
         self._mounted = MountCalls(self.mounts, self._spaces)
         self.streams = Streams(store, self._spaces, clock, self._opened)
+        self._pruning = Pruning(database, Rules(settings.keep_versions, settings.keep_days))
         self._texts = Texts(database, store.blobs)
         self._reading = Reading(store, self._opened)
         self._handlers: dict[type[Any], Callable[[Any, Ask], Awaitable[Any]]] = {
@@ -164,11 +167,13 @@ class StorageManager:
     # ── the house ──
 
     async def keep_house(self) -> None:
-        """Take out what nobody came for, and what was to go and is still there since a kernel died over it."""
+        """Take out what nobody came for, versions that are not kept any more, and what was to go and is still there
+        since a kernel died over it."""
         now = self._clock.wall()
         for forget_old in (uploads.forget_old, links.forget_old):
             while await self._store.database.run(partial(forget_old, now=now), frees=True):
                 pass
+        await self._pruning.run(now)
         await self._store.drop_leaving()
 
 
