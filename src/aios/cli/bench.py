@@ -14,21 +14,25 @@ from aios.abi.errors import BadRequest
 from .console import print_json
 from .options import one_of
 
-BENCHMARKS = ("kernel", "nano", "cores", "switch", "prefix")
+BENCHMARKS = ("kernel", "nano", "cores", "switch", "prefix", "search", "retrieval")
 
 
 def command(
-    what: Annotated[str, typer.Argument(metavar="WHAT", help="kernel, nano, cores, switch or prefix.")],
+    what: Annotated[str, typer.Argument(metavar="WHAT", help=f"{', '.join(BENCHMARKS[:-1])} or {BENCHMARKS[-1]}.")],
     quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds: figures are rougher.")] = False,
     plot: Annotated[
         Path | None, typer.Option(help="Draw what 'switch' has measured to this .png, .svg or .pdf.")
+    ] = None,
+    embed_folder: Annotated[
+        Path | None, typer.Option(help="A model whose vectors 'retrieval' judges too, as a core of kind embed has it.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="All figures, as JSON.")] = False,
 ) -> None:
     """Measure. 'kernel': CPU of a call in process and through HTTP, memory, many agents. 'nano': tokens per CPU-second
     of the packaged model, bare and under the kernel. 'cores': the same for models of several sizes, and what exactness
     costs. 'switch': what it costs to interrupt a generation and to go on, beside computing its context again. 'prefix':
-    what the prefix cache saves when many agents have one system prompt.
+    what the prefix cache saves when many agents have one system prompt. 'search': how long a search of memory takes.
+    'retrieval': how often it finds the passage that answers a question.
 
     \b
     Examples:
@@ -39,6 +43,8 @@ def command(
     one_of("benchmark", what, BENCHMARKS)
     if plot is not None and what != "switch":
         raise BadRequest(f"--plot draws what 'aios bench switch' measures, not '{what}'", param="plot")
+    if embed_folder is not None and what != "retrieval":
+        raise BadRequest(f"--embed-folder is judged by 'aios bench retrieval', not '{what}'", param="embed-folder")
     module = importlib.import_module(f"aios.eval.bench.{what}")
     if what == "nano":
         sys.argv = [f"aios bench {what}", *(["--json"] if as_json else [])]
@@ -46,6 +52,8 @@ def command(
         module.main()
         return
     more: dict[str, Any] = {"plot": plot} if what == "switch" else {}
+    if what == "retrieval":
+        more = {"embed_folder": embed_folder}
     figures = module.main(as_json, quick, **more)
     if as_json:
         print_json(figures)
