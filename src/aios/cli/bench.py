@@ -42,8 +42,8 @@ def command(
     of the packaged model, bare and under the kernel. 'cores': the same for models of several sizes, and what exactness
     costs. 'switch': what it costs to interrupt a generation and to go on, beside computing its context again. 'prefix':
     what the prefix cache saves when many agents have one system prompt. 'memory': what it costs to write and read an
-    entry, what tries save of growing dialogues, which policy keeps what is wanted. 'search': how long a search of memory
-    takes. 'retrieval': how often it finds the passage that answers a question.
+    entry, what tries save of growing dialogues, which policy keeps what is wanted. 'search': how long a search of
+    memory takes. 'retrieval': how often it finds the passage that answers a question.
 
     \b
     Examples:
