@@ -22,7 +22,7 @@ from .nearest import Vectors, by_meaning
 from .tables import KEYS, Scope, Tables, as_list, first_key
 from .words import indexed
 
-CANDIDATES = 200
+CANDIDATES = 100
 """Texts of each ranking that are fused."""
 PORTION = 500
 """Texts that one job takes up."""
