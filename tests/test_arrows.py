@@ -20,11 +20,13 @@ ALLOWED: dict[str, set[str]] = {
     "kernel/transfers": {"abi", "kernel/storage"} | {f"kernel/{name}" for name in SMALL},
     "kernel/idempotency": {"abi"} | {f"kernel/{name}" for name in SMALL},
     "kernel/prepare": {"abi", "kernel/syscall"},
+    "kernel/check": {"abi", "kernel/memory", "kernel/storage"} | {f"kernel/{name}" for name in SMALL},
+    "kernel/backup": {"abi", "kernel/check", "kernel/storage"} | {f"kernel/{name}" for name in SMALL},
     "kernel/control": {"abi", "kernel/scheduler"} | {f"kernel/{name}" for name in SMALL},
     "kernel/kernel": {"abi"}
-    | {f"kernel/{name}" for name in ("scheduler", "control", "idempotency", "transfers", "prepare")}
+    | {f"kernel/{name}" for name in ("scheduler", "control", "idempotency", "transfers", "prepare", "check")}
     | {f"kernel/{n}" for n in SMALL | MODULES},
-    "kernel": {f"kernel/{name}" for name in SMALL | {"kernel", "transfers"}},
+    "kernel": {f"kernel/{name}" for name in SMALL | {"kernel", "transfers", "check", "backup"}},
     "sdk": {"abi"},
     "agents": {"abi", "sdk"},
     "gateway": {"abi", "kernel"},
@@ -39,6 +41,8 @@ EXCEPTIONS = {
     ("eval", "kernel/tool"),
     # `aios bench nano` measures the bare decoder, `aios bench kernel` the queue.
     ("eval", "kernel/llm"),
+    # `aios bench memory` measures its policies of eviction on traces, without a kernel.
+    ("eval", "kernel/memory"),
     # `aios demo context` saves a search in the context manager's two forms, and reads them back.
     ("eval", "kernel/context"),
     # A tool's worker process reads the manifests that `@tool` made.

@@ -70,6 +70,7 @@ def _routes() -> list[Route]:
         ("GET", "/aios/v1/files/{path:path}", files.get_file),
         ("PUT", "/aios/v1/files/{path:path}", files.put_file),
         ("GET", "/aios/v1/shared/{token}", files.get_shared),
+        ("GET", "/aios/v1/check", native.check_home),
         ("GET", "/aios/v1/keys", native.list_keys),
         ("POST", "/aios/v1/keys", native.mint_key),
         ("DELETE", "/aios/v1/keys/{id}", native.revoke_key),

@@ -9,6 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .backup import restore_backup, take_backup
+    from .check import check_home, repair_home
     from .config import (
         ByteSize,
         Config,
@@ -45,10 +47,14 @@ _PLACES = {
     "Scheduler": "config",
     "State": "syscall",
     "Syscall": "syscall",
+    "check_home": "check",
     "check_key": "secret",
     "load": "config",
     "parse": "config",
     "read_core": "config",
+    "repair_home": "check",
+    "restore_backup": "backup",
+    "take_backup": "backup",
 }
 
 __all__ = [
@@ -67,10 +73,14 @@ __all__ = [
     "Scheduler",
     "State",
     "Syscall",
+    "check_home",
     "check_key",
     "load",
     "parse",
     "read_core",
+    "repair_home",
+    "restore_backup",
+    "take_backup",
 ]
 
 
