@@ -81,13 +81,14 @@ class Mounts:
         """A folder of the kernel's own. Blocks shortly."""
         folder = self._home / "mounts" / f"{name}-{secrets.token_hex(4)}"
         folder.mkdir(mode=0o700, parents=True)
-        return str(folder.resolve())
+        return str(folder.relative_to(self._home))
 
-    def _is_own(self, row: MountRow) -> bool:
-        return Path(row.folder).parent == (self._home / "mounts").resolve()
+    def _place(self, row: MountRow) -> str:
+        """Where the folder is: one of the kernel's own, in its home, wherever that is now."""
+        return row.folder if row.folder.startswith("/") else str(self._home.resolve() / row.folder)
 
     async def _begin(self, row: MountRow) -> Mount:
-        mount = self._mounts[row.scope] = Mount(row, self._room)
+        mount = self._mounts[row.scope] = Mount(row, self._room, self._place(row))
         self._spaces.add_mount(Place(*row.scope[:2]), row.scope.mount)
         await mount.open()
         return mount
@@ -108,7 +109,7 @@ class Mounts:
         known = self._mounts.get(scope)
         if args.folder is not None:
             folder = await asyncio.to_thread(mount_table.real_folder, args.folder, self._home)
-        elif known is not None and self._is_own(known.row):
+        elif known is not None and not known.row.folder.startswith("/"):
             folder = known.row.folder
         else:
             folder = await asyncio.to_thread(self._fresh, args.name)
@@ -177,7 +178,7 @@ class Mounts:
         return MountInfo(
             name=row.scope.mount,
             agent=row.scope.agent or None,
-            folder=row.folder if with_folder else None,
+            folder=mount.folder if with_folder else None,
             is_read_only=row.is_read_only,
             is_configured=row.is_configured,
             why_gone=mount.why_gone,
