@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,11 +50,11 @@ def test_what_is_removed_comes_back_and_is_gone_only_when_somebody_says_so(fs: R
     assert "went to the trash" in fs("rm", "a.md").stderr
     assert fs("ls").stderr.strip() == "Nothing is there."
     assert fs("ls", "--trash").stdout.splitlines()[1].split()[-1] == "a.md"
-    assert "a.md is back, at version 1" in fs("restore", "a.md").stderr
+    assert "a.md is back, at version 1" in fs("undo", "a.md").stderr
     fs("rm", "a.md")
     assert "say --yes" in fs("rm", ".", "--trash").stderr
     assert "left the trash for good" in fs("rm", ".", "--trash", "--yes").stderr
-    assert fs("restore", "a.md").returncode != 0
+    assert fs("undo", "a.md").returncode != 0
 
 
 def test_a_file_that_moves_keeps_its_history(fs: Run, tmp_path: Path) -> None:
@@ -63,7 +65,7 @@ def test_a_file_that_moves_keeps_its_history(fs: Run, tmp_path: Path) -> None:
 
 
 def test_bytes_come_out_as_they_went_in_also_from_a_pipe(served: Served, tmp_path: Path) -> None:
-    content = bytes(range(256)) * 20_000
+    content = bytes(range(256)) * 40_000  # more than a body of a call may be
     file = tmp_path / "blob"
     file.write_bytes(content)
     assert apart("fs", "put", "blob", str(file), env=served.env()).returncode == 0
@@ -87,3 +89,39 @@ def test_a_missing_file_and_a_file_that_cannot_be_read_are_told(fs: Run, tmp_pat
 def test_what_files_take_is_told(fs: Run, tmp_path: Path) -> None:
     put(fs, "a.md", b"x" * 1000, tmp_path)
     assert fs("stat").stdout.startswith("1 of ")
+
+
+def test_a_mounted_folder_is_listed_used_and_taken_away_again(fs: Run, served: Served, tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    (folder / "a.md").write_text("one\n")
+    agent = "test_a_mounted_folder_is_listed_used_and_taken_away_again"[:60]
+    done = aios("fs", "mount", str(folder), "work", "--agent", agent, env=served.env())
+    assert (done.returncode, done.stderr.strip()) == (0, f"{folder} is 'work' among the files of agent '{agent}'.")
+    assert fs("ls").stdout.splitlines()[1].split()[0] == "mount"
+    assert json.loads(fs("cat", "work/a.md", "--json").stdout)["content"] == "one\n"
+    put(fs, "work/b.md", b"two\n", tmp_path)
+    assert (folder / "b.md").read_text() == "two\n"
+    listed = aios("fs", "mounts", env=served.env()).stdout.splitlines()
+    assert any(line.split()[0] == "work" and str(folder) in line for line in listed[1:])
+    theirs = aios("fs", "mounts", env={**served.env(), "AIOS_KEY": key_of(served, agent)})
+    assert str(folder) not in theirs.stdout
+    denied = aios("fs", "mount", "/etc", "etc", env={**served.env(), "AIOS_KEY": key_of(served, agent)})
+    assert (denied.returncode != 0, "only an admin may show agents a folder" in denied.stderr) == (True, True)
+    assert "is shown no more" in aios("fs", "unmount", "work", "--agent", agent, env=served.env()).stderr
+    assert fs("ls").stderr.strip() == "Nothing is there."
+    assert "no mount 'wrk'" in aios("fs", "unmount", "wrk", env=served.env()).stderr
+
+
+def key_of(served: Served, agent: str) -> str:
+    return json.loads(aios("keys", "new", "k", "--agent", agent, "--json", env=served.env()).stdout)["key"]  # type: ignore[no-any-return]
+
+
+def test_a_link_opens_a_file_until_it_is_ended(served: Served, fs: Run, tmp_path: Path) -> None:
+    put(fs, "a.txt", b"one", tmp_path)
+    url = fs("share", "a.txt", "--hours", "1").stdout.strip()
+    with urllib.request.urlopen(url) as answer:
+        assert answer.read() == b"one"
+    assert "1 link ended" in fs("share", "a.txt", "--hours", "0").stderr
+    with pytest.raises(urllib.error.HTTPError):
+        urllib.request.urlopen(url)

@@ -104,6 +104,12 @@ from .storage import (
     Listing as Listing,
 )
 from .storage import (
+    MountInfo as MountInfo,
+)
+from .storage import (
+    MountList as MountList,
+)
+from .storage import (
     Passage as Passage,
 )
 from .storage import (
@@ -132,6 +138,9 @@ from .storage import (
 )
 from .storage import (
     StoMount as StoMount,
+)
+from .storage import (
+    StoMounts as StoMounts,
 )
 from .storage import (
     StoMove as StoMove,
@@ -420,6 +429,18 @@ _ROWS = [
     CallSpec("sto_history", "storage", StoHistory, History, R, "List a file's versions, the newest first."),
     CallSpec("sto_diff", "storage", StoDiff, Diff, R, "Show what changed between two versions of a file."),
     CallSpec("sto_rollback", "storage", StoRollback, Version, W, "Make an old version of a file its newest again."),
+    CallSpec(
+        "sto_share",
+        "storage",
+        StoShare,
+        Link,
+        W,
+        "Make a link that opens a file for anybody who has it, or end all links to it.",
+        is_repeatable=False,
+    ),
+    CallSpec("sto_mount", "storage", StoMount, MountInfo, W, "Show a folder of the machine among agents' files."),
+    CallSpec("sto_unmount", "storage", StoUnmount, Count, W, "Show a mounted folder no more; it stays as it is."),
+    CallSpec("sto_mounts", "storage", StoMounts, MountList, R, "List mounted folders, and whether they are there."),
     CallSpec("sto_stat", "storage", StoStat, StorageStat, R, "Say what the agent's files take, and may."),
     CallSpec(
         "sto_clear",

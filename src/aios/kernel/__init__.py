@@ -9,18 +9,37 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .config import Config, ConfigError, CoreSection, RouterSection, Scheduler, load, parse, read_core
+    from .backup import restore_backup, take_backup
+    from .check import check_home, repair_home
+    from .config import (
+        ByteSize,
+        Config,
+        ConfigError,
+        CoreSection,
+        GroupSection,
+        MemorySection,
+        RouterSection,
+        Scheduler,
+        load,
+        parse,
+        read_core,
+    )
     from .kernel import Kernel
     from .process import Principal, Process
     from .secret import check_key
     from .syscall import State, Syscall
     from .trace import Row
+    from .transfers import Opened
 
 _PLACES = {
+    "ByteSize": "config",
     "Config": "config",
     "ConfigError": "config",
     "CoreSection": "config",
+    "GroupSection": "config",
     "Kernel": "kernel",
+    "Opened": "transfers",
+    "MemorySection": "config",
     "Principal": "process",
     "Process": "process",
     "RouterSection": "config",
@@ -28,17 +47,25 @@ _PLACES = {
     "Scheduler": "config",
     "State": "syscall",
     "Syscall": "syscall",
+    "check_home": "check",
     "check_key": "secret",
     "load": "config",
     "parse": "config",
     "read_core": "config",
+    "repair_home": "check",
+    "restore_backup": "backup",
+    "take_backup": "backup",
 }
 
 __all__ = [
+    "ByteSize",
     "Config",
     "ConfigError",
     "CoreSection",
+    "GroupSection",
     "Kernel",
+    "MemorySection",
+    "Opened",
     "Principal",
     "Process",
     "RouterSection",
@@ -46,10 +73,14 @@ __all__ = [
     "Scheduler",
     "State",
     "Syscall",
+    "check_home",
     "check_key",
     "load",
     "parse",
     "read_core",
+    "repair_home",
+    "restore_backup",
+    "take_backup",
 ]
 
 

@@ -497,6 +497,7 @@ def _check(config: Config, where: str) -> None:
     for core in config.core:
         _check_core(core, where)
     _check_names(config, names, where)
+    _check_mounts(config.mount, where)
 
 
 def _check_names(config: Config, names: list[str], where: str) -> None:
@@ -541,6 +542,21 @@ def _check_embeds(config: Config, where: str) -> None:
             others = [each.name for each in config.core if each.kind == "embed" or each.embeddings]
             hint = f"; {' and '.join(others)} can" if others else '; a [[core]] of kind "embed" can'
             raise ConfigError(f"{where}: [search] embed_with names core '{core.name}', which makes no vectors{hint}")
+
+
+def _check_mounts(mounts: list[MountSection], where: str) -> None:
+    names = [(mount.agent, mount.name) for mount in mounts]
+    for mount in mounts:
+        if names.count((mount.agent, mount.name)) > 1:
+            raise ConfigError(f"{where}: two mounts are called '{mount.name}'; each needs a name of its own")
+        owner, _, agent = (mount.agent or "a:a").partition(":")
+        if not (owner and agent):
+            raise ConfigError(
+                f"{where}: mount '{mount.name}' has agent = {mount.agent!r:.60}; write agent = \"OWNER:AGENT\" "
+                "('aios keys list' shows both)"
+            )
+        if mount.folder is not None and not mount.folder.startswith(("/", "~")):
+            raise ConfigError(f"{where}: mount '{mount.name}': the folder {mount.folder!r:.200} is not absolute")
 
 
 def _check_texts(core: CoreSection, where: str) -> None:

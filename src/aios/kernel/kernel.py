@@ -40,11 +40,12 @@ from aios.abi.errors import (
 from aios.abi.messages import Chunk, Embeddings, Generation
 
 from .access import AccessManager, Groups
+from .check import faults, rooms_of
 from .clock import Clock, SystemClock, Timer
 from .config import Config, CoreSection, model_of
 from .context import ContextManager, Stored, Windows
 from .control import Control
-from .database import Database
+from .database import Database, Fault
 from .idempotency import Repeats
 from .journal import Journal, OpenRecord
 from .llm import Core, LLMManager, Plug, Prices, Roster, Router, Seat, SwapsOut
@@ -52,7 +53,7 @@ from .llm.cores import make_core
 from .llm.manager import half_said
 from .memory import Distiller, MemoryManager, RuntimeMemory
 from .prepare import Preparation
-from .process import Principal, Process, ProcessState, ProcessTable
+from .process import Place, Principal, Process, ProcessState, ProcessTable
 from .scheduler import POLICIES, Pool, Queue, Runner
 from .search import Asking, Search
 from .spaces import NOBODY, Spaces
@@ -60,6 +61,7 @@ from .storage import Segments, StorageManager, Swap
 from .syscall import TERMINAL, State, Syscall, move
 from .tool import ToolManager
 from .trace import Row, Trace
+from .transfers import Transfers
 
 OnChunk = Callable[[Chunk], None]
 
@@ -139,6 +141,7 @@ class Kernel:
     search: Search
     memory: MemoryManager
     storage: StorageManager
+    transfers: Transfers
     tools: ToolManager
     llm: LLMManager
     cores: Plug
@@ -165,9 +168,9 @@ class Kernel:
         self.search = Search(self.database, clock, self._embedder())
         self._closers.push_async_callback(self.search.close)
         self.memory = MemoryManager(self.database, clock, Segments(), self.search, self.spaces, config.memory)
-        self.storage = StorageManager(self.database, self.home, clock, self.spaces, config.storage)
-        self.storage.open()
-        self._closers.callback(self.storage.close)
+        self._closers.callback(self.memory.close)
+        await self._open_storage(groups)
+        self.transfers = Transfers(self, self.storage.streams)
         self.search.take_up()
         self.tools = ToolManager(self.storage, self.memory, config.tool, clock=clock, folders=[self.home])
         await self.tools.open()
@@ -186,6 +189,18 @@ class Kernel:
         self._make_queue("tool", _Marked(self.tools, self.journal))
         self.control = Control(self.processes, self.access, self.queues, clock, self._abort)
         self._make_queue("kernel", Pool("kernel", self.control, MAX_ANSWERS))
+
+    async def _open_storage(self, groups: Groups) -> None:
+        def may_use(agent: Place, mount: str) -> bool:
+            return groups.allows(agent, "sto_list", mount)
+
+        self.storage = StorageManager(
+            self.database, self.home, self.clock, self.spaces, self.config.storage, may_use=may_use
+        )
+        self.storage.open()
+        self._closers.callback(self.storage.close)
+        self._closers.push_async_callback(self.storage.mounts.close)
+        await self.storage.mounts.open(self.config.mount)
 
     def _make_core(self, section: CoreSection) -> Core:
         self.prices.know(section)
@@ -268,11 +283,8 @@ class Kernel:
         `session` go to the same core where there is a choice. Servers that rank their calls are told `nice`, but never
         less than the process has.
         """
-        if self._is_stopping:
-            raise Stopping("the kernel is stopping; try again when it is back", retry_after=5)
+        process = self.vet(principal, name, args)
         spec = spec_of(name)
-        process = self._process_of(principal)
-        self.access.check(principal, spec, args, self.processes)
         body = None
         if key is not None:
             earlier = self.repeats.find(spec, args, process, key, on_chunk)
@@ -285,6 +297,15 @@ class Kernel:
             call.listeners.append(on_chunk)
         self._start(call, timeout)
         return call
+
+    def vet(self, principal: Principal, name: str, args: Args) -> Process:
+        """Whose process asks. Raises what `submit` would, by who asks and for what."""
+        if self._is_stopping:
+            raise Stopping("the kernel is stopping; try again when it is back", retry_after=5)
+        spec = spec_of(name)
+        process = self._process_of(principal)
+        self.access.check(principal, spec, args, self.processes)
+        return process
 
     def _start(self, call: Syscall, timeout: float | None) -> None:
         """Acknowledge and queue a call. A refusal raises at once."""
@@ -622,10 +643,16 @@ class Kernel:
             },
             "cores": self.llm.statistics(),
             "context": self.contexts.statistics(),
+            "memory": self.memory.statistics(),
             "search": self.search.statistics(),
             "tools": {"problems": self.tools.problems},
             "journal": self.journal.statistics(),
         }
+
+    async def check_home(self) -> list[Fault]:
+        """What is wrong with what the home holds; reads all of it, while calls go on."""
+        rooms = rooms_of(self.database, self.home)
+        return await self.database.read_async(lambda c: list(faults(c, rooms, is_served=True)))
 
     def check_integrity(self) -> None:
         """Every room's own check; meant for tests, when nothing runs."""

@@ -9,9 +9,9 @@ into the file by a thread of its own, which is also where fast mode syncs. In `d
 
 from .database import Database
 from .fault import Fault
-from .home import HomeError
+from .home import HomeError, HomeLock
 from .kept import Kept, add_kept, kept
-from .once import exactly_once
+from .once import answered, exactly_once
 from .query import Job, row, rows, value
 from .readers import NUM_SLOW_READERS
 from .schema import MIGRATIONS
@@ -22,9 +22,11 @@ __all__ = [
     "Database",
     "Fault",
     "HomeError",
+    "HomeLock",
     "Job",
     "Kept",
     "add_kept",
+    "answered",
     "exactly_once",
     "kept",
     "row",

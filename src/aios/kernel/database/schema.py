@@ -120,17 +120,27 @@ STORAGE = """
     DROP TABLE old_contents;
 
     CREATE TABLE uploads(
-        owner TEXT NOT NULL, agent TEXT NOT NULL, hash BLOB NOT NULL, content INTEGER NOT NULL, created REAL NOT NULL,
-        PRIMARY KEY(owner, agent, hash)) WITHOUT ROWID;
+        owner TEXT NOT NULL, agent TEXT NOT NULL, name TEXT NOT NULL, content INTEGER NOT NULL, created REAL NOT NULL,
+        PRIMARY KEY(owner, agent, name)) WITHOUT ROWID;
     CREATE TABLE links(
         hash BLOB PRIMARY KEY, file INTEGER NOT NULL, version INTEGER, created REAL NOT NULL, expires REAL NOT NULL,
         author TEXT NOT NULL) WITHOUT ROWID;
     CREATE INDEX links_by_file ON links(file);
+
+    CREATE TABLE mounts(
+        owner TEXT NOT NULL, agent TEXT NOT NULL, name TEXT NOT NULL, folder TEXT NOT NULL, device INTEGER,
+        inode INTEGER, is_read_only INTEGER NOT NULL, is_configured INTEGER NOT NULL, created REAL NOT NULL,
+        PRIMARY KEY(owner, agent, name)) WITHOUT ROWID;
+    CREATE TABLE seen(
+        file INTEGER PRIMARY KEY, size INTEGER NOT NULL, modified INTEGER NOT NULL, changed INTEGER NOT NULL,
+        inode INTEGER NOT NULL, checked INTEGER NOT NULL, is_ours INTEGER NOT NULL);
+    CREATE TRIGGER unseen AFTER DELETE ON files BEGIN DELETE FROM seen WHERE file = OLD.id; END;
 """
 """`scopes` are whose files: an agent's own, or those of a mount. `files` are a tree: `parent` 0 is a scope's top. The
 trash holds the topmost entry of what was cleared, which says where it `was`; `trashed` below 0 is leaving for good. A
 content is a `body`, or the ids of its `chunks` in their order; `refs` counts who names it (-1: it is being written),
-and a chunk's how often contents do. A chunk without a body is a file: `token` makes its name unique."""
+and a chunk's how often contents do. A chunk without a body is a file: `token` makes its name unique. `seen` is what the
+newest version of a mount's file looks like in its folder."""
 
 
 MIGRATIONS: tuple[str, ...] = (

@@ -8,14 +8,18 @@ import secrets
 import stat as st
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from threading import Lock
 from typing import NamedTuple
 
 from aios.abi.errors import Conflict, NotFound
 
+from .exchange import exchange, rename_new
 from .faults import Changed, is_folder, told
 from .naming import find_name, readable
 
 _MAKE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
+MAX_INTEGER = 2**63 - 1
+"""What the store can hold; some file systems number files with 64 bits."""
 
 
 class Signature(NamedTuple):
@@ -29,7 +33,7 @@ class Signature(NamedTuple):
 
     @classmethod
     def of(cls, found: os.stat_result) -> Signature:
-        return cls(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+        return cls(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino & MAX_INTEGER)
 
 
 class Staged:
@@ -43,6 +47,8 @@ class Staged:
         self._folder = folder
         self._above = above
         self._durable = durable
+        self._lock = Lock()
+        """A write that hangs, and whoever gives it up, are two threads."""
         self._part = f".aios-{secrets.token_hex(8)}.part"
         try:
             with told(path):
@@ -52,18 +58,17 @@ class Staged:
             raise
 
     def write(self, data: bytes | memoryview) -> None:
-        assert self._file is not None
         left = memoryview(data)
-        with told(self._path):
+        with self._lock, told(self._path):
+            assert self._file is not None
             while left:
                 left = left[os.write(self._file, left) :]
 
     def commit(self, expected: Signature | None) -> Signature:
         """Put it into its place, if what is there looks as `expected` (None: if nothing is there); what it looks like
         now. Raises Changed otherwise, and then may be said again with what was seen by a second look."""
-        assert self._file is not None
         try:
-            with self._above() as (folder, name):
+            with self._lock, self._above() as (folder, name):
                 if _inode(folder) != _inode(self._folder):  # the folder was moved, and another is in its place
                     raise Changed
                 return self._rename(find_name(folder, name), name, expected)
@@ -75,14 +80,31 @@ class Staged:
         self._check(there, expected)
         if self._durable:
             os.fsync(self._file)
-        os.rename(self._part, there or name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
-        self._part = ""
+        if there is None or expected is None:
+            try:
+                rename_new(self._part, name, self._folder, self._folder)
+            except FileExistsError:
+                raise Changed from None
+            self._part = ""
+        else:
+            self._replace(there, expected)
         if self._durable:
             with readable(self._folder) as folder:
                 os.fsync(folder)
         signature = Signature.of(os.fstat(self._file))
-        self.discard()
+        self._close()
         return signature
+
+    def _replace(self, there: str, expected: Signature) -> None:
+        """What is replaced gets our name, so that it can be looked at once more before it goes."""
+        if not exchange(self._part, there, self._folder):
+            os.rename(self._part, there, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+            self._part = ""
+            return
+        found = Signature.of(os.stat(self._part, dir_fd=self._folder, follow_symlinks=False))
+        if found._replace(changed=0) != expected._replace(changed=0):  # another name is a change too
+            exchange(self._part, there, self._folder)
+            raise Changed
 
     def _check(self, there: str | None, expected: Signature | None) -> None:
         """Whether what is to be replaced is what the caller knows of. Its mode stays."""
@@ -104,6 +126,10 @@ class Staged:
 
     def discard(self) -> None:
         """Leave nothing behind. May be said twice, and after `commit`."""
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
         if self._file is None:
             return
         os.close(self._file)
