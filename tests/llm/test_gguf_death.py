@@ -259,7 +259,7 @@ async def test_calls_that_waited_for_a_core_that_comes_back_no_more_are_told_so(
         at.kill("g")
         await until(lambda: at.state("g") == "restarting")
         call = at.submit()
-        with pytest.raises(ModuleFault, match=r"core 'g' failed \(its process could not be started again: .*bounds"):
+        with pytest.raises(ModuleFault, match=r"core 'g' failed \(it could not be started again: .*bounds"):
             await at.kernel.wait(call)
         write_gguf(path)
         at.kernel.cores.reopen("g")

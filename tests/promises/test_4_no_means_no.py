@@ -31,6 +31,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "sto_restore": {"path": "a"},
     "sto_history": {"path": "a"},
     "sto_diff": {"path": "a"},
+    "sto_share": {"path": "a"},
     "sto_rollback": {"path": "a", "version": 1},
     "tool_run": {"name": "calculator", "arguments": {"expression": "1"}},
     "acc_check": {"call": "mem_list"},

@@ -120,8 +120,8 @@ STORAGE = """
     DROP TABLE old_contents;
 
     CREATE TABLE uploads(
-        owner TEXT NOT NULL, agent TEXT NOT NULL, hash BLOB NOT NULL, content INTEGER NOT NULL, created REAL NOT NULL,
-        PRIMARY KEY(owner, agent, hash)) WITHOUT ROWID;
+        owner TEXT NOT NULL, agent TEXT NOT NULL, name TEXT NOT NULL, content INTEGER NOT NULL, created REAL NOT NULL,
+        PRIMARY KEY(owner, agent, name)) WITHOUT ROWID;
     CREATE TABLE links(
         hash BLOB PRIMARY KEY, file INTEGER NOT NULL, version INTEGER, created REAL NOT NULL, expires REAL NOT NULL,
         author TEXT NOT NULL) WITHOUT ROWID;

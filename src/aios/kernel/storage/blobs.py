@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
 
 from aios.abi.errors import ModuleFault, Stopping
 
-Buffer = bytes | memoryview
+MAX_PIECES = 512
+"""Pieces that are written at once: a system takes 1024."""
 OLD = 0
 """The token of files that an older kernel named by their hash alone."""
 
@@ -27,16 +28,17 @@ class Blobs:
         self.folder = folder
         self._durable = durable
 
-    def put(self, hash: bytes, data: Buffer) -> int:
-        """Keep `data`, whose hash that is; the token that it is found by. Raises Stopping when the disk is full."""
+    def put(self, hash: bytes, pieces: Sequence[memoryview]) -> int:
+        """Keep `pieces`, whose hash that is, one after the other: the token that they are found by. Raises Stopping
+        when the disk is full."""
         token = secrets.randbits(62) | 1
         path = self.path(hash, token)
         try:
-            _write(path, data, durable=self._durable)
+            _write(path, pieces, durable=self._durable)
         except OSError as error:
             self.drop(hash, token)
             raise Stopping(
-                f"{memoryview(data).nbytes:,} bytes of a file cannot be kept in {self.folder} ({error.strerror}): "
+                f"{sum(map(len, pieces)):,} bytes of a file cannot be kept in {self.folder} ({error.strerror}): "
                 "nothing was written; free some space there, or clear what is not needed (mem_clear, and sto_clear "
                 "with 'trash'), and try again",
                 code="storage_full",
@@ -66,6 +68,10 @@ class Blobs:
         with contextlib.suppress(OSError):
             self.path(hash, token).unlink()
 
+    def drop_all(self, files: Iterable[tuple[bytes, int]]) -> None:
+        for file in files:
+            self.drop(*file)
+
     def path(self, hash: bytes, token: int) -> Path:
         name = hash.hex()
         return self.folder / name[:2] / (name if token == OLD else f"{name}.{token:x}")
@@ -86,17 +92,25 @@ def damaged(hash: bytes) -> ModuleFault:
     )
 
 
-def _write(path: Path, data: Buffer, *, durable: bool) -> None:
+def _write(path: Path, pieces: Sequence[memoryview], *, durable: bool) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        rest = memoryview(data)
-        while len(rest):
-            rest = rest[os.write(descriptor, rest) :]
+        for begin in range(0, len(pieces), MAX_PIECES):
+            _write_all(descriptor, list(pieces[begin : begin + MAX_PIECES]))
         if durable:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _write_all(descriptor: int, pieces: list[memoryview]) -> None:
+    while pieces:
+        written = os.writev(descriptor, pieces)
+        while pieces and written >= len(pieces[0]):
+            written -= len(pieces.pop(0))
+        if pieces:
+            pieces[0] = pieces[0][written:]
 
 
 def _sync_folder(path: Path) -> None:

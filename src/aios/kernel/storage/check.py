@@ -184,7 +184,9 @@ def _bring_back(connection: apsw.Connection, blobs: Blobs) -> None:
             if token is None:
                 connection.execute("UPDATE chunks SET body = ? WHERE id = ?", (data, id))
             else:
-                connection.execute("UPDATE chunks SET token = ? WHERE id = ?", (blobs.put(hash, data), id))
+                connection.execute(
+                    "UPDATE chunks SET token = ? WHERE id = ?", (blobs.put(hash, [memoryview(data)]), id)
+                )
     for id, hash, body in rows(connection, "SELECT id, hash, body FROM contents WHERE chunks IS NULL"):
         if not _is(hash, body) and (data := _equal(connection, blobs, hash)) is not None:
             connection.execute("UPDATE contents SET body = ? WHERE id = ?", (data, id))
