@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from aios.abi.calls import LLMEmbed, LLMGenerate, ProcSignal, ProcSpawn
-from aios.abi.errors import AiosError, ModuleFault, Stopping
+from aios.abi.errors import AiosError, CutShort, ModuleFault
 from aios.abi.messages import Message
 from aios.kernel import Config, CoreSection, Kernel, Scheduler, State
 from aios.kernel.llm.gguf import keeper
@@ -226,7 +226,7 @@ async def test_half_an_answer_that_was_to_go_on_on_a_core_that_leaves_does_not_w
         at.kill("g")
         await until(lambda: at.state("g") == "failed" and call.core is None)
         at.kernel.cores.drain("h")
-        with pytest.raises(Stopping, match="core 'h' is being drained"):
+        with pytest.raises(CutShort, match="core 'h' is being drained"):
             await at.kernel.wait(call)
 
 
