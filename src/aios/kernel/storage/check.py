@@ -47,7 +47,7 @@ _WRONG_NEWEST = """
     HAVING files.version <> max(versions.version) OR files.oldest <> min(versions.version)"""
 _KEPT = f"""
     WITH paid AS (
-        SELECT id, owner, iif(owner = '', mount, agent) AS agent FROM scopes),
+        SELECT id, owner, iif(mount = '', agent, agent || char(10) || mount) AS agent FROM scopes),
     entries AS (SELECT owner, agent, count(*) AS number FROM files JOIN paid ON scope = paid.id GROUP BY 1, 2),
     sizes AS (
         SELECT owner, agent, sum(versions.size + {VERSION_BYTES}) AS number
@@ -72,7 +72,7 @@ def check(connection: apsw.Connection, blobs: Blobs, *, is_served: bool) -> Iter
     yield from _table(connection, _NO_FILE, "file {0}", "it has versions and is in no folder", "its versions go")
     yield from _table(connection, _NO_FOLDER, "file {0}, '{2}'", "its folder is missing", "goes to the top")
     yield from _table(connection, _WRONG_NEWEST, "file {0}", "its newest version is not what it says", "is corrected")
-    yield from _table(connection, _KEPT, "files of {1}", "what they take is miscounted", "is counted")
+    yield from _table(connection, _KEPT, "files of {1!r}", "what they take is miscounted", "is counted")
     for path in _nobodys(connection, blobs, is_served=is_served):
         yield Fault(f"blobs/{path.parent.name}/{path.name}", "nothing names it", "is removed")
 

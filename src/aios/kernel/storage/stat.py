@@ -8,7 +8,7 @@ from ..database import kept, row, value
 from .quota import ROOM, VERSION_BYTES
 from .tree import Tree
 
-_SCOPES = "(SELECT id FROM scopes WHERE owner = ?1 AND agent = ?2 AND (?1 != '' OR mount = ?3))"
+_SCOPES = "(SELECT id FROM scopes WHERE owner = ?1 AND agent = ?2 AND mount = ?3)"
 _IN_TRASH = f"""
     WITH RECURSIVE trash(id) AS (
         SELECT id FROM files WHERE scope IN {_SCOPES} AND trashed IS NOT NULL
