@@ -28,13 +28,15 @@ from pathlib import Path
 from typing import Any
 
 from crash import audit
-from crash.clients import Book, Client
+from crash.clients import Book, Client, Lost
 from crash.disk import BROKEN, FULL, KINDS, Manner, Plan
 from crash.door import Dead, Door, Setting, prepare
 
 from aios.abi.errors import AiosError
 
 SETUP_STEPS = 60
+TRIES = 2
+"""So often a call with a key is asked while the disk fails."""
 CLEAR_CODES = ("storage_full", "storage_failed")
 """What a call may be refused with when the disk fails it."""
 NOTHING_DONE = ("nothing was recorded", "nothing was written")
@@ -97,7 +99,7 @@ class Sweep:
             await door.ready()
             if scene == "load":
                 await door.look("arm")
-                await self._load(client, door, plan)
+                await self._load(client, door)
             said = await door.look("disarm")
             if scene == "load":
                 await self._go_on(client, door)
@@ -111,48 +113,58 @@ class Sweep:
         await self._audit(client, home)
         return said
 
-    async def _load(self, client: Client, door: Door, plan: Plan) -> None:
+    async def _load(self, client: Client, door: Door) -> None:
         for step in client.steps.one_of_each(lambda: client.known):
             client.pending = step
-            try:
-                client.take(step, await door.ask(client.agent, step.name, step.args, step.key))
-                client.pending = None
-            except AiosError as error:
-                self._judge(client, f"{step.name}", error)
+            for _ in range(TRIES if step.key is not None else 1):
+                if client.pending is not None:
+                    await self._ask(client, door)
+            if client.pending is not None:
+                return  # what becomes of it the next kernel tells
+
+    async def _ask(self, client: Client, door: Door) -> AiosError | None:
+        """Ask the pending call. It is pending no more once it is known what became of it."""
+        step = client.pending
+        assert step is not None
+        try:
+            client.take(step, await door.ask(client.agent, step.name, step.args, step.key))
+        except AiosError as error:
+            self._judge(client, step.name, error)
+            if error.code != "storage_failed":
                 await self._either(client, door, error)
+            return error
+        client.pending = None
+        return None
 
     async def _either(self, client: Client, door: Door, error: AiosError) -> None:
         """After a refusal: the agent sees what was before, or what is after."""
         found, step = await client.seen(door.ask), client.pending
         assert step is not None
-        is_done = client.known.plain() != found and (known := client.done(step, found)) is not None
-        if is_done:
-            promised, client.known = client.known.answer(step.name, step.args), known
+        before = client.known
+        if before.plain() != found and (known := client.done(step, found)) is not None:
+            client.known, client.pending = known, None
             self.book.counts["refused and done"] += 1
-            if error.message.startswith(NOT_TOLD):
-                assert step.key is not None, "without a key nobody could ask again"
-                client.unheard.append((step, promised))
+            if error.message.startswith(NOT_TOLD) and step.key is not None:
+                client.unheard.append((step, before.answer(step.name, step.args)))
             elif any(each in error.message for each in NOTHING_DONE):
                 client.blame(f"{step.name} was refused, and done: {error.message}")
-        else:
-            self.book.counts["refused"] += 1
-            if (where := audit.difference(client.known.plain(), found)) is not None:
-                client.blame(f"{step.name} was refused and left something else than before or after:{where}")
-        if step.key is None or is_done:
+            return
+        self.book.counts["refused"] += 1
+        if (where := audit.difference(before.plain(), found)) is not None:
+            client.blame(f"{step.name} was refused and left something else than before or after:{where}")
+        if step.key is None:  # with one, it may be done at the next start
             client.pending = None
 
     async def _go_on(self, client: Client, door: Door) -> None:
         """The disk is well again. Unless a sync failed that was promised, so is the kernel."""
-        client.pending = None  # its key may be asked again or not; here it is not
-        step = client.steps.next(client.known)
-        client.pending = step
-        try:
-            client.take(step, await door.ask(client.agent, step.name, step.args, step.key))
-            client.pending = None
-        except AiosError as error:
-            if error.code != "storage_failed" or self.options.mode != "durable":
-                client.blame(f"{step.name} is refused on a disk that is well again: {error.message}")
+        if client.pending is not None and client.pending.key is None:
+            return
+        client.pending = client.pending or client.steps.next(client.known)
+        name = client.pending.name
+        if (error := await self._ask(client, door)) is not None:
             self.book.counts["refused until a restart"] += 1
+            if error.code != "storage_failed" or self.options.mode != "durable":
+                client.blame(f"{name} is refused on a disk that is well again: {error.message}")
 
     async def _audit(self, client: Client, home: Path) -> None:
         door = await self.begun(home, None)
@@ -161,6 +173,8 @@ class Sweep:
             await client.settle(door.ask)
             for wrong in await door.look("check"):
                 client.blame(f"after a restart: {wrong}")
+        except Lost:
+            pass
         except (AiosError, Dead) as error:
             client.blame(f"after a restart on a disk that works: {error!r}")
         door.kill()

@@ -16,7 +16,7 @@ from aios.abi.errors import AiosError, Conflict, CutShort, ModuleFault, NotFound
 from aios.abi.messages import Chunk, Generation, Message
 from aios.kernel import Config, Kernel, State
 from aios.kernel.config import CoreSection, ModelSection, RouterSection
-from aios.kernel.llm.base import NotBegun, Request
+from aios.kernel.llm.base import NotBegun, Request, Said
 from aios.kernel.llm.roster import CoreState
 from aios.testing import MockClock, ScriptedCore, booted, principal, settle, until
 
@@ -350,6 +350,21 @@ async def test_an_answer_of_which_somebody_hears_the_first_piece_while_it_is_to_
         with pytest.raises(CutShort, match="in the middle"):
             await at.kernel.wait(call)
         assert heard == ["first"]
+
+
+async def test_half_an_answer_does_not_wait_for_a_core_that_drains_and_has_not_begun_it() -> None:
+    core = ScriptedCore(name="one", model="m", slots=1, resume="none", tokens=4)
+    other = ScriptedCore(name="two", model="m", resume="prefill_text")
+    core.gate.clear()
+    async with world(core, other) as at:
+        at.kernel.cores.drain("two")
+        at.submit("one")
+        call = at.submit("m")
+        await core.entered(1)
+        await until(lambda: call.state is State.QUEUED)
+        call.snapshot = Said("ok", 1)
+        core.gate.set()
+        assert (await at.kernel.wait(call)).core == "one"
 
 
 async def test_a_core_that_is_removed_while_it_opens_is_closed() -> None:

@@ -148,6 +148,14 @@ async def test_a_mount_of_one_agent_is_no_others(world: MountWorld, tmp_path: Pa
     assert await world.names(agent="one") == ["docs", "mine"]
 
 
+async def test_of_two_mounts_of_one_folder_each_takes_what_the_other_does_for_others_doings(world: MountWorld) -> None:
+    await world.mount("same", agent="one")
+    await world.write("docs/a.txt", "one", agent="two")
+    assert await world.write("same/a.txt", "two", agent="one") == 2
+    assert await world.read("docs/a.txt", agent="two") == "two"
+    assert await world.history("docs/a.txt") == [(1, "two"), (2, "outside")]
+
+
 async def test_a_read_only_mount_is_read_versioned_and_not_changed(world: MountWorld, tmp_path: Path) -> None:
     (tmp_path / "fixed").mkdir()
     (tmp_path / "fixed" / "a.txt").write_text("one")

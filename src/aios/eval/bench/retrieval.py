@@ -15,10 +15,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
+import msgspec
+
 from aios.abi.calls import MemSearch, MemWrite
 from aios.abi.memory import SearchMode
-from aios.kernel import Config, CoreSection, Kernel, Principal
-from aios.kernel.config import SearchSection
+from aios.kernel import CoreSection, Kernel, Principal, parse
 from aios.kernel.llm.sentences import SentenceCore
 from aios.testing import ScriptedCore, booted, principal
 
@@ -83,7 +84,9 @@ async def _running(folder: Path | None) -> Any:
             yield kernel
         return
     cores.append(SentenceCore(CoreSection(name="sentences", kind="embed", path=str(folder))))
-    async with booted(cores=cores, config=Config(search=SearchSection(embed_with="sentences"))) as kernel:
+    path = msgspec.json.encode(str(folder)).decode()
+    config = f'[search]\nembed_with = "sentences"\n[[core]]\nname = "sentences"\nkind = "embed"\npath = {path}'
+    async with booted(cores=cores, config=parse(config)) as kernel:
         yield kernel
 
 

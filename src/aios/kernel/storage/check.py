@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ import apsw
 from aios.abi.errors import ModuleFault
 
 from ..database import Fault, row, rows
-from .blobs import OLD, Blobs
-from .contents import hash_of
+from .blobs import Blobs, file_of
+from .contents import hash_of, named_files
 from .quota import ROOM, VERSION_BYTES
 
 SETTLED_SECONDS = 3600.0
@@ -167,27 +167,12 @@ def is_of(hash: bytes, body: Any) -> bool:
 def nobodys(connection: apsw.Connection, blobs: Blobs, *, is_served: bool) -> Iterator[Path]:
     """Files that no chunk is."""
     latest = time.time() - SETTLED_SECONDS if is_served else float("inf")
-    # Looked up before the folders are: what comes between is too young, or there is nobody to write it.
-    is_named = _named(connection)
     for folder in sorted(entries_of(blobs.folder)):
-        for path in sorted(entries_of(folder)):
-            if not is_named(path.name) and _written(path) < latest:
+        found = {path: file_of(path.name) for path in entries_of(folder)}
+        named = named_files(connection, [file for file in found.values() if file is not None])
+        for path in sorted(found):
+            if found[path] not in named and _written(path) < latest:
                 yield path
-
-
-def _named(connection: apsw.Connection) -> Callable[[str], bool]:
-    """Whether a chunk is in the file of a name. No two files have a token in common."""
-    found = rows(connection, "SELECT token, iif(token = ?, hash, NULL) FROM chunks WHERE token IS NOT NULL", (OLD,))
-    names = {token if hash is None else bytes(hash) for token, hash in found}
-
-    def is_named(name: str) -> bool:
-        hash, _, token = name.partition(".")
-        try:
-            return (int(token, 16) if token else bytes.fromhex(hash)) in names
-        except ValueError:
-            return False
-
-    return is_named
 
 
 def entries_of(folder: Path) -> list[Path]:

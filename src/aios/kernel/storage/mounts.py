@@ -42,7 +42,6 @@ class Mounts:
     async def open(self, sections: Iterable[MountSection] = ()) -> None:
         """Before the first call. A folder that is not there is no reason not to start; one that may not be mounted is:
         raises ConfigError."""
-        self._room = self._room._replace(watch=open_watch())
         rows = {row.scope: row for row in self._room.database.read(mount_table.all_rows)}
         wanted = dict(await asyncio.to_thread(lambda: [self._wanted(section, rows) for section in sections]))
         gone = [scope for scope, row in rows.items() if row.is_configured and scope not in wanted]
@@ -88,6 +87,8 @@ class Mounts:
         return row.folder if row.folder.startswith("/") else str(self._home.resolve() / row.folder)
 
     async def _begin(self, row: MountRow) -> Mount:
+        if self._room.watch is None:
+            self._room = self._room._replace(watch=open_watch())
         mount = self._mounts[row.scope] = Mount(row, self._room, self._place(row))
         self._spaces.add_mount(Place(*row.scope[:2]), row.scope.mount)
         await mount.open()
