@@ -17,6 +17,7 @@ async def test_every_part_of_the_benchmark_runs(tmp_path: Path, monkeypatch: pyt
         "rounds": 1,
         "small": await storage.small_files(tmp_path, 1, 128),
         "stream": await storage.streams(tmp_path, 1, 4 << 20),
+        "stream_durable": await storage.streams(tmp_path, 1, 4 << 20, durable=True),
         "change": await storage.changes(tmp_path, 2),
     }
     assert figures["small"]["files_s"] > 0

@@ -1,8 +1,8 @@
 """A home's memory and files, copied while a kernel works on it, and put back. Knows the store's files, and no room.
 
-What is copied: the database, as it is at one moment, every large chunk that it names, the configuration, and the folders
-that the kernel made for mounts, as their files are when they are come to. Not the keys in files (`admin.key`: a home
-makes itself another), nor suspended generations, which are computed again, nor mounted folders of the machine.
+What is copied: the database, as it is at one moment, every large chunk that it names, the configuration, and the
+folders that the kernel made for mounts, as their files are when they are come to. Not the keys in files (`admin.key`: a
+home makes itself another), nor suspended generations, which are computed again, nor mounted folders of the machine.
 
 Chunks are never changed and each has a name of its own, so they are copied first, then the database, then those that it
 names and that came between; one that left between is no longer named by a copy that is made once more.
@@ -232,7 +232,9 @@ def _move_mounts(fresh: Path, home: Path) -> None:
 def _put_in_place(fresh: Path, home: Path) -> Path | None:
     """A kernel that finds `RESTORING` does not begin: this was cut off between two moves, and is to be done again."""
     (home / RESTORING).write_text("'aios fs restore' was cut off\n")
-    old = [home / name for name in (NAME, f"{NAME}-wal", f"{NAME}-shm", "blobs", MOUNTS, "swap") if (home / name).exists()]
+    old = [
+        home / name for name in (NAME, f"{NAME}-wal", f"{NAME}-shm", "blobs", MOUNTS, "swap") if (home / name).exists()
+    ]
     before = home / time.strftime("before-restore-%Y%m%d-%H%M%S") if old else None
     if before is not None:
         before.mkdir(mode=0o700, exist_ok=True)

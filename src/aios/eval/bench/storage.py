@@ -8,6 +8,7 @@ nothing.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import resource
 import statistics
@@ -53,6 +54,7 @@ async def measure(*, quick: bool = False) -> dict[str, Any]:
             "rounds": rounds,
             "small": await small_files(folder, rounds, 640 if quick else 6400),
             "stream": await streams(folder, rounds, (64 if quick else 1024) << 20),
+            "stream_durable": await streams(folder, rounds, (64 if quick else 1024) << 20, durable=True),
             "change": await changes(folder, 5 if quick else 50),
         }
 
@@ -106,15 +108,17 @@ async def _read(kernel: Kernel, who: Principal, turn: int, number: int) -> None:
 # ── a long one ──
 
 
-async def streams(folder: Path, rounds: int, size: int) -> dict[str, float]:
-    """Seconds to copy a file with `cp`, to write it into the store, and to read it out of there."""
+async def streams(folder: Path, rounds: int, size: int, *, durable: bool = False) -> dict[str, float]:
+    """Seconds to copy a file with `cp`, to write it into the store, and to read it out of there. With `durable` until
+    it is on the disk, which `cp` is made to wait for by an fsync."""
     source = folder / "source"
     _make(source, size)
     copied, written, read = Times(), Times(), Times()
-    async with booted(home=folder / "stream", config=parse(CONFIG)) as kernel:
+    mode = '[journal]\nmode = "durable"\n' if durable else ""
+    async with booted(home=folder / f"stream-{durable}", config=parse(CONFIG + mode)) as kernel:
         who = principal(kernel)
         for _ in range(rounds + 1):
-            _copy(source, folder / "copy", copied)
+            _copy(source, folder / "copy", copied, durable=durable)
             with written.once():
                 await kernel.wait(await kernel.transfers.put(who, "long", _blocks(source), size=size))
             with read.once():
@@ -122,7 +126,7 @@ async def streams(folder: Path, rounds: int, size: int) -> dict[str, float]:
             await kernel.call(who, "sto_clear", StoClear(path="long"))
             await kernel.call(who, "sto_clear", StoClear(path=".", trash=True))
     source.unlink()
-    figures = {"bytes": size}
+    figures: dict[str, float] = {"bytes": size}
     for name, times in (("cp", copied), ("write", written), ("read", read)):
         figures[f"{name}_s"] = round(statistics.median(times.wall[1:]), 3)
         figures[f"{name}_cpu_s"] = round(statistics.median(times.cpu[1:]), 3)
@@ -138,11 +142,14 @@ def _make(path: Path, size: int) -> None:
             file.write(dice.randbytes(BLOCK))
 
 
-def _copy(source: Path, target: Path, times: Times) -> None:
+def _copy(source: Path, target: Path, times: Times, *, durable: bool) -> None:
     """With `cp`, whose CPU time is that of a child."""
     target.unlink(missing_ok=True)
     before, begun = _children(), time.perf_counter()
     subprocess.run(["cp", str(source), str(target)], check=True)
+    if durable:
+        with target.open("rb") as file:
+            os.fsync(file.fileno())
     times.wall.append(time.perf_counter() - begun)
     times.cpu.append(_children() - before)
     target.unlink()
@@ -154,7 +161,7 @@ def _children() -> float:
 
 
 async def _blocks(path: Path) -> AsyncIterator[bytes]:
-    with path.open("rb", buffering=0) as file:  # noqa: ASYNC230  # from memory: it was just written
+    with path.open("rb", buffering=0) as file:
         while block := file.read(BLOCK):
             yield block
 
@@ -169,7 +176,7 @@ async def _read_all(kernel: Kernel, who: Principal, path: str) -> None:
 
 
 async def changes(folder: Path, number: int) -> dict[str, float]:
-    """Bytes that one more version of a long text takes, of which a line was changed: new chunks, and the list of all."""
+    """Bytes that one more version of a long text takes of which a line was changed: new chunks, and the list of all."""
     dice = random.Random(0)
     words = ["".join(dice.choices("abcdefghijklmnopqrstuvwxyz", k=dice.randint(2, 9))) for _ in range(3000)]
     lines: list[str] = []
@@ -218,14 +225,21 @@ def _last_list(connection: apsw.Connection) -> int:
 
 
 def table(figures: dict[str, Any]) -> str:
-    small, stream, change = figures["small"], figures["stream"], figures["change"]
-    return "\n".join([
+    small, change = figures["small"], figures["change"]
+    lines = [
         f"{'small files':<16} {small['files_s']:>8} written a second by {WRITERS} writers,"
         f" {small['files_per_cpu_s']} per CPU-second; bare files {small['bare_files_s']}",
         f"{'':<16} {small['read_us']:>8} µs to read one ({small['read_cpu_us']} µs of CPU)",
-        f"{'a long file':<16} {stream['write_s']:>8} s to write {stream['bytes'] >> 20} MiB, cp {stream['cp_s']} s:"
-        f" {stream['write_of_cp']} of its speed (CPU {stream['write_cpu_s']} and {stream['cp_cpu_s']} s)",
-        f"{'':<16} {stream['read_s']:>8} s to read it: {stream['read_of_cp']} of cp's speed",
+    ]
+    for name, title in (("stream", "a long file"), ("stream_durable", "… on the disk")):
+        each = figures[name]
+        lines += [
+            f"{title:<16} {each['write_s']:>8} s to write {each['bytes'] >> 20} MiB, cp {each['cp_s']} s:"
+            f" {each['write_of_cp']} of its speed (CPU {each['write_cpu_s']} and {each['cp_cpu_s']} s)",
+            f"{'':<16} {each['read_s']:>8} s to read it: {each['read_of_cp']} of cp's speed",
+        ]
+    lines.append(
         f"{'a changed line':<16} {change['median_bytes']:>8} bytes for one more version of a text of"
-        f" {change['text_bytes']:,}, {change['most_bytes']} at most in {change['changes']}",
-    ])  # fmt: skip
+        f" {change['text_bytes']:,}, {change['most_bytes']} at most in {change['changes']}"
+    )
+    return "\n".join(lines)
