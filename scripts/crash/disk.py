@@ -24,10 +24,14 @@ KINDS = (
 )  # fmt: skip
 Manner = Literal["once", "every", "all"]
 _NEEDS_ROOM = ("db.write", "file.open", "file.write", "file.truncate", "file.mkdir")
-_BY_FD = {"write": "write", "pwrite": "write", "fsync": "fsync", "fdatasync": "fsync", "ftruncate": "truncate",
-          "posix_fallocate": "truncate"}  # fmt: skip
-_BY_PATH = {"open": "open", "rename": "rename", "replace": "rename", "link": "rename", "truncate": "truncate",
-            "mkdir": "mkdir", "unlink": "unlink", "rmdir": "unlink"}  # fmt: skip
+_BY_FD = {
+    "write": "write", "writev": "write", "pwrite": "write", "fsync": "fsync", "fdatasync": "fsync",
+    "ftruncate": "truncate", "posix_fallocate": "truncate",
+}  # fmt: skip
+_BY_PATH = {
+    "open": "open", "rename": "rename", "replace": "rename", "link": "rename", "truncate": "truncate",
+    "mkdir": "mkdir", "unlink": "unlink", "rmdir": "unlink",
+}  # fmt: skip
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
@@ -102,9 +106,10 @@ class Disk:
                 return really(*args, **more)
             if (error := self.fault(what, self._shown(args[0]))) is None:
                 return really(*args, **more)
-            if name in ("write", "pwrite"):
-                data = memoryview(args[1]).cast("B")
-                really(args[0], data[: len(data) // 2], *args[2:])
+            if what == "file.write":
+                data = b"".join(args[1]) if name == "writev" else bytes(args[1])
+                half = data[: len(data) // 2]
+                really(args[0], [half] if name == "writev" else half, *args[2:])
             raise OSError(error, os.strerror(error), None if isinstance(args[0], int) else args[0])
 
         setattr(os, name, shim)

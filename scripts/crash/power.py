@@ -32,7 +32,12 @@ class Power:
 
     def install(self) -> None:
         self._vfs = _Vfs(self)  # while it is referred to, SQLite has it
-        for name, shim in (("open", self._open), ("write", self._write), ("fsync", self._fsync)):
+        for name, shim in (
+            ("open", self._open),
+            ("write", self._write),
+            ("writev", self._write),
+            ("fsync", self._fsync),
+        ):
             setattr(os, name, _bound(shim, getattr(os, name)))
 
     def fail(self, seed: str) -> None:
@@ -79,7 +84,7 @@ class Power:
             return really(descriptor, data)
         with self._lock:
             at = os.lseek(descriptor, 0, os.SEEK_CUR)
-            self.writing(path, at, bytes(data))
+            self.writing(path, at, b"".join(data) if isinstance(data, list) else bytes(data))
             return really(descriptor, data)
 
     def _fsync(self, really: Callable[..., None], descriptor: int) -> None:

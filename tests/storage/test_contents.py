@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import random
 import threading
 from collections.abc import AsyncIterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from aios.abi.calls import StoRead
 from aios.abi.errors import ModuleFault, Stopping, TooLarge
 from aios.kernel.database import rows
 from aios.kernel.spaces import Scope
-from aios.kernel.storage import intake, outlet, trash
+from aios.kernel.storage import blobs, intake, outlet, trash
 from aios.kernel.storage.contents import Chunk
 from aios.kernel.storage.outlet import _groups
 
@@ -228,6 +230,35 @@ async def test_what_a_dead_kernel_was_writing_is_dropped_by_the_next(world: Worl
         await world.storage.keep_house()
         assert (world.count("contents"), world.count("chunks"), world.blobs()) == (0, 0, [])
         world.restart()
+
+
+async def test_a_file_that_a_dead_kernel_could_not_name_leaves_with_the_next(world: World, in_files: None) -> None:
+    await world.write("a", LARGE)
+    named = world.blobs()
+    data = b"written, and never named"
+    world.store.blobs.put(sha256(data).digest(), [memoryview(data)])
+    (world.home / "blobs" / "notes.txt").write_text("somebody's own")
+    await world.storage.keep_house()
+    assert len(world.blobs()) == len(named) + 2, "the kernel that wrote it may be about to name it"
+    world.restart()
+    await world.write("b", LARGE[::-1])
+    await world.storage.keep_house()
+    assert set(named) < set(world.blobs())
+    assert len(world.blobs()) == world.count("chunks", "body IS NULL") + 1
+    assert [await world.read(path) for path in "ab"] == [LARGE, LARGE[::-1]]
+
+
+async def test_a_content_whose_name_cannot_be_synced_is_refused_and_leaves_the_disk(
+    world: World, in_files: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(folder: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    world.restart(durable=True)
+    monkeypatch.setattr(blobs, "_sync_folder", broken)
+    with pytest.raises(Stopping, match=r"Input/output error.*nothing was written"):
+        await world.write("a", LARGE)
+    await nothing_left(world)
 
 
 async def test_two_who_write_the_same_at_once_share_it(world: World, in_files: None) -> None:

@@ -18,8 +18,8 @@ import apsw
 from aios.abi.errors import ModuleFault
 
 from ..database import Fault, row, rows
-from .blobs import OLD, Blobs
-from .contents import hash_of
+from .blobs import OLD, Blobs, file_of
+from .contents import hash_of, named_files
 from .quota import ROOM, VERSION_BYTES
 
 SETTLED_SECONDS = 3600.0
@@ -169,12 +169,7 @@ def _written(path: Path) -> float:
 
 
 def _is_named(connection: apsw.Connection, name: str) -> bool:
-    hash, _, token = name.partition(".")
-    try:
-        found = (bytes.fromhex(hash), int(token, 16) if token else OLD)
-    except ValueError:
-        return False
-    return row(connection, "SELECT 1 FROM chunks WHERE hash = ? AND token = ?", found) is not None
+    return (file := file_of(name)) is not None and bool(named_files(connection, [file]))
 
 
 def _bring_back(connection: apsw.Connection, blobs: Blobs) -> None:

@@ -22,9 +22,9 @@ from aios.abi.errors import AiosError, TooLarge
 from ..database import Database
 from ..spaces import Scope
 from . import chunker, contents
-from .blobs import Blobs
+from .blobs import Blobs, File
 from .chunker import Cutter
-from .contents import SMALL, Chunk, File, Piece
+from .contents import SMALL, Chunk, Piece
 from .quota import Quota
 from .tree import Tree
 from .versions import Staged

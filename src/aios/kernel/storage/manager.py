@@ -175,6 +175,7 @@ class StorageManager:
                 pass
         await self._pruning.run(now)
         await self._store.drop_leaving()
+        await self._store.drop_left_over()
 
 
 def _may_be_root(args: Any) -> bool:

@@ -16,8 +16,8 @@ import apsw
 
 from ..database import Database
 from . import contents
-from .blobs import Blobs
-from .contents import Chunk, Content, File
+from .blobs import Blobs, File
+from .contents import Chunk, Content
 from .versions import Kept
 from .workers import Workers
 

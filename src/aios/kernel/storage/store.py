@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -35,6 +36,7 @@ class Store:
         self.blobs = Blobs(home / "blobs", durable=database.is_durable)
         self.intake = Intake(database, self.blobs, self.workers, int(settings.max_file))
         self.outlet = Outlet(database, self.blobs, self.workers)
+        self._left_over = self.blobs.others()
 
     async def run(self, ask: Ask, job: Callable[[Tree], T], kind: type[T], *, frees: bool = False) -> T:
         """What a job makes that writes, once it is committed. It is done once where the call has a key."""
@@ -63,6 +65,13 @@ class Store:
         while await self.database.run(trash.drop_leaving, frees=True):
             pass
         await self.outlet.sweep()
+
+    async def drop_left_over(self) -> None:
+        """Take out files that nothing names, since an earlier kernel died before it could name or drop them. What this
+        one writes is not looked at, so once is enough."""
+        while (files := await self.workers.run(lambda: next(self._left_over, None))) is not None:
+            named = await self.database.read_async(partial(contents.named_files, files=files))
+            await self.workers.run(partial(self.blobs.drop_all, files - named))
 
     def open(self) -> None:
         """Before anything is written: it is the first job."""
