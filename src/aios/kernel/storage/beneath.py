@@ -228,7 +228,7 @@ class Beneath:
         return f"{path[: path.rfind('/') + 1]}{aside}"
 
     def put_back(self, aside: str, path: str) -> None:
-        """Undo `set_aside`. Raises Conflict when something else is at `path` by now."""
+        """Undo `set_aside`, or give it its place. Raises Conflict when something else is at `path` by now."""
         new = path.rpartition("/")[2]
         with self._above(aside) as (folder, name):
             if find_name(folder, new) is not None:
@@ -261,11 +261,11 @@ class Beneath:
             for name in self.folder.split("/"):
                 opened = _enter(opened, name) if name else opened
         except OSError as error:
-            raise Gone(error.strerror or str(error)) from None
+            raise Gone.because(error.strerror or str(error)) from None
         try:
             found = os.fstat(opened)
             if meant and self.identity not in (None, Identity.of(found)):
-                raise Gone("another folder is in its place")
+                raise Gone.because("another folder is in its place")
             yield opened
         finally:
             os.close(opened)

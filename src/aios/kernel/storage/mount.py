@@ -83,13 +83,14 @@ class Current(NamedTuple):
 class Mount:
     """Made when it is mounted, or at the start. `open` begins to follow the folder."""
 
-    def __init__(self, row: MountRow, room: Room) -> None:
+    def __init__(self, row: MountRow, room: Room, folder: str) -> None:
         self.row = row
+        self.folder = folder
         self.scope = row.scope
         self.room = room
         self.locks = PathLocks()
         self.disk = Disk()
-        self.beneath = Beneath(row.folder, row.scope.mount, durable=room.database.is_durable)
+        self.beneath = Beneath(folder, row.scope.mount, durable=room.database.is_durable)
         self.beneath.identity = row.identity
         self.notice = Notice(self.scope, self.beneath, self.disk, room.database, room.intake, room.quota, room.clock)
         self.follower = Follower(
@@ -147,12 +148,12 @@ class Mount:
         take it for the folder would be to take all its files for deleted. Raises Gone."""
         is_used = self.room.database.read(lambda c: mount_table.is_used(c, self.scope))
         if is_used and await self.disk.run(self.beneath.is_empty):
-            raise Gone("an empty folder is in its place; if that is meant, unmount it and mount it again")
+            raise Gone.because("an empty folder is in its place; if that is meant, unmount it and mount it again")
 
     def lose(self, error: Gone) -> None:
         """The folder is not there. Nothing of it is deleted by that."""
         if self.why_gone is None:
-            log.warning("the folder %s of the mount '%s' is gone: %s", self.row.folder, self.scope.mount, error.why)
+            log.warning("the folder %s of the mount '%s' is gone: %s", self.folder, self.scope.mount, error.why)
         self.why_gone = error.why
         self.follower.rest()
 

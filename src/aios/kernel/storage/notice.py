@@ -84,17 +84,22 @@ class Notice:
     async def note(self, paths: Sequence[str], *, thorough: bool = False) -> Noted:
         """See to it that the store has what is at `paths` now, as far as there is room. Raises Gone, and what keeps the
         store from being written."""
+        noted, large = await self.note_small(paths, thorough=thorough)
+        for path in large:
+            noted += await self.note_large(path)
+        return noted
+
+    async def note_small(self, paths: Sequence[str], *, thorough: bool = False) -> tuple[Noted, list[str]]:
+        """As `note`, but for large files, which take their time: those are for `note_large`."""
         known = await self._known(paths)
-        rest, noted = list(paths), Noted()
+        rest, noted, large = list(paths), Noted(), list[str]()
         while rest:
             looks, rest = await self._disk.run(self._look, rest, known, thorough)
+            large += [look.path for look in looks if _is_large(look)]
             small = [look for look in looks if not _is_large(look)]
             if small:
                 noted += await self._database.run(partial(self._apply_all, small))
-            for look in looks:
-                if _is_large(look):
-                    noted += await self._note_large(look.path)
-        return noted
+        return noted, large
 
     async def _known(self, paths: Sequence[str]) -> dict[str, Known | None]:
         def job(connection: apsw.Connection) -> dict[str, Known | None]:
@@ -210,7 +215,7 @@ class Notice:
 
     # ── large files, which are read and kept as streams ──
 
-    async def _note_large(self, path: str) -> Noted:
+    async def note_large(self, path: str) -> Noted:
         for number in range(TRIES):
             try:
                 descriptor, before = await self._disk.open(

@@ -52,7 +52,8 @@ class Keeper:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-        self._is_up.clear()
+        self.given_up = self.given_up or "it was closed"
+        self._is_up.set()  # whoever waits for it hears that
         await self.process.stop()
 
     async def serving(self, *, is_patient: bool) -> Process:
@@ -109,9 +110,9 @@ class Keeper:
         try:
             await self._start()
         except AiosError:
-            return f"its process could not be started again: {self.process.reason()}"
+            return f"it could not be started again: {self.process.reason()}"
         except (OSError, msgspec.MsgspecError) as error:
-            return f"its process could not be started again: {error}"
+            return f"it could not be started again: {error}"
         return None
 
     def _give_up(self, why: str) -> None:
