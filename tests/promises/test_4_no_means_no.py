@@ -32,6 +32,8 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "sto_history": {"path": "a"},
     "sto_diff": {"path": "a"},
     "sto_share": {"path": "a"},
+    "sto_mount": {"name": "a"},
+    "sto_unmount": {"name": "a"},
     "sto_rollback": {"path": "a", "version": 1},
     "tool_run": {"name": "calculator", "arguments": {"expression": "1"}},
     "acc_check": {"call": "mem_list"},
