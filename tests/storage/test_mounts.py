@@ -338,7 +338,7 @@ async def test_a_file_that_others_change_all_the_time_is_busy_and_a_write_to_it_
 
     with monkeypatch.context() as patched:
         patched.setattr(world.mounted().beneath, "find", find)
-        with pytest.raises(Conflict, match="'docs/a.txt' is being changed by others in this moment: try again"):
+        with pytest.raises(Conflict, match=r"'docs/a\.txt' is being changed by others in this moment: try again"):
             await world.write("docs/a.txt", "mine")
     assert world.text("a.txt") == "by others " * looks
     assert await world.write("docs/a.txt", "mine") == (await world.history("docs/a.txt"))[-1][0]
@@ -359,7 +359,7 @@ async def test_what_comes_back_into_a_folder_that_others_take_away_stays_in_the_
 
     with monkeypatch.context() as patched:
         patched.setattr(world.mounted().beneath, "stage", stage)
-        with pytest.raises(Conflict, match="'docs/d/a.txt' is being changed by others in this moment: try again"):
+        with pytest.raises(Conflict, match=r"'docs/d/a\.txt' is being changed by others in this moment: try again"):
             await world.call(StoRestore(path="docs/d/a.txt"))
     assert world.all_files() == {}
     assert (await world.call(StoRestore(path="docs/d/a.txt"))).version == 1
