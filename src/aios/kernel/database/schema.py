@@ -135,13 +135,16 @@ STORAGE = """
     CREATE TABLE seen(
         file INTEGER PRIMARY KEY, size INTEGER NOT NULL, modified INTEGER NOT NULL, changed INTEGER NOT NULL,
         inode INTEGER NOT NULL, checked INTEGER NOT NULL, is_ours INTEGER NOT NULL);
+    CREATE TABLE intents(
+        id INTEGER PRIMARY KEY AUTOINCREMENT, owner TEXT NOT NULL, agent TEXT NOT NULL, mount TEXT NOT NULL,
+        intent TEXT NOT NULL);
     CREATE TRIGGER unseen AFTER DELETE ON files BEGIN DELETE FROM seen WHERE file = OLD.id; END;
 """
 """`scopes` are whose files: an agent's own, or those of a mount. `files` are a tree: `parent` 0 is a scope's top. The
 trash holds the topmost entry of what was cleared, which says where it `was`; `trashed` below 0 is leaving for good. A
 content is a `body`, or the ids of its `chunks` in their order; `refs` counts who names it (-1: it is being written),
 and a chunk's how often contents do. A chunk without a body is a file: `token` makes its name unique. `seen` is what the
-newest version of a mount's file looks like in its folder."""
+newest version of a mount's file looks like in its folder, `intents` what is being done there."""
 
 
 MIGRATIONS: tuple[str, ...] = (
