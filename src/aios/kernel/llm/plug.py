@@ -1,7 +1,6 @@
 """Adding, draining and removing cores while the kernel runs. Knows no policy, no wire and no core's inside.
 
-A core that leaves takes no answer along: what runs on it ends there, or begins anew on another core of its name, or
-ends with an error that says why.
+What becomes of the calls of a core that leaves is decided in `departing.py`.
 """
 
 from __future__ import annotations
@@ -10,36 +9,23 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, Protocol
+from collections.abc import Callable, Coroutine
+from typing import Any
 
-from aios.abi.errors import AiosError, Conflict, CutShort, Full, ModuleFault
+from aios.abi.errors import AiosError, Conflict, Full
 
 from ..config import CoreSection
-from ..syscall import TERMINAL, State, Syscall
 from .base import Core, CoreInfo, TellsState
-from .manager import LLMManager, said_of
+from .departing import Calls, Departing
+from .manager import LLMManager
 from .roster import CORE_TRANSITIONS, OPEN, CoreState, Seat
+from .unmade import Unmade
 
 log = logging.getLogger("aios.cores")
 
 MAX_CORES = 64
 Make = Callable[[CoreSection], Core]
 Work = Callable[[Seat], Coroutine[Any, Any, None]]
-
-
-class Calls(Protocol):
-    """The calls of this module that are not over, and what can be done with them."""
-
-    def open(self) -> Iterable[Syscall]: ...
-
-    def abort(self, call: Syscall, fate: AiosError) -> None: ...
-
-    def restart(self, call: Syscall) -> None:
-        """Take it off its slot; it waits as one that has not begun."""
-
-    def pump(self) -> None:
-        """A slot may have come free."""
 
 
 BOOT_SECONDS = 60.0
@@ -53,14 +39,12 @@ class Plug:
         self._manager = manager
         self._roster = manager.roster
         self._make = make
-        self._calls = calls
+        self._departing = Departing(manager, calls)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         """By name, the opening of a core, or its leaving, the latest that was begun: the next one waits for it."""
         self._all_tasks: set[asyncio.Task[None]] = set()
         self._closing: set[str] = set()
         self._is_serving = False
-        self._left = asyncio.Event()
-        manager.on_left = self._left.set
         self._roster.listen(self._moved)
 
     # ── boot and shut down ──
@@ -136,8 +120,7 @@ class Plug:
         if name not in self._tasks:
             self._begin(seat, self._leave)
         if now:
-            for call in self._begun(seat):
-                self._move_or_end(call, seat)
+            self._departing.interrupt(seat)
         return seat
 
     def _check_name(self, name: str) -> None:
@@ -179,14 +162,7 @@ class Plug:
 
     def left(self, seat: Seat) -> int:
         """Calls that have begun there and are not over."""
-        return len(self._begun(seat))
-
-    def _begun(self, seat: Seat) -> list[Syscall]:
-        return [
-            call
-            for call in self._calls.open()
-            if call.core == seat.name and (call.state is State.RUNNING or call.snapshot is not None)
-        ]
+        return len(self._departing.begun(seat))
 
     # ── what goes on behind ──
 
@@ -197,7 +173,7 @@ class Plug:
         try:
             core = self._make(what)
         except (AiosError, ImportError, OSError) as error:
-            seat = self._roster.add(_Unmade(what), what, by)
+            seat = self._roster.add(Unmade(what), what, by)
             self._fail(seat, error)
             return seat
         return self._seated(core, what, by)
@@ -257,7 +233,7 @@ class Plug:
                 self._begin(seat, self._bury)
 
     async def _leave(self, seat: Seat) -> None:
-        await self._emptied(seat)
+        await self._departing.emptied(seat)
         self._closing.add(seat.name)
         try:
             await seat.core.close()
@@ -269,114 +245,21 @@ class Plug:
     async def _bury(self, seat: Seat) -> None:
         """Close a core that failed, once nothing is left inside."""
         try:
-            await self._emptied(seat)
+            await self._departing.emptied(seat)
         finally:
             await seat.core.close()
 
-    async def _emptied(self, seat: Seat) -> None:
-        """Wait until no call is inside that has begun there."""
-        while self.left(seat) or seat.active:
-            self._left.clear()
-            await self._left.wait()
-            await asyncio.sleep(0)  # between two slices a call has no slot, for a moment
-            if seat.state not in OPEN:
-                self.sweep()  # what has just been interrupted there does not go on there
-
     def _moved(self, seat: Seat) -> None:
         if self._is_serving:
-            asyncio.get_running_loop().call_soon(self.sweep)
+            asyncio.get_running_loop().call_soon(self._departing.sweep)
 
     def serve(self) -> None:
         """Boot is over: calls that were taken up from an earlier kernel may have lost their core."""
         self._is_serving = True
-        self.sweep()
-
-    def sweep(self) -> None:
-        """End the calls that no core can serve any more, those too that are still on their way into the journal, and
-        see what others can begin now."""
-        for call in list(self._calls.open()):
-            if call.state is State.RUNNING or call.state in TERMINAL:
-                continue
-            if call.snapshot is not None:
-                seat = self._roster.get(call.core)
-                if seat is None or seat.state not in OPEN:
-                    self._move_or_end(call, seat)
-            elif (why := self._hopeless(call)) is not None:
-                self._calls.abort(call, why)
-        self._calls.pump()
-
-    def _hopeless(self, call: Syscall) -> AiosError | None:
-        try:
-            self._manager.check(call)
-        except AiosError as error:
-            return error
-        return None
-
-    def _move_or_end(self, call: Syscall, seat: Seat | None) -> None:
-        """Let `call` go on on another core that can continue it, or begin anew on one if nobody has heard what it said
-        here."""
-        said = said_of(call) if call.state is not State.RUNNING else None
-        if (why := self._hopeless(call)) is None:
-            if said is not None and self._manager.can_continue(call, said):
-                self._manager.drop(call)
-                call.snapshot, call.core = said, None
-                return
-            if not call.is_heard:
-                self._calls.restart(call)
-                return
-        is_removed = seat is None or seat.state is not CoreState.FAILED
-        if why is None or (is_removed and call.is_heard):
-            why = _cut_short(call.core if seat is None else seat.name, seat, why)
-        self._calls.abort(call, why)
+        self._departing.sweep()
 
 
 async def _after(before: asyncio.Task[None] | None, work: Work, seat: Seat) -> None:
     if before is not None:
         await asyncio.wait([before])
     await work(seat)
-
-
-def _cut_short(name: str | None, seat: Seat | None, hopeless: AiosError | None) -> AiosError:
-    """What half an answer ends with that nobody can go on with; `hopeless`: nor begin it anew."""
-    then = "; ask again" if hopeless is None else f", and {hopeless.message}"
-    if seat is not None and seat.state is CoreState.FAILED:
-        why = f"core '{name}' failed in the middle of this answer ({seat.why}); ask again"
-        return ModuleFault(why, code="core_failed", retry_after=1)
-    what = f"core '{name}' was removed in the middle of this answer" if name else "what began this answer is gone"
-    return CutShort(f"{what}{then}", retry_after=1)
-
-
-class _Unmade:
-    """Stands for a core that could not be made: something to show, and nothing more."""
-
-    resume = "none"
-
-    def __init__(self, section: CoreSection) -> None:
-        self.name, self.slots = section.name, section.slots
-        self.kind: str = section.kind
-        self.context_length: int | None = None
-        self.model = section.model or section.name
-
-    async def open(self) -> None:
-        raise ModuleFault(f"core '{self.name}' could not be made")
-
-    async def close(self) -> None:
-        """There is nothing to close."""
-
-    def check(self, args: Any) -> None:
-        """It is never asked."""
-
-    def can_take(self, snapshot: Any, active: int = 0) -> bool:
-        return False
-
-    def can_continue(self, args: Any, said: Any) -> bool:
-        return False
-
-    async def run(self, request: Any, quantum: int | None) -> Any:
-        raise ModuleFault(f"core '{self.name}' could not be made")
-
-    def drop(self, snapshot: Any) -> None:
-        """It gave none."""
-
-    def statistics(self) -> dict[str, Any]:
-        return {}
