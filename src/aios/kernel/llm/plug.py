@@ -6,7 +6,6 @@ What becomes of the calls of a core that leaves is decided in `departing.py`.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import logging
 from collections.abc import Callable, Coroutine
@@ -18,7 +17,8 @@ from ..config import CoreSection
 from .base import Core, CoreInfo, TellsState
 from .departing import Calls, Departing
 from .manager import LLMManager
-from .roster import CORE_TRANSITIONS, OPEN, CoreState, Seat
+from .roster import HEARD, OPEN, CoreState, Seat
+from .turns import Turns
 from .unmade import Unmade
 
 log = logging.getLogger("aios.cores")
@@ -40,10 +40,11 @@ class Plug:
         self._roster = manager.roster
         self._make = make
         self._departing = Departing(manager, calls)
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        """By name, the opening of a core, or its leaving, the latest that was begun: the next one waits for it."""
-        self._all_tasks: set[asyncio.Task[None]] = set()
-        self._closing: set[str] = set()
+        self._turns = Turns()
+        self._tasks: dict[Seat, asyncio.Task[None]] = {}
+        """What is under way for a seat: its opening, or its leaving."""
+        self._opened: list[Seat] = []
+        """Whose cores are to be closed: those that are open, half open, or not yet closed."""
         self._is_serving = False
         self._roster.listen(self._moved)
 
@@ -58,15 +59,14 @@ class Plug:
         return seat
 
     async def close(self) -> None:
+        """Close every core that is not closed yet, also one that is just being opened. One that cannot be closed keeps
+        no other open."""
         self._is_serving = False
-        for task in self._all_tasks:
-            task.cancel()
-        if self._all_tasks:
-            await asyncio.wait(self._all_tasks)
-        for seat in reversed(list(self._roster)):
-            if seat.state in OPEN:
-                self._closing.add(seat.name)
-                await seat.core.close()
+        await self._turns.end()
+        seats = list(self._opened)
+        for seat, end in zip(seats, await asyncio.gather(*map(self._shut, seats), return_exceptions=True), strict=True):
+            if end is not None:
+                log.error("core '%s' has a bug in its closing", seat.name, exc_info=end)
 
     # ── while it runs ──
 
@@ -112,12 +112,12 @@ class Plug:
         seat = self._roster.find(name)
         if seat.state in (CoreState.OPENING, CoreState.FAILED):
             if seat.state is CoreState.OPENING:
-                self._tasks[name].cancel()
+                self._tasks[seat].cancel()
             self._roster.move(seat, CoreState.CLOSED, by)
             return seat
-        seat.is_leaving = True
         self.drain(name, by)
-        if name not in self._tasks:
+        if not seat.is_leaving:
+            seat.is_leaving = True
             self._begin(seat, self._leave)
         if now:
             self._departing.interrupt(seat)
@@ -142,12 +142,12 @@ class Plug:
         return seat
 
     def _undrain(self, seat: Seat, by: str | None) -> Seat:
-        if seat.name in self._closing:
+        if seat.is_closing:
             raise Conflict(f"core '{seat.name}' is being closed; add it again when it is gone", code="core_closing")
-        if (task := self._tasks.pop(seat.name, None)) is not None:
-            task.cancel()
-        seat.is_leaving = False
-        self._roster.move(seat, CoreState.READY, by)
+        if seat.is_leaving:
+            self._tasks[seat].cancel()
+            seat.is_leaving = False
+        self._as_told(seat, by)
         return seat
 
     def find(self, name: str) -> Seat:
@@ -185,35 +185,30 @@ class Plug:
         return seat
 
     def _begin(self, seat: Seat, work: Work) -> asyncio.Task[None]:
-        before = self._tasks.get(seat.name)
-        task = self._tasks[seat.name] = asyncio.get_running_loop().create_task(_after(before, work, seat))
-        self._all_tasks.add(task)
+        task = self._tasks[seat] = self._turns.begin(seat.name, lambda: work(seat))
         task.add_done_callback(lambda done: self._done(seat, done))
         return task
 
     def _done(self, seat: Seat, task: asyncio.Task[None]) -> None:
-        self._all_tasks.discard(task)
-        if self._tasks.get(seat.name) is task:
-            del self._tasks[seat.name]
-        if task.cancelled():
-            return
-        if (bug := task.exception()) is not None and seat.state is CoreState.OPENING:
-            log.error("core '%s' has a bug in its opening", seat.name, exc_info=bug)
-            self._fail(seat, bug)
-        else:
-            task.result()
+        if self._tasks.get(seat) is task:
+            del self._tasks[seat]
+        if not task.cancelled() and (bug := task.exception()) is not None:
+            log.error("core '%s' has a bug in its opening or closing", seat.name, exc_info=bug)
+            if seat.state is CoreState.OPENING:
+                self._fail(seat, bug)
 
     async def _open(self, seat: Seat) -> None:
+        self._opened.append(seat)
         try:
             await seat.core.open()
+            if seat.state is CoreState.OPENING:  # else it was removed meanwhile
+                self._as_told(seat)
         except (AiosError, ImportError, OSError, MemoryError) as error:
-            self._fail(seat, error)
-        except asyncio.CancelledError:
-            with contextlib.suppress(AiosError, OSError):
-                await seat.core.close()
-            raise
-        else:
-            self._roster.move(seat, CoreState.READY)
+            if seat.state is CoreState.OPENING:
+                self._fail(seat, error)
+        finally:
+            if seat.state not in OPEN:  # it may be half open
+                await self._shut(seat)
 
     def _fail(self, seat: Seat, error: BaseException) -> None:
         why = error.message if isinstance(error, AiosError) else str(error) or type(error).__name__
@@ -222,32 +217,48 @@ class Plug:
         log.warning("core '%s' could not be opened: %s", seat.name, why)
 
     def _hear(self, seat: Seat, state: CoreState, why: str | None) -> None:
-        """A core's own word on how it is. Of one that drains only its end counts, of one that is closing nothing."""
-        is_told = state is CoreState.FAILED if seat.state is CoreState.DRAINING else seat.state in OPEN
-        if not is_told or state not in CORE_TRANSITIONS[seat.state] or seat.name in self._closing:
+        """A core's own word on how it is: it counts now, or when the core is to serve (again). Of one that is closing
+        nothing does."""
+        if seat.is_closing:
             return
-        self._roster.move(seat, state, why)
+        seat.word = state, why
+        if state in HEARD[seat.state]:
+            self._as_told(seat)
+
+    def _as_told(self, seat: Seat, by: str | None = None) -> None:
+        """It serves, or does not, as its own last word was."""
+        state, why = seat.word
+        self._roster.move(seat, state, why or by)
         if state is CoreState.FAILED:
             log.error("core '%s' failed: %s", seat.name, why)
-            if seat.name not in self._tasks:
-                self._begin(seat, self._bury)
+            if not seat.is_leaving:
+                self._begin(seat, self._leave)
 
     async def _leave(self, seat: Seat) -> None:
-        await self._departing.emptied(seat)
-        self._closing.add(seat.name)
-        try:
-            await seat.core.close()
-        finally:
-            self._closing.discard(seat.name)
-            if seat.state is not CoreState.CLOSED:  # it failed meanwhile, and was removed once more
-                self._roster.move(seat, CoreState.CLOSED, seat.why)
-
-    async def _bury(self, seat: Seat) -> None:
-        """Close a core that failed, once nothing is left inside."""
+        """Close a core that is removed or failed, once nothing is left inside."""
         try:
             await self._departing.emptied(seat)
         finally:
+            if not _is_cancelled():  # else it is put back to work, or the kernel stops, which closes all
+                await self._close(seat)
+
+    async def _close(self, seat: Seat) -> None:
+        try:
+            await self._shut(seat)
+        finally:
+            if seat.is_leaving and seat.state is not CoreState.CLOSED:  # it may have failed, and been removed once more
+                self._roster.move(seat, CoreState.CLOSED, seat.why)
+
+    async def _shut(self, seat: Seat) -> None:
+        """Close its core, once in all. One that cannot be closed is let go all the same, and the log says why."""
+        if seat not in self._opened:
+            return
+        seat.is_closing = True
+        try:
             await seat.core.close()
+        except (AiosError, OSError) as error:
+            log.warning("core '%s' could not be closed: %s", seat.name, error)
+        self._opened.remove(seat)
 
     def _moved(self, seat: Seat) -> None:
         if self._is_serving:
@@ -259,7 +270,6 @@ class Plug:
         self._departing.sweep()
 
 
-async def _after(before: asyncio.Task[None] | None, work: Work, seat: Seat) -> None:
-    if before is not None:
-        await asyncio.wait([before])
-    await work(seat)
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
