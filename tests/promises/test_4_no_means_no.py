@@ -32,6 +32,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "sto_history": {"path": "a"},
     "sto_diff": {"path": "a"},
     "sto_rollback": {"path": "a", "version": 1},
+    "sto_retrieve": {"query": "a"},
     "tool_run": {"name": "calculator", "arguments": {"expression": "1"}},
     "acc_check": {"call": "mem_list"},
     "proc_spawn": {"agent": "tester"},

@@ -162,9 +162,12 @@ class Kernel:
         self.search = Search(self.database, clock)
         self._closers.push_async_callback(self.search.close)
         self.memory = MemoryManager(self.database, clock, Segments(), self.search, self.spaces, config.memory)
-        self.storage = StorageManager(self.database, self.home, clock, self.spaces, config.storage)
+        self.storage = StorageManager(
+            self.database, self.home, clock, self.spaces, config.storage, self.search, groups.allows
+        )
         self.storage.open()
         self._closers.callback(self.storage.close)
+        self._closers.push_async_callback(self.storage.knowledge.close)
         self.search.take_up()
         self.tools = ToolManager(self.storage, self.memory, config.tool, clock=clock, folders=[self.home])
         await self.tools.open()

@@ -126,11 +126,24 @@ STORAGE = """
         hash BLOB PRIMARY KEY, file INTEGER NOT NULL, version INTEGER, created REAL NOT NULL, expires REAL NOT NULL,
         author TEXT NOT NULL) WITHOUT ROWID;
     CREATE INDEX links_by_file ON links(file);
+
+    CREATE TABLE readings(
+        id INTEGER PRIMARY KEY AUTOINCREMENT, file INTEGER NOT NULL, version INTEGER NOT NULL, state INTEGER NOT NULL,
+        why TEXT, lacks TEXT);
+    CREATE INDEX readings_by_file ON readings(file);
+    CREATE INDEX readings_by_state ON readings(state) WHERE state <> 1;
+    CREATE INDEX readings_that_lack ON readings(lacks) WHERE lacks IS NOT NULL;
+    CREATE TRIGGER unread AFTER DELETE ON files BEGIN UPDATE readings SET state = 2 WHERE file = OLD.id; END;
+    CREATE TABLE passages(
+        row INTEGER PRIMARY KEY, scope INTEGER NOT NULL, reading INTEGER NOT NULL, start INTEGER NOT NULL,
+        stop INTEGER NOT NULL, title TEXT, text TEXT NOT NULL);
+    CREATE INDEX passages_by_reading ON passages(reading);
 """
 """`scopes` are whose files: an agent's own, or those of a mount. `files` are a tree: `parent` 0 is a scope's top. The
 trash holds the topmost entry of what was cleared, which says where it `was`; `trashed` below 0 is leaving for good. A
 content is a `body`, or the ids of its `chunks` in their order; `refs` counts who names it (-1: it is being written),
-and a chunk's how often contents do. A chunk without a body is a file: `token` makes its name unique."""
+and a chunk's how often contents do. A chunk without a body is a file: `token` makes its name unique. `readings` are of
+a file's version, `passages` what it was split into; ids of files are used again, those of readings never."""
 
 
 MIGRATIONS: tuple[str, ...] = (

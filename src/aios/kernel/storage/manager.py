@@ -23,6 +23,7 @@ from aios.abi.calls import (
     File,
     History,
     Listing,
+    Passages,
     StoClear,
     StoCreate,
     StoDiff,
@@ -32,6 +33,7 @@ from aios.abi.calls import (
     StorageStat,
     StoRead,
     StoRestore,
+    StoRetrieve,
     StoRollback,
     StoStat,
     StoWrite,
@@ -43,6 +45,7 @@ from ..clock import Clock
 from ..config import StorageSection
 from ..database import Database, Job, exactly_once
 from ..process import Place
+from ..search import Search
 from ..spaces import Scope, Spaces
 from ..syscall import Syscall
 from . import contents, moves, trash, versions
@@ -51,6 +54,7 @@ from .blobs import Blobs
 from .compare import MAX_COMPARED, Side, compared
 from .contents import SMALL, Body, Content
 from .intake import Intake
+from .knowledge import Knowledge, Part, source
 from .outlet import Outlet
 from .quota import Quota
 from .stat import stat
@@ -66,7 +70,11 @@ NUM_THREADS = 4
 """Pieces of contents that are hashed, written and read at the same time."""
 UNSIGNED = Stamp(0.0)
 """Of those who only look."""
+LOOKING = (StoRead, StoList, StoHistory, StoDiff, StoStat, StoRetrieve)
+"""Calls that change nothing."""
 T = TypeVar("T")
+May = Callable[[Place, str, str], bool]
+"""Whether an agent may make the call of that name in the shared mount of that name."""
 
 
 class Ask(NamedTuple):
@@ -77,6 +85,7 @@ class Ask(NamedTuple):
     path: str
     stamp: Stamp
     once: str | None
+    is_admin: bool = False
 
 
 class StorageManager:
@@ -89,7 +98,10 @@ class StorageManager:
         clock: Clock,
         spaces: Spaces | None = None,
         settings: StorageSection | None = None,
+        search: Search | None = None,
+        may: May = lambda agent, call, mount: True,
     ) -> None:
+        """Without `search` files are found by one that makes no vectors."""
         settings = settings or StorageSection()
         self._database = database
         self._clock = clock
@@ -100,10 +112,13 @@ class StorageManager:
         self._intake = Intake(database, self._blobs, self._threads, int(settings.max_file))
         self._outlet = Outlet(database, self._blobs, self._threads)
         self._texts = Texts(database, self._blobs)
+        self._may = may
+        index = (search or Search(database, clock)).index("passages", source())
+        self.knowledge = Knowledge(database, self._outlet, index, clock)
         self._do: dict[type[Any], Callable[[Any, Ask], Awaitable[Any]]] = {
             StoCreate: self._create, StoWrite: self._write, StoRead: self._read, StoList: self._list,
             StoMove: self._move, StoClear: self._clear, StoRestore: self._restore, StoHistory: self._history,
-            StoDiff: self._diff, StoRollback: self._roll_back, StoStat: self._stat,
+            StoDiff: self._diff, StoRollback: self._roll_back, StoStat: self._stat, StoRetrieve: self._retrieve,
         }  # fmt: skip
 
     def check(self, call: Syscall) -> None:
@@ -113,6 +128,8 @@ class StorageManager:
             clean_path(args.to)
         if isinstance(args, StoWrite):
             _decoded(args)
+        if isinstance(args, StoRetrieve) and args.where is not None and args.where.path is not None:
+            clean_path(args.where.path, root=True)
 
     async def run(self, call: Syscall) -> Any:
         """The result struct of the call. Writes are committed when this returns, and done once under a call's key."""
@@ -120,13 +137,19 @@ class StorageManager:
         path = clean_path(getattr(args, "path", ""), root=_may_be_root(args))
         stamp = Stamp(self._clock.wall(), process.agent, f"{call.spec.name} {call.id}")
         once = call.id if call.key is not None else None
-        return await self._do[type(args)](args, self._ask(Place(process.owner, process.agent), path, stamp, once))
+        ask = self._ask(Place(process.owner, process.agent), path, stamp, once)
+        ask = ask._replace(is_admin=call.principal is not None and call.principal.is_admin)
+        result = await self._do[type(args)](args, ask)
+        if not isinstance(args, LOOKING):
+            self.knowledge.heard(ask.scope)
+        return result
 
     def _ask(self, caller: Place, path: str, stamp: Stamp = UNSIGNED, once: str | None = None) -> Ask:
         scope, inside = self._spaces.scope(caller, path)
         return Ask(caller, scope, inside, stamp, once)
 
     def close(self) -> None:
+        """After `knowledge` was closed."""
         self._threads.shutdown()
 
     # ── for other rooms ──
@@ -151,6 +174,7 @@ class StorageManager:
     def open(self) -> None:
         """Before the first call: it is the first job."""
         self._database.submit(contents.give_up_unfinished, frees=True)
+        self.knowledge.open()
 
     # ── calls that write ──
 
@@ -245,6 +269,7 @@ class StorageManager:
     async def _drop_leaving(self) -> None:
         while await self._database.run(trash.drop_leaving, frees=True):
             pass
+        await self.knowledge.sweep()
         await self._outlet.sweep()
 
     async def _run(self, ask: Ask, job: Job[T], kind: type[T], *, frees: bool = False) -> T:
@@ -311,6 +336,20 @@ class StorageManager:
         async with self._opened(ask, version) as (kept, content):
             data = await self._outlet.whole(content) if kept.size <= MAX_COMPARED else None
         return Side(shown, version, kept.size, data)
+
+    async def _retrieve(self, args: StoRetrieve, ask: Ask) -> Passages:
+        return await self.knowledge.retrieve(self._parts(args, ask), args)
+
+    def _parts(self, args: StoRetrieve, ask: Ask) -> list[Part]:
+        """What the call is about: all that the agent may look into, unless it names a path."""
+        path = args.where.path if args.where is not None else None
+        if path is not None and (path := clean_path(path, root=True)):
+            return [Part(*self._spaces.scope(ask.caller, path))]
+        scopes = self._spaces.readable(
+            ask.caller, lambda mount: ask.is_admin or self._may(ask.caller, "sto_retrieve", mount)
+        )
+        mounts = frozenset(scope.mount for scope in scopes[1:])
+        return [Part(scopes[0], hidden=mounts), *map(Part, scopes[1:])]
 
     async def _stat(self, args: StoStat, ask: Ask) -> StorageStat:
         return await self._database.read_async(lambda c: stat(c, ask.scope, self._quota))
