@@ -56,6 +56,14 @@ CORE_AT = '[[core]]\nname = "x"\nkind = "openai"\nbase_url = "{}"'
             '[context]\nsummarise_with = "nan"',
             "[context] summarise_with names no core and no model: 'nan'; did you mean",
         ),
+        (
+            '[search]\nembed_with = "minilm"\n[[core]]\nname = "mini-lm"\nkind = "embed"\npath = "/m"',
+            "[search] embed_with names no core and no model: 'minilm'; did you mean 'mini-lm'?",
+        ),
+        (
+            '[search]\nembed_with = "nano"\n[[core]]\nname = "nano"\nkind = "nano"',
+            "embed_with names core 'nano', which makes no vectors; a [[core]] of kind \"embed\" can",
+        ),
         (CORE_AT.format("http://h/v1") + '\nserver = "vlm"', "did you mean 'vllm'"),
         (CORE_AT.format("http://h/v1") + '\nresume = "kv_exact"', "resume is"),
         ('[[core]]\nname = "x"\nkind = "nano"\ntimeout = 5', "kind nano, which takes no timeout"),

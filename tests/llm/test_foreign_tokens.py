@@ -140,7 +140,7 @@ def test_rendered_text_has_the_tokens_that_the_library_gives_it(folder: Path) ->
 
     template, messages = template_of(folder), [{"role": "user", "content": "Hello there, 12 + 3"}]
     theirs = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    text = template._rendered(messages, [])
+    text = template._rendered(messages, [], {})
     assert template.render(messages, []) == theirs.encode(text, add_special_tokens=False).ids
 
 

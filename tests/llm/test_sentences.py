@@ -275,3 +275,77 @@ async def test_a_broken_folder_is_told_when_the_core_opens(tmp_path: Path) -> No
         else:
             await core.open()
         await core.close()
+
+
+# ── tables of vectors, one a token ──
+
+
+def write_table(folder: Path, *, layout: str = "model2vec", **more: Any) -> NDArray[Any]:
+    """A random table in `folder`, as model2vec or sentence-transformers writes it; `more` are tensors, or "normalize"
+    of the configuration. Its vectors."""
+    place = folder / "0_StaticEmbedding" if layout == "inner" else folder
+    place.mkdir(parents=True, exist_ok=True)
+    vectors = more.pop("vectors", np.random.default_rng(3).normal(0, 1, (len(WORDS), 5)).astype(np.float32))
+    normalize = more.pop("normalize", True)
+    name = "embeddings" if layout == "model2vec" else "embedding.weight"
+    save_file({name: vectors, **more}, place / "model.safetensors")
+    known = tokenizers.Tokenizer(tokenizers.models.WordLevel({w: n for n, w in enumerate(WORDS)}, unk_token="[UNK]"))
+    known.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    known.post_processor = tokenizers.processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    known.save(str(place / "tokenizer.json"))
+    steps = [{"type": "sentence_transformers.models.StaticEmbedding", "path": "."}]
+    if normalize:
+        steps.append({"type": "sentence_transformers.models.Normalize", "path": "1_Normalize"})
+    (folder / "modules.json").write_text(json.dumps(steps))
+    if layout == "model2vec":
+        config = {"model_type": "model2vec", "architectures": ["StaticModel"], "normalize": normalize}
+        (folder / "config.json").write_text(json.dumps(config))
+    return vectors
+
+
+@pytest.mark.parametrize("layout", ["model2vec", "flat", "inner"])
+@pytest.mark.parametrize("normalize", [True, False])
+async def test_a_table_of_vectors_gives_the_mean_of_its_known_words(
+    tmp_path: Path, layout: str, normalize: bool
+) -> None:
+    vectors = write_table(tmp_path, layout=layout, normalize=normalize)
+    found = await ask(tmp_path, input=["the cat sits nowhere", "dog"])
+    expected = vectors[[4, 5, 6]].mean(axis=0)
+    assert np.allclose(found.data[0].embedding, unit(expected) if normalize else expected, atol=1e-6)
+    assert np.allclose(found.data[1].embedding, unit(vectors[8]) if normalize else vectors[8], atol=1e-6)
+    assert found.usage.prompt_tokens == 4
+
+
+async def test_a_table_may_share_rows_among_tokens_weigh_them_and_be_of_few_bits(tmp_path: Path) -> None:
+    few = np.array([[1, 0, 100], [-7, 90, 3]], np.int8)
+    rows = np.array([0, 1] * 5, np.int64)
+    weights = np.linspace(0.1, 1, 10).astype(np.float16)
+    write_table(tmp_path, vectors=few, mapping=rows, weights=weights, normalize=False)
+    found = await ask(tmp_path, input="the dog")
+    expected = (few[0] * np.float32(weights[4]) + few[0] * np.float32(weights[8])) / 2
+    assert np.allclose(found.data[0].embedding, expected, atol=1e-3)
+
+
+async def test_a_text_of_unknown_words_has_a_vector_of_zeros(tmp_path: Path) -> None:
+    write_table(tmp_path)
+    assert (await ask(tmp_path, input="nobody knows")).data[0].embedding == [0.0] * 5
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"vectors": np.zeros((4, 5), np.float32)}, "more tokens than"),
+        ({"vectors": np.zeros(10, np.float32)}, "must have 2 dimensions"),
+        ({"vectors": np.zeros((0, 5), np.float32)}, "embeddings is empty"),
+        ({"vectors": np.zeros((10, 5), np.uint8)}, "of type U8"),
+        ({"mapping": np.array([0, 99] * 5)}, "mapping names rows that embeddings does not have"),
+        ({"mapping": np.array([0.0, 1.0] * 5)}, "mapping names rows"),
+        ({"weights": np.ones(3, np.float32)}, "there are 3 weights, for 10 tokens"),
+    ],
+)
+async def test_a_table_that_does_not_fit_is_refused_with_what_is_wrong(
+    tmp_path: Path, tensors: dict[str, Any], message: str
+) -> None:
+    write_table(tmp_path, **tensors)
+    with pytest.raises(ModelError, match=message):
+        load_sentences(tmp_path)

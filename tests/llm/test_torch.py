@@ -19,6 +19,7 @@ from test_prefix import alike
 from tiny_model import FAMILIES
 
 from aios.kernel.config import CoreSection
+from aios.kernel.llm.base import NotBegun
 from aios.kernel.llm.cores import make_core
 from aios.kernel.llm.folder import FolderCore
 from aios.kernel.llm.local import load as loading
@@ -223,3 +224,50 @@ def test_half_as_wide_numbers_take_half_the_memory() -> None:
     assert loading.needed_bytes(shape) == needed_bytes(shape, F32)
     shape = tiny_model.decoder(compute=BF16)
     assert shape.pool(1 << 20).shape.bytes(10) * 2 == tiny_model.decoder().pool(1 << 20).shape.bytes(10)
+
+
+# ── no memory ──
+
+
+def test_what_torch_says_when_memory_is_used_up_is_a_memory_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = TorchBackend()
+    with pytest.raises(MemoryError, match="can't allocate memory"), backend.scope():
+        torch.empty(1 << 58, dtype=torch.uint8)
+    with pytest.raises(RuntimeError, match="no such thing"), backend.scope():
+        raise RuntimeError("no such thing")
+
+    def lacking(*args: Any, **more: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(torch, "zeros", lacking)
+    with pytest.raises(MemoryError, match=r"2\.00 GiB"):
+        backend.memory.zeros((1,))
+
+
+@pytest.mark.anyio
+async def test_a_prompt_that_the_device_has_no_memory_for_may_go_elsewhere_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section = CoreSection(
+        name="m", kind="local", path=str(foreign_model.write(tmp_path, "qwen3")), kv_bytes=1 << 26, backend="torch"
+    )
+    core = make_core(section)
+    assert isinstance(core, FolderCore)
+    await core.open()
+    solo = await finish(core, ask(), 3)
+    zeros = torch.zeros
+
+    def lacking(shape: Any, **more: Any) -> Any:
+        if len(shape) == 4 and shape[2] > 300:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return zeros(shape, **more)
+
+    monkeypatch.setattr(torch, "zeros", lacking)
+    fates = await asyncio.gather(
+        finish(core, ask(), 3, "a"), finish(core, ask("x" * 400), 3, "bad"), return_exceptions=True
+    )
+    assert isinstance(fates[1], NotBegun)
+    assert fates[1].error.code == "no_memory"
+    assert fates[0].message == solo.message  # type: ignore[union-attr]
+    assert core.statistics()["kv_reserved_bytes"] == 0
+    await core.close()

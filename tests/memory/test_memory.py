@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import apsw
 import pytest
+from memory_world import World
 
 from aios.abi.calls import (
-    CALLS,
-    Args,
-    Entry,
     MemClear,
     MemList,
     MemRead,
@@ -24,62 +20,11 @@ from aios.abi.calls import (
 from aios.abi.errors import BadRequest, NotFound, TooLarge
 from aios.kernel.config import ByteSize, MemorySection
 from aios.kernel.database import MIGRATIONS, Database, value
-from aios.kernel.memory import MemoryManager, changes, manager
-from aios.kernel.process import Process
-from aios.kernel.search import Search, keyword
-from aios.kernel.storage import Segments
-from aios.kernel.syscall import Syscall
+from aios.kernel.memory import changes, manager
+from aios.kernel.search import keyword
 from aios.testing import MockClock
 
 pytestmark = pytest.mark.anyio
-NAMES = {spec.args: spec.name for spec in CALLS.values()}
-
-
-class World:
-    """A memory room on a store of its own, called by agents named at will."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.clock = MockClock()
-        self.num_calls = 0
-        self.settings = MemorySection()
-        self.open()
-
-    def open(self) -> None:
-        self.database = Database.open(self.home / "aios.db")
-        self.searching = Search(self.database, self.clock)
-        self.memory = MemoryManager(self.database, self.clock, Segments(), self.searching, settings=self.settings)
-        self.searching.take_up()
-
-    def restart(self) -> None:
-        self.database.close()
-        self.open()
-
-    async def call(
-        self, args: Args, agent: str = "a", owner: str = "o", *, key: str | None = None, id: str = ""
-    ) -> Any:
-        self.num_calls += 1
-        process = Process(1, agent, owner)
-        call = Syscall(id or f"call_{self.num_calls}", CALLS[NAMES[type(args)]], args, process, 0.0, key)
-        self.memory.check(call)
-        return await self.memory.run(call)
-
-    async def write(self, content: str, agent: str = "a", **more: Any) -> str:
-        return str((await self.call(MemWrite(content=content, **more), agent)).id)
-
-    async def search(self, query: str, k: int = 5, agent: str = "a") -> list[Entry]:
-        return list((await self.call(MemSearch(query=query, k=k), agent)).entries)
-
-    async def lines(self, agent: str = "a") -> tuple[list[str], bool]:
-        return await self.memory.over_lines("o", agent, lambda lines, is_all: (list(lines), is_all))
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path)
-    yield world
-    world.database.check_integrity()
-    world.database.close()
 
 
 async def test_an_entry_is_read_as_it_was_written_even_after_a_restart(world: World) -> None:

@@ -109,6 +109,7 @@ class Told:
 
     floor = -1.0
     max_chars = 1000
+    batch = 64
 
     def __init__(
         self, name: str = "told", dimension: int | None = None, make: Callable[[str], Any] | None = None
@@ -120,7 +121,7 @@ class Told:
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def embed(self, texts: Sequence[str]) -> Sequence[NDArray[Any]]:
+    async def embed(self, texts: Sequence[str], *, is_urgent: bool = False) -> Sequence[NDArray[Any]]:
         self.asked.append(list(texts))
         await self.gate.wait()
         made = [self.make(text) for text in texts]

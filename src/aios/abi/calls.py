@@ -104,6 +104,12 @@ from .storage import (
     Listing as Listing,
 )
 from .storage import (
+    MountInfo as MountInfo,
+)
+from .storage import (
+    MountList as MountList,
+)
+from .storage import (
     Passage as Passage,
 )
 from .storage import (
@@ -132,6 +138,9 @@ from .storage import (
 )
 from .storage import (
     StoMount as StoMount,
+)
+from .storage import (
+    StoMounts as StoMounts,
 )
 from .storage import (
     StoMove as StoMove,
@@ -421,6 +430,9 @@ _ROWS = [
     CallSpec("sto_diff", "storage", StoDiff, Diff, R, "Show what changed between two versions of a file."),
     CallSpec("sto_rollback", "storage", StoRollback, Version, W, "Make an old version of a file its newest again."),
     CallSpec("sto_retrieve", "storage", StoRetrieve, Passages, R, "Find passages of files by their words and meaning."),
+    CallSpec("sto_mount", "storage", StoMount, MountInfo, W, "Show a folder of the machine among agents' files."),
+    CallSpec("sto_unmount", "storage", StoUnmount, Count, W, "Show a mounted folder no more; it stays as it is."),
+    CallSpec("sto_mounts", "storage", StoMounts, MountList, R, "List mounted folders, and whether they are there."),
     CallSpec("sto_stat", "storage", StoStat, StorageStat, R, "Say what the agent's files take, and may."),
     CallSpec(
         "sto_clear",

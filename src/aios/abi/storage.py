@@ -13,13 +13,14 @@ from .call import Args, Limit, Name, Number, Path, Query, Result, Time
 from .memory import SearchMode
 
 Encoding = Literal["utf-8", "base64"]
+MountName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
 class StoMount(Args, frozen=True):
     """Show `folder` of the machine, or a fresh one of the kernel's own without it, as the first part `name` of paths:
     to the agent `agent` of the caller's owner, else to the groups that may use it."""
 
-    name: Name
+    name: MountName
     folder: Annotated[str, Meta(min_length=1, max_length=4096)] | None = None
     agent: Name | None = None
     is_read_only: bool = field(default=False, name="read_only")
@@ -28,8 +29,12 @@ class StoMount(Args, frozen=True):
 class StoUnmount(Args, frozen=True):
     """The folder stays as it is, and so do the versions that were kept of its files."""
 
-    name: Name
+    name: MountName
     agent: Name | None = None
+
+
+class StoMounts(Args, frozen=True):
+    """All for an admin; for an agent those that it may look into."""
 
 
 class StoCreate(Args, frozen=True):
@@ -167,6 +172,27 @@ class Stat(Result, frozen=True):
     modified: float
 
 
+class MountInfo(Result, frozen=True):
+    """`agent` is whose it is, None for a shared one; `folder` is told to admins. `why_gone` says why the folder cannot
+    be used now. All of it is looked through at each start (`looking`; `seen` files and folders so far). `not_kept` of
+    its files have no version, for want of room. Without `watched`, changes by others are found by looking only."""
+
+    name: str
+    agent: str | None
+    folder: str | None
+    is_read_only: bool = field(name="read_only")
+    is_configured: bool = field(name="configured")
+    why_gone: str | None
+    is_looking: bool = field(name="looking")
+    seen: int
+    not_kept: int
+    is_watched: bool = field(name="watched")
+
+
+class MountList(Result, frozen=True):
+    mounts: list[MountInfo]
+
+
 class Listing(Result, frozen=True):
     """`has_more`: there are more after these."""
 
@@ -209,9 +235,12 @@ class Revision(Result, frozen=True):
 
 
 class History(Result, frozen=True):
+    """`not_kept` says why a file of a mount is no version as it is in its folder now, if so."""
+
     path: str
     revisions: list[Revision]
     has_more: bool = False
+    not_kept: str | None = None
 
 
 class Diff(Result, frozen=True):

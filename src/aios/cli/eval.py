@@ -14,6 +14,7 @@ import typer
 
 from aios.abi.errors import BadRequest
 from aios.eval.exact import Found, prove
+from aios.eval.isolation import prove as prove_isolation
 from aios.eval.nano import Column, Setting, evaluate
 from aios.eval.runner import Run
 
@@ -171,4 +172,39 @@ def _counts(counts: dict[str, int]) -> str:
     return " · ".join(f"{name} {number}" for name, number in counts.items())
 
 
-commands = {"nano": nano, "exact": exact}
+def isolation(
+    count: Annotated[int, typer.Option(min=1, help="Operations of both agents together.")] = 100_000,
+    seed: Annotated[int, typer.Option(min=0, help="Draws other operations.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Figures as JSON; progress goes to stderr.")] = False,
+) -> None:
+    """Prove that agents see their own: two of them do random things with memory and files, also what a group lets them
+    share, ask for each other's ids, and are shown nothing of the other's own, in results, errors, searches or lists.
+
+    \b
+    Examples:
+      aios eval isolation --count 10000
+      aios eval isolation --json
+    """
+    with tempfile.TemporaryDirectory(prefix="aios-isolation-") as folder:
+        work = prove_isolation(count, Path(folder), seed=seed, on_step=lambda found: _tell_step(found.count, count))
+        found = run_loop(work)
+    if sys.stderr.isatty():
+        note("")
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        print(f"{found.count} operations, {found.refused} refused, {found.foreign_asks} for what is the other's")
+        print(f"  {_counts(found.by_call)}")
+        print("\n".join(f"LEAK: {cut(each, 400)}" for each in found.leaks) or "nobody saw what is the other's own")
+    if not found.is_proven:
+        raise typer.Exit(FAILED)
+
+
+def _tell_step(done: int, count: int) -> None:
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r{done}/{count} ")
+    elif done % 10_000 == 0:
+        note(f"{done}/{count}")
+
+
+commands = {"nano": nano, "exact": exact, "isolation": isolation}

@@ -34,6 +34,7 @@ GROUPS: dict[str, dict[str, Verb]] = {
         "cores": Verb("cores", "the models and how busy they are"),
         "tools": Verb("tools", "the tools that agents may run"),
         "mem": Verb("mem", "what agents remember: list, search, edit, forget"),
+        "fs": Verb("fs", "agents' files: list, read, write, history, undo"),
     },
     "Steer": {
         "kill": Verb("kill", "end a process; its calls stop at once"),

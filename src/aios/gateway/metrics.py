@@ -32,6 +32,7 @@ class KernelCollector(Collector):
         yield from self._rooms("core", numbers["cores"])
         yield from self._flat("context", numbers["context"])
         yield from self._flat("journal", numbers["journal"])
+        yield from self._flat("memory", numbers["memory"])
         yield from self._tokens()
 
     def _moves(self) -> Metric:

@@ -135,7 +135,7 @@ class CoreSection(Section, frozen=True):
     fetched once, into the home; $HF_TOKEN and $HF_ENDPOINT count;
     `gguf` one in the file `path`, run by llama.cpp; `openai` is any server that speaks OpenAI's API at `base_url`;
     `anthropic` is Anthropic's API, or what speaks it at `base_url`; `embed` is a model in the folder `path` that only
-    turns texts into vectors (BERT, as sentence-transformers keeps it).
+    turns texts into vectors (BERT, as sentence-transformers keeps it, or a table of model2vec).
 
     `timeout` is seconds between two tokens, `first_timeout` those to the first one (without it, as much). The key is
     read from the environment variable `api_key_env`, or from the file `api_key_file` in the home, which nobody
@@ -497,6 +497,7 @@ def _check(config: Config, where: str) -> None:
     for core in config.core:
         _check_core(core, where)
     _check_names(config, names, where)
+    _check_mounts(config.mount, where)
 
 
 def _check_names(config: Config, names: list[str], where: str) -> None:
@@ -528,9 +529,34 @@ def _check_names(config: Config, names: list[str], where: str) -> None:
     for key, named in (
         ("[context] summarise_with", config.context.summarise_with),
         ("[memory] distil_with", config.memory.distil_with),
+        ("[search] embed_with", config.search.embed_with),
     ):
         if named is not None and named not in targets:
             raise ConfigError(f"{where}: {key} names no core and no model: '{named}'{nearest(named, targets)}")
+    _check_embeds(config, where)
+
+
+def _check_embeds(config: Config, where: str) -> None:
+    for core in config.core:
+        if core.name == config.search.embed_with and core.kind in ("nano", "local", "anthropic"):
+            others = [each.name for each in config.core if each.kind == "embed" or each.embeddings]
+            hint = f"; {' and '.join(others)} can" if others else '; a [[core]] of kind "embed" can'
+            raise ConfigError(f"{where}: [search] embed_with names core '{core.name}', which makes no vectors{hint}")
+
+
+def _check_mounts(mounts: list[MountSection], where: str) -> None:
+    names = [(mount.agent, mount.name) for mount in mounts]
+    for mount in mounts:
+        if names.count((mount.agent, mount.name)) > 1:
+            raise ConfigError(f"{where}: two mounts are called '{mount.name}'; each needs a name of its own")
+        owner, _, agent = (mount.agent or "a:a").partition(":")
+        if not (owner and agent):
+            raise ConfigError(
+                f"{where}: mount '{mount.name}' has agent = {mount.agent!r:.60}; write agent = \"OWNER:AGENT\" "
+                "('aios keys list' shows both)"
+            )
+        if mount.folder is not None and not mount.folder.startswith(("/", "~")):
+            raise ConfigError(f"{where}: mount '{mount.name}': the folder {mount.folder!r:.200} is not absolute")
 
 
 def _check_texts(core: CoreSection, where: str) -> None:

@@ -18,6 +18,7 @@ from aios.abi.calls import (
     CallSpec,
     Effect,
     Entries,
+    LLMEmbed,
     LLMGenerate,
     MemSearch,
     ProcessInfo,
@@ -36,11 +37,11 @@ from aios.abi.errors import (
     Stopping,
     TimedOut,
 )
-from aios.abi.messages import Chunk, Generation
+from aios.abi.messages import Chunk, Embeddings, Generation
 
 from .access import AccessManager, Groups
 from .clock import Clock, SystemClock, Timer
-from .config import Config, CoreSection
+from .config import Config, CoreSection, model_of
 from .context import ContextManager, Stored, Windows
 from .control import Control
 from .database import Database
@@ -53,8 +54,8 @@ from .memory import Distiller, MemoryManager, RuntimeMemory
 from .prepare import Preparation
 from .process import Principal, Process, ProcessState, ProcessTable
 from .scheduler import POLICIES, Pool, Queue, Runner
-from .search import Search
-from .spaces import Spaces
+from .search import Asking, Search
+from .spaces import NOBODY, Spaces
 from .storage import Segments, StorageManager, Swap
 from .syscall import TERMINAL, State, Syscall, move
 from .tool import ToolManager
@@ -72,6 +73,8 @@ LOST_KEY_SECONDS = 7 * 86_400.0
 run. How long answers are kept is another matter, and configured."""
 NEVER_RAN = "tool_unavailable"
 """The code of a tool's run that came to nothing before the tool was asked."""
+BACKGROUND_NICE = 10
+"""Of the kernel's own work that nobody waits for."""
 UNWRITABLE = "the disk of the kernel's home is full or fails, and nothing can be recorded; the kernel's log says more"
 
 
@@ -159,15 +162,11 @@ class Kernel:
         self.spaces = Spaces(groups.shared_blocks())
         self.access = AccessManager(self.database, groups, self.spaces)
         self.access.ensure_admin(self.home)
-        self.search = Search(self.database, clock)
+        self.search = Search(self.database, clock, self._embedder())
         self._closers.push_async_callback(self.search.close)
         self.memory = MemoryManager(self.database, clock, Segments(), self.search, self.spaces, config.memory)
-        self.storage = StorageManager(
-            self.database, self.home, clock, self.spaces, config.storage, self.search, groups.allows
-        )
-        self.storage.open()
-        self._closers.callback(self.storage.close)
-        self._closers.push_async_callback(self.storage.knowledge.close)
+        self._closers.callback(self.memory.close)
+        await self._open_storage(groups)
         self.search.take_up()
         self.tools = ToolManager(self.storage, self.memory, config.tool, clock=clock, folders=[self.home])
         await self.tools.open()
@@ -186,6 +185,16 @@ class Kernel:
         self._make_queue("tool", _Marked(self.tools, self.journal))
         self.control = Control(self.processes, self.access, self.queues, clock, self._abort)
         self._make_queue("kernel", Pool("kernel", self.control, MAX_ANSWERS))
+
+    async def _open_storage(self, groups: Groups) -> None:
+        self.storage = StorageManager(
+            self.database, self.home, self.clock, self.spaces, self.config.storage, self.search, groups.allows
+        )
+        self.storage.open()
+        self._closers.callback(self.storage.close)
+        self._closers.push_async_callback(self.storage.knowledge.close)
+        self._closers.push_async_callback(self.storage.mounts.close)
+        await self.storage.mounts.open(self.config.mount)
 
     def _make_core(self, section: CoreSection) -> Core:
         self.prices.know(section)
@@ -375,6 +384,27 @@ class Kernel:
         child = self._make(spec_of(name), args, process, principal, None)
         self._start(child, None)
         return await self.wait(child)
+
+    def _embedder(self) -> Asking | None:
+        """What [search] embed_with names."""
+        model = self.config.search.embed_with
+        if model is None:
+            return None
+        name = next((f"{model} ({model_of(core)})" for core in self.config.core if core.name == model), model)
+        return Asking(model, name, self._embed, lambda: self.llm.shortest_context(model))
+
+    async def _embed(self, args: LLMEmbed, is_urgent: bool) -> Embeddings:
+        """Vectors on the kernel's own account. What nobody waits for gives way to everybody."""
+        if not self.llm.knows(str(args.model)):  # another model's vectors would be no use
+            raise NotFound(f"[search] embed_with names '{args.model}', and there is no such model now", code="no_core")
+        agent = "search" if is_urgent else "index"
+        owner = Principal(NOBODY, agent, key_id=f"kernel/{agent}")
+        process = self.processes.implicit(owner, self.clock.wall())
+        process.nice = 0 if is_urgent else BACKGROUND_NICE
+        call = self._make(spec_of("llm_embed"), args, process, owner, None)
+        self._start(call, None)
+        result: Embeddings = await self.wait(call)
+        return result
 
     def _check_room(self, call: Syscall) -> None:
         queue = self.queues[call.spec.module]
@@ -601,6 +631,7 @@ class Kernel:
             },
             "cores": self.llm.statistics(),
             "context": self.contexts.statistics(),
+            "memory": self.memory.statistics(),
             "search": self.search.statistics(),
             "tools": {"problems": self.tools.problems},
             "journal": self.journal.statistics(),
@@ -625,6 +656,7 @@ class Kernel:
             return
         self._is_stopping, self.is_ready = True, False
         self._house.cancel()
+        await self.search.close()  # it would ask for vectors for as long as others are waited for
         limit = self.config.server.drain if drain is None else drain
         for call in [call for call in self._open.values() if call.spec.is_wait]:
             self._abort(call, self._cut_short(call))

@@ -19,6 +19,7 @@ from aios.abi.errors import AiosError, Cancelled, NotFound, Stopping, Unauthoriz
 from aios.abi.messages import FunctionSpec, Message, ToolCall, ToolSpec
 
 from .client import AsyncClient
+from .files import AsyncFilePath
 from .memory import AsyncMemory
 from .tool import manifest_of
 from .transport import NoKernel
@@ -116,6 +117,11 @@ class Agent:
     def memory(self) -> AsyncMemory:
         """What the agent remembers: `await agent.memory.add("…")`, `await agent.memory[id]`."""
         return self.client.memory
+
+    @property
+    def files(self) -> AsyncFilePath:
+        """The top of the agent's files: `await (agent.files / "notes.md").read_text()`."""
+        return self.client.files
 
     async def run(self, task: str, *, before: Sequence[Message] = ()) -> Answer:
         """Work on `task` until there is an answer or `max_steps` turns are over. `before` comes after the system's

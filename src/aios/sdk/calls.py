@@ -507,6 +507,52 @@ class AsyncCalls(ABC):
         sent: dict[str, Any] = {"path": path, "version": version}
         return await self._call(calls.Version, "sto_rollback", sent, idempotency_key, timeout)
 
+    async def sto_mount(
+        self,
+        name: str,
+        *,
+        folder: str | None = None,
+        agent: str | None = None,
+        read_only: bool | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.MountInfo:
+        """Show a folder of the machine among agents' files.
+
+        Show `folder` of the machine, or a fresh one of the kernel's own without it, as the first part `name` of paths:
+        to the agent `agent` of the caller's owner, else to the groups that may use it.
+        """
+        sent: dict[str, Any] = {"name": name, "folder": folder, "agent": agent, "read_only": read_only}
+        return await self._call(calls.MountInfo, "sto_mount", sent, idempotency_key, timeout)
+
+    async def sto_unmount(
+        self,
+        name: str,
+        *,
+        agent: str | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.Count:
+        """Show a mounted folder no more; it stays as it is.
+
+        The folder stays as it is, and so do the versions that were kept of its files.
+        """
+        sent: dict[str, Any] = {"name": name, "agent": agent}
+        return await self._call(calls.Count, "sto_unmount", sent, idempotency_key, timeout)
+
+    async def sto_mounts(
+        self,
+        *,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.MountList:
+        """List mounted folders, and whether they are there.
+
+        All for an admin; for an agent those that it may look into.
+        """
+        sent: dict[str, Any] = {}
+        return await self._call(calls.MountList, "sto_mounts", sent, idempotency_key, timeout)
+
     async def sto_stat(
         self,
         *,
@@ -1135,6 +1181,52 @@ class Calls(ABC):
         """
         sent: dict[str, Any] = {"path": path, "version": version}
         return self._call(calls.Version, "sto_rollback", sent, idempotency_key, timeout)
+
+    def sto_mount(
+        self,
+        name: str,
+        *,
+        folder: str | None = None,
+        agent: str | None = None,
+        read_only: bool | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.MountInfo:
+        """Show a folder of the machine among agents' files.
+
+        Show `folder` of the machine, or a fresh one of the kernel's own without it, as the first part `name` of paths:
+        to the agent `agent` of the caller's owner, else to the groups that may use it.
+        """
+        sent: dict[str, Any] = {"name": name, "folder": folder, "agent": agent, "read_only": read_only}
+        return self._call(calls.MountInfo, "sto_mount", sent, idempotency_key, timeout)
+
+    def sto_unmount(
+        self,
+        name: str,
+        *,
+        agent: str | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.Count:
+        """Show a mounted folder no more; it stays as it is.
+
+        The folder stays as it is, and so do the versions that were kept of its files.
+        """
+        sent: dict[str, Any] = {"name": name, "agent": agent}
+        return self._call(calls.Count, "sto_unmount", sent, idempotency_key, timeout)
+
+    def sto_mounts(
+        self,
+        *,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.MountList:
+        """List mounted folders, and whether they are there.
+
+        All for an admin; for an agent those that it may look into.
+        """
+        sent: dict[str, Any] = {}
+        return self._call(calls.MountList, "sto_mounts", sent, idempotency_key, timeout)
 
     def sto_stat(
         self,

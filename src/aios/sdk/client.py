@@ -23,6 +23,7 @@ from aios.abi.home import home_path as home_path
 from aios.abi.messages import Chunk
 
 from .calls import AsyncCalls, Calls
+from .files import AsyncFilePath, FilePath
 from .memory import AsyncMemory, Memory
 from .stream import AsyncStream, Final, Stream
 from .transport import HTTP, NoKernel, Transport
@@ -153,6 +154,11 @@ class AsyncClient(AsyncCalls):
         """What the key's agent remembers."""
         return AsyncMemory(self)
 
+    @property
+    def files(self) -> AsyncFilePath:
+        """The top of the files of the key's agent."""
+        return AsyncFilePath(self)
+
     def events(self, path: str = "/aios/v1/events") -> AsyncGenerator[Any, None]:
         """What happens in the kernel, as it happens."""
         return self._transport.events(path)
@@ -233,6 +239,11 @@ class Client(Calls):
     def memory(self) -> Memory:
         """What the key's agent remembers."""
         return Memory(self)
+
+    @property
+    def files(self) -> FilePath:
+        """The top of the files of the key's agent."""
+        return FilePath(self)
 
     def close(self) -> None:
         if self._loop is not None:

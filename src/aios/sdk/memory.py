@@ -31,6 +31,10 @@ class AsyncMemory:
         """The block `name`, with all that this has."""
         return AsyncMemory(self._client, name)
 
+    async def alloc(self, limit: int | None = None, **more: Any) -> BlockStat:
+        """Make this block, if it is new, and say what it may take. `more` is what `mem_alloc` takes: watermark, k."""
+        return await self._client.mem_alloc(limit=limit, block=self._block, **more)
+
     async def add(self, content: str, **more: Any) -> str:
         """Remember `content`; its id. `more` is what `mem_write` takes: kind, metadata, source, importance, …"""
         return (await self._client.mem_write(content, block=self._block, **more)).id
@@ -91,6 +95,10 @@ class Memory:
     def block(self, name: str) -> Memory:
         """The block `name`, with all that this has."""
         return Memory(self._client, name)
+
+    def alloc(self, limit: int | None = None, **more: Any) -> BlockStat:
+        """Make this block, if it is new, and say what it may take. `more` is what `mem_alloc` takes: watermark, k."""
+        return self._client.mem_alloc(limit=limit, block=self._block, **more)
 
     def add(self, content: str, **more: Any) -> str:
         """Remember `content`; its id. `more` is what `mem_write` takes: kind, metadata, source, importance, …"""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -76,7 +76,9 @@ class Plain:
     def encode(self, text: str) -> list[int]:
         return list(text.encode())
 
-    def render(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]]) -> list[int]:
+    def render(
+        self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]], *, variables: Mapping[str, Any]
+    ) -> list[int]:
         return _encode("".join(str(message["content"]) for message in messages))
 
 

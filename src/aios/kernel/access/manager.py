@@ -172,6 +172,15 @@ def _clear(principal: Principal, args: Any, processes: Lookup) -> None:
         )
 
 
+def _admin(principal: Principal, args: Any, processes: Lookup) -> None:
+    if not principal.is_admin:
+        raise Denied(
+            "only an admin may show agents a folder of the machine, or take it away again: ask the person who runs "
+            "this kernel ('aios fs mount')",
+            code="admin_only",
+        )
+
+
 def _target(principal: Principal, args: Any, processes: Lookup) -> None:
     target = processes.get(args.pid)
     if not (principal.is_admin or _is_below(principal, target, processes)):
@@ -234,6 +243,8 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("sto_create", "sto_write", "sto_read", "sto_list", "sto_move", "sto_restore"), _own),
     **dict.fromkeys(("sto_history", "sto_diff", "sto_rollback", "sto_stat", "sto_retrieve"), _own),
     "sto_clear": _clear,
+    **dict.fromkeys(("sto_mount", "sto_unmount"), _admin),
+    "sto_mounts": _own,
     **dict.fromkeys(("proc_signal", "proc_wait"), _target),
     "proc_nice": _nice,
     "proc_spawn": _spawn,

@@ -11,7 +11,7 @@ from .database import Database
 from .fault import Fault
 from .home import HomeError
 from .kept import Kept, add_kept, kept
-from .once import exactly_once
+from .once import answered, exactly_once
 from .query import Job, row, rows, value
 from .readers import NUM_SLOW_READERS
 from .schema import MIGRATIONS
@@ -25,6 +25,7 @@ __all__ = [
     "Job",
     "Kept",
     "add_kept",
+    "answered",
     "exactly_once",
     "kept",
     "row",

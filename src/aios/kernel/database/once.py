@@ -19,11 +19,18 @@ def exactly_once(call_id: str | None, job: Job[T], kind: type[T]) -> Job[T]:
         return job
 
     def guarded(connection: apsw.Connection) -> T:
-        known = value(connection, "SELECT result FROM effects WHERE call = ?", (call_id,))
+        known = answered(connection, call_id, kind)
         if known is not None:
-            return msgspec.json.decode(known, type=kind)
+            return known
         result = job(connection)
         connection.execute("INSERT INTO effects VALUES (?, ?)", (call_id, msgspec.json.encode(result)))
         return result
 
     return guarded
+
+
+def answered(connection: apsw.Connection, call_id: str, kind: type[T]) -> T | None:
+    """The result that is kept under `call_id`: all its effect is there. None before that. For effects that are not all
+    in the database, and must not be tried again then."""
+    known = value(connection, "SELECT result FROM effects WHERE call = ?", (call_id,))
+    return None if known is None else msgspec.json.decode(known, type=kind)

@@ -127,6 +127,15 @@ STORAGE = """
         author TEXT NOT NULL) WITHOUT ROWID;
     CREATE INDEX links_by_file ON links(file);
 
+    CREATE TABLE mounts(
+        owner TEXT NOT NULL, agent TEXT NOT NULL, name TEXT NOT NULL, folder TEXT NOT NULL, device INTEGER,
+        inode INTEGER, is_read_only INTEGER NOT NULL, is_configured INTEGER NOT NULL, created REAL NOT NULL,
+        PRIMARY KEY(owner, agent, name)) WITHOUT ROWID;
+    CREATE TABLE seen(
+        file INTEGER PRIMARY KEY, size INTEGER NOT NULL, modified INTEGER NOT NULL, changed INTEGER NOT NULL,
+        inode INTEGER NOT NULL, checked INTEGER NOT NULL, is_ours INTEGER NOT NULL);
+    CREATE TRIGGER unseen AFTER DELETE ON files BEGIN DELETE FROM seen WHERE file = OLD.id; END;
+
     CREATE TABLE readings(
         id INTEGER PRIMARY KEY AUTOINCREMENT, file INTEGER NOT NULL, version INTEGER NOT NULL, state INTEGER NOT NULL,
         why TEXT, lacks TEXT);
@@ -142,8 +151,9 @@ STORAGE = """
 """`scopes` are whose files: an agent's own, or those of a mount. `files` are a tree: `parent` 0 is a scope's top. The
 trash holds the topmost entry of what was cleared, which says where it `was`; `trashed` below 0 is leaving for good. A
 content is a `body`, or the ids of its `chunks` in their order; `refs` counts who names it (-1: it is being written),
-and a chunk's how often contents do. A chunk without a body is a file: `token` makes its name unique. `readings` are of
-a file's version, `passages` what it was split into; ids of files are used again, those of readings never."""
+and a chunk's how often contents do. A chunk without a body is a file: `token` makes its name unique. `seen` is what the
+newest version of a mount's file looks like in its folder. `readings` are of a file's version, `passages` what it was
+split into; ids of files are used again, those of readings never."""
 
 
 MIGRATIONS: tuple[str, ...] = (

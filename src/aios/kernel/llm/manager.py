@@ -82,6 +82,16 @@ class LLMManager:
         found = [measure_of(seat.core) for seat in self.router.serving(model)]
         return min((each for each in found if each is not None), key=lambda each: each.context, default=None)
 
+    def shortest_context(self, model: str) -> int | None:
+        """Tokens that every core of that name takes, as far as they know."""
+        route = self.router.route(model) if self.knows(model) else None
+        known = [seat.core.context_length for seat in route.seats] if route is not None else []
+        return min((each for each in known if each is not None), default=None)
+
+    def knows(self, model: str) -> bool:
+        """Whether anything has that name; others go to the default."""
+        return model in self.router.names()
+
     def free(self) -> Iterable[Seat]:
         """Cores with a free slot, the least loaded first."""
         room = [seat for seat in self.roster if seat.state in AT_WORK and seat.has_room]

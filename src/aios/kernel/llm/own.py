@@ -20,6 +20,7 @@ from .local.decoder import Decoder
 from .local.engine import Engine
 from .local.grammar import GrammarError, Vocabulary
 from .local.held import Held
+from .local.kv import PoolFull
 from .local.request import Template, Translator
 from .local.sequence import Sequence, Spec
 from .local.shape import ModelError
@@ -137,7 +138,10 @@ class OwnCore:
 
     async def run(self, request: Request, quantum: int | None) -> Generation | Suspended:
         thread = self._serving(request)
-        held = await self._held(thread.engine, request)
+        try:
+            held = await self._held(thread.engine, request)
+        except MemoryError:
+            raise self._no_memory(request) from None
         try:
             return await self._slice(thread, held, request, quantum)
         finally:
@@ -256,7 +260,7 @@ class OwnCore:
                 raise _too_wide(spec, needed, engine.pool.budget)
             await self.contexts.make_room(engine.pool, needed)
             return engine.admit(sequence)
-        except MemoryError:
+        except PoolFull:
             full = Full(f"core '{self.name}' has no memory free for so many lines", code="no_kv_room", retry_after=1)
             raise NotBegun(full, after=0.05, is_busy=True, said=request.said) from None
         except GrammarError as error:
@@ -285,9 +289,13 @@ class OwnCore:
             return _bad_schema(error, spec.answer is not None)
         if not isinstance(error, MemoryError):
             return error
-        why = f"core '{self.name}' has no memory left for an answer to {len(spec.prompt)} tokens; ask again or for less"
+        return self._no_memory(request, has_begun=bool(job.sequence.output))
+
+    def _no_memory(self, request: Request, *, has_begun: bool = False) -> ModuleFault | NotBegun:
+        """The machine has none. Another core may be elsewhere."""
+        why = f"core '{self.name}' has no memory left for this; ask for less, or again when others are done"
         fault = ModuleFault(why, code="no_memory", retry_after=1)
-        if request.snapshot is not None or job.sequence.output:
+        if request.snapshot is not None or has_begun:
             return fault
         return NotBegun(fault, after=NOT_AGAIN, is_busy=False, said=request.said)
 

@@ -13,6 +13,32 @@ Held = tuple[int | None, bytes, bytes | None]
 """Where a content is in the swap: what its row has to hold of it. The second is its end, as it is."""
 
 
+class Evictor(Protocol):
+    """Says which entry leaves first. Knows no clock: `now` is seconds that only grow. Every key that was touched and
+    has not left since is among those that may leave; `len` counts them."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory that it takes for what it knows, Python's own included; keys of entries that are there are
+        their owner's."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def touched(self, key: int, size: int, now: float) -> None:
+        """An entry of `size` bytes came in, or was used."""
+        ...
+
+    def victim(self, now: float) -> int:
+        """The entry to leave, which is gone then; the policy may remember that it was there. Raises LookupError when
+        there is none."""
+        ...
+
+    def removed(self, key: int) -> None:
+        """The entry was forgotten by its owner, and so it is here, wherever it was."""
+        ...
+
+
 class Swap(Protocol):
     """Keeps contents on disk, those that begin alike once. `scope` is whose they are; scopes share nothing. Every
     method is part of a job on the store, so that a content and its entry are committed together."""

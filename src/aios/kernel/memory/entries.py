@@ -110,13 +110,14 @@ def newest(
     before: int | None = None,
     limit: int,
     kinds: Sequence[str] | None = None,
-    most: int = MAX_ANSWER,
+    most: int | None = None,
 ) -> tuple[list[Record], bool]:
-    """Entries, newest first, before the one of that number; whether the list ends at `most` bytes of contents."""
+    """Entries, newest first, before the one of that number; whether the list ends at `most` bytes of contents
+    (`MAX_ANSWER`)."""
     among = f" AND kind IN ({', '.join('?' * len(kinds))})" if kinds else ""
     sql = f"SELECT row, {_FACTS}, {_HELD} FROM entries WHERE block = ? AND row < ?{among} ORDER BY row DESC LIMIT ?"
     found = connection.execute(sql, (block, before if before is not None else 1 << 62, *(kinds or ()), limit))
-    return _up_to(most, (_record(connection, swap, block, number, columns) for number, *columns in found))
+    return _up_to(most or MAX_ANSWER, (_record(connection, swap, block, number, columns) for number, *columns in found))
 
 
 def history(connection: apsw.Connection, swap: Swap, block: int, number: int) -> tuple[list[Record], bool]:
@@ -185,6 +186,17 @@ def remove(connection: apsw.Connection, swap: Swap, block: int, number: int) -> 
 
 def numbers(connection: apsw.Connection, block: int, most: int) -> list[int]:
     return [number for (number,) in rows(connection, "SELECT row FROM entries WHERE block = ? LIMIT ?", (block, most))]
+
+
+def unreadable(connection: apsw.Connection, swap: Swap) -> Iterator[tuple[int, int | None, str]]:
+    """Of all entries: number, revision where it is an earlier state, and why it cannot be read."""
+    now = f"SELECT block, row, NULL, {_FACTS}, {_HELD} FROM entries"
+    were = ", ".join(f"was.{name}" for name in f"{_FACTS}, {_HELD}".split(", "))
+    was = f"SELECT block, row, was.revision, {were} FROM entries_were AS was JOIN entries USING (row)"
+    for block, number, revision, *columns in connection.execute(f"{now} UNION ALL {was}"):
+        record = _record(connection, swap, block, number, columns)
+        if record.fault is not None:
+            yield number, revision, record.fault
 
 
 def newest_number(connection: apsw.Connection) -> int:

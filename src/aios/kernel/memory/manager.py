@@ -1,10 +1,15 @@
 """What the memory calls mean. Knows no queue and no wire.
 
 Whose memory a call is about, the calling process says and the spaces resolve; no argument can name anybody.
+
+What is written is on disk before it is acknowledged; what is in memory are copies. They belong to the event loop: jobs
+change the disk on the writer's thread, and what they came to is told to the copies as soon as it is committed, in the
+order of the commits. What is read back is read on the loop, so that nothing can change before the copy is there.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
@@ -31,18 +36,21 @@ from aios.abi.errors import AiosError, BadRequest, Denied, ModuleFault, TooLarge
 
 from ..clock import Clock
 from ..config import MemorySection
-from ..database import Database, exactly_once
+from ..database import Database, Job, exactly_once
 from ..process import Place
-from ..search import Search
+from ..search import Hit, Search
 from ..spaces import Spaces
 from ..syscall import Syscall
 from . import entries
 from .base import MAX_METADATA, Swap
 from .blocks import BlockRow, find_block
-from .changes import Changes
+from .changes import Changed, Changes
 from .derive import write_distilled
 from .distil import DistilledWrite
 from .entries import Facts, Record, entry_of, id_of, number_of
+from .policies import POLICIES
+from .resident import Resident
+from .residents import Residents, Whose
 from .search import among, entries_in
 
 MAX_CONTENT = 1 << 20
@@ -50,9 +58,9 @@ MAX_CONTENT = 1 << 20
 MAX_LINES = 1000
 MAX_READ = 4 << 20
 """Bytes of an agent's entries that are read for a tool which looks through all of them."""
+PORTION = 16
+"""Entries that are brought back before others have their turn."""
 T = TypeVar("T")
-Whose = tuple[Place, str]
-"""A block: the place that it is at, and its name there."""
 
 
 class MemoryManager:
@@ -74,6 +82,8 @@ class MemoryManager:
         self._settings = settings or MemorySection()
         self._index = search.index("memory", entries_in(swap))
         self._changes = Changes(swap, self._index, self._settings.disk)
+        self._residents = Residents(self._settings, POLICIES[self._settings.policy])
+        self._is_shrinking = False
 
     def check(self, call: Syscall) -> None:
         match call.args:
@@ -131,13 +141,20 @@ class MemoryManager:
         """Write all or none of `written` to the agent's main block, under `once` not twice; `then` hears of it."""
         now = self._clock.wall()
 
-        def job(connection: apsw.Connection) -> Count:
-            for args in written:
-                facts = Facts(args.kind, args.metadata, now, args.source, args.importance)
-                self._changes.write(connection, place, "", args.content.encode(), facts)
-            return Count(count=len(written))
+        def job(connection: apsw.Connection) -> tuple[Count, list[Changed]]:
+            facts = [Facts(each.kind, each.metadata, now, each.source, each.importance) for each in written]
+            contents = [each.content.encode() for each in written]
+            done = [self._changes.write(connection, place, "", *each) for each in zip(contents, facts, strict=True)]
+            return Count(count=len(done)), done
 
-        self._database.submit(exactly_once(once, job, Count), lambda _, error: then(error))
+        effect, done = _effect(job)
+
+        def tell(_: Count | None, error: AiosError | None) -> None:
+            if error is None:
+                self._changed((place, ""), done)
+            then(error)
+
+        self._database.submit(exactly_once(once, effect, Count), tell)
 
     async def over_lines(self, owner: str, agent: str, use: Callable[[Sequence[str], bool], T]) -> T:
         """What `use` makes, in a thread, of the entries' content, oldest first, and of whether these are all: the
@@ -161,11 +178,7 @@ class MemoryManager:
     # ── calls ──
 
     def _read(self, whose: Whose, number: int) -> Entry:
-        def job(connection: apsw.Connection) -> Record | None:
-            block = find_block(connection, *whose)
-            return entries.read(connection, self._swap, block.id, number) if block is not None else None
-
-        record = self._database.read(job)
+        record = self._residents.get(whose, number, self._clock.now()) or self._bring_back(whose, number)
         if record is None:
             raise entries.no_entry(id_of(number))
         if record.fault is not None:
@@ -177,12 +190,13 @@ class MemoryManager:
         content = args.content.encode()
         facts = Facts(args.kind, args.metadata, now, args.source, args.importance)
 
-        def job(connection: apsw.Connection) -> Written:
+        def job(connection: apsw.Connection) -> tuple[Written, list[Changed]]:
             if isinstance(args, DistilledWrite):
-                return write_distilled(self._changes, connection, *whose, args, now)[0]
-            return Written(id=id_of(self._changes.write(connection, *whose, content, facts).number))
+                return write_distilled(self._changes, connection, *whose, args, now)
+            done = self._changes.write(connection, *whose, content, facts)
+            return Written(id=id_of(done.number)), [done]
 
-        return await self._database.run(exactly_once(once, job, Written))
+        return await self._change(whose, job, once)
 
     async def _update(self, whose: Whose, args: MemUpdate, once: str | None) -> Written:
         number = number_of(args.id)
@@ -190,11 +204,15 @@ class MemoryManager:
         given = {name: getattr(args, name) for name in ("kind", "metadata", "importance")}
         changes = {name: each for name, each in given.items() if each is not None} | {"modified": self._clock.wall()}
 
-        def job(connection: apsw.Connection) -> Written:
-            changed = self._changes.update(connection, *whose, number, content, changes)
-            return Written(id=args.id, revision=changed.facts.revision)
+        def job(connection: apsw.Connection) -> tuple[Written, list[Changed]]:
+            done = self._changes.update(connection, *whose, number, content, changes)
+            return Written(id=args.id, revision=done.facts.revision), [done]
 
-        return await self._database.run(exactly_once(once, job, Written))
+        return await self._change(whose, job, once)
+
+    async def _change(self, whose: Whose, job: Job[tuple[Written, list[Changed]]], once: str | None) -> Written:
+        effect, done = _effect(job)
+        return await self._database.run(exactly_once(once, effect, Written), after=lambda _: self._changed(whose, done))
 
     async def _search(self, whose: Whose, args: MemSearch) -> Entries:
         asked = await self._index.ask(
@@ -206,16 +224,28 @@ class MemoryManager:
             importance=args.importance,
         )
 
-        def job(connection: apsw.Connection) -> Entries:
+        def job(connection: apsw.Connection) -> list[Hit]:
             block = find_block(connection, *whose)
-            if block is None:
-                return Entries(entries=[])
-            found = self._index.search(connection, [block.id], asked)
-            records = [(entries.read(connection, self._swap, block.id, number), score) for number, score in found]
-            there = [entry_of(record, score) for record, score in records if record is not None]
-            return Entries(entries=there, note=asked.why)
+            return self._index.search(connection, [block.id], asked) if block is not None else []
 
-        return await self._database.read_async(job)
+        found, is_cut = await self._found(whose, await self._database.read_async(job))
+        return Entries(entries=found, is_cut=is_cut, note=asked.why)
+
+    async def _found(self, whose: Whose, hits: Sequence[Hit]) -> tuple[list[Entry], bool]:
+        """The entries that were found, as they are now, which is a use of each; whether they end for their length."""
+        found: list[Entry] = []
+        left = entries.MAX_ANSWER
+        for n, (number, score) in enumerate(hits):
+            if n % PORTION == PORTION - 1:
+                await asyncio.sleep(0)
+            record = self._residents.get(whose, number, self._clock.now()) or self._bring_back(whose, number)
+            if record is None:  # forgotten meanwhile
+                continue
+            left -= len(record.content)
+            if left < 0 and found:
+                return found, True
+            found.append(entry_of(record, score))
+        return found, False
 
     async def _list(self, whose: Whose, args: MemList) -> Entries:
         before = None if args.after is None else _number_after(args.after)
@@ -246,14 +276,67 @@ class MemoryManager:
             self._changes.forget(connection, *whose, number)
             return Count(count=1)
 
-        return await self._database.run(exactly_once(once, job, Count), frees=True)
+        return await self._database.run(
+            exactly_once(once, job, Count), frees=True, after=lambda _: self._residents.forget(whose, number)
+        )
 
     async def _empty(self, whose: Whose, once: str | None) -> Count:
         """Said in one step, then carried out in small ones, so that nobody's writes wait long behind it."""
         job = exactly_once(once, lambda c: Count(count=self._changes.empty(c, *whose)), Count)
-        count = await self._database.run(job, frees=True)
+        count = await self._database.run(job, frees=True, after=lambda _: self._residents.drop(whose))
+        self._shrink()
         await self.finish_clearing()
         return count
+
+    # ── what is in memory ──
+
+    def _bring_back(self, whose: Whose, number: int) -> Record | None:
+        """An entry that is on disk only; it is in memory afterwards, unless it cannot be read."""
+
+        def job(connection: apsw.Connection) -> tuple[BlockRow, Record] | None:
+            block = find_block(connection, *whose)
+            record = entries.read(connection, self._swap, block.id, number) if block is not None else None
+            return (block, record) if block is not None and record is not None else None
+
+        found = self._database.read(job)
+        if found is None:
+            return None
+        block, record = found
+        if record.fault is None:
+            self._residents.put(whose, block, record, self._clock.now(), is_miss=True)
+            self._shrink()
+        return record
+
+    def _changed(self, whose: Whose, done: Sequence[Changed]) -> None:
+        """These are committed now."""
+        for block, number, content, facts in done:
+            if content is None:  # it comes back as it is now, when somebody asks for it
+                self._residents.forget(whose, number)
+            else:
+                record = Record(number, content, entries.encode(facts))
+                self._residents.put(whose, block, record, self._clock.now())
+        self._shrink()
+
+    def _shrink(self) -> None:
+        """Let go what must go, a little at a time and others' turns in between."""
+        if self._residents.must_shrink and not self._is_shrinking:
+            self._is_shrinking = True
+            asyncio.get_running_loop().call_soon(self._shrink_on)
+
+    def _shrink_on(self) -> None:
+        self._is_shrinking = False
+        self._residents.shrink(self._clock.now())
+        self._shrink()
+
+    def close(self) -> None:
+        self._residents.close()
+
+    def statistics(self) -> dict[str, Any]:
+        return self._residents.statistics()
+
+    def check_integrity(self) -> None:
+        """Raises AssertionError when what is in memory is not sound."""
+        self._residents.check_integrity()
 
     # ── allotments ──
 
@@ -272,28 +355,45 @@ class MemoryManager:
         def job(connection: apsw.Connection) -> BlockRow:
             return self._changes.allot(connection, *whose, args.limit, args.watermark, args.k)
 
-        return self._stat(whose, await self._database.run(exactly_once(once, job, BlockRow)))
-
-    def _stat(self, whose: Whose, block: BlockRow | None) -> BlockStat:
-        block = block or BlockRow(whose[1], 0, None, None, None, 0, 0, 0, 0)
-        settings = self._settings
-        return BlockStat(
-            block=whose[1],
-            limit=int(settings.limit) if block.bound is None else block.bound,
-            watermark=settings.watermark if block.watermark is None else block.watermark,
-            k=block.k or settings.k,
-            entries=block.num_entries,
-            raw=block.raw,
-            disk=block.disk,
-            resident_entries=0,
-            resident_raw=0,
-            resident=0,
-            swapped_entries=block.num_entries,
-            swapped=block.raw,
-            hits=0,
-            misses=0,
-            evictions=0,
+        block = await self._database.run(
+            exactly_once(once, job, BlockRow), after=lambda row: self._residents.allot(whose, row)
         )
+        self._shrink()
+        return self._stat(whose, block)
+
+    def _stat(self, whose: Whose, row: BlockRow | None) -> BlockStat:
+        row = row or BlockRow(whose[1], 0, None, None, None, 0, 0, 0, 0)
+        copies = self._residents.find(whose) or Resident(row, self._settings, POLICIES[self._settings.policy])
+        return BlockStat(
+            block=row.name,
+            limit=int(copies.bound),
+            watermark=copies.watermark,
+            k=row.k or self._settings.k,
+            entries=row.num_entries,
+            raw=row.raw,
+            disk=row.disk,
+            resident_entries=len(copies),
+            resident_raw=copies.raw,
+            resident=copies.size,
+            swapped_entries=row.num_entries - len(copies),
+            swapped=row.raw - copies.raw,
+            hits=copies.hits,
+            misses=copies.misses,
+            evictions=copies.evictions,
+            unembedded=self._database.read(lambda c: self._index.num_unembedded(c, row.id)) if row.id else 0,
+        )
+
+
+def _effect(job: Job[tuple[T, list[Changed]]]) -> tuple[Job[T], list[Changed]]:
+    """`job` with its first result, and where the second is once it is committed: nothing, when it was not run because
+    it had been carried out before."""
+    done: list[Changed] = []
+
+    def effect(connection: apsw.Connection) -> T:
+        told, done[:] = job(connection)
+        return told
+
+    return effect, done
 
 
 def _number_after(id: str) -> int:

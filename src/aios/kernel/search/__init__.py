@@ -8,9 +8,10 @@ rarity of a word is that in the scope.
       └───▶ its vector, later, in the background ──▶ cosines ──┴──▶ ranks, fused ──▶ rows
 """
 
+from .asking import Asking
 from .base import Asked, Embedder, Hit, Mode, Source, Where
 from .index import Index
 from .lexical import Lexical
 from .search import Search
 
-__all__ = ["Asked", "Embedder", "Hit", "Index", "Lexical", "Mode", "Search", "Source", "Where"]
+__all__ = ["Asked", "Asking", "Embedder", "Hit", "Index", "Lexical", "Mode", "Search", "Source", "Where"]

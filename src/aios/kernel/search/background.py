@@ -91,6 +91,7 @@ class Background:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+            self._task = None
 
     async def idle(self) -> None:
         """Until nothing is left to do of what was committed before, or the embedder failed and rests."""
@@ -158,7 +159,9 @@ class Background:
 
     async def _embed_some(self, tables: Tables) -> bool:
         """Make some vectors of a room. False when none were left to make."""
-        look = partial(next_texts, tables=tables, turn=self._turns[tables], max_chars=self._maker.embedder.max_chars)
+        embedder = self._maker.embedder
+        turn = self._turns[tables]
+        look = partial(next_texts, tables=tables, turn=turn, batch=embedder.batch, max_chars=embedder.max_chars)
         todo = await self._database.read_async(look)
         if not todo:
             return False

@@ -17,7 +17,7 @@ Mode = Literal["hybrid", "keyword", "vector"]
 class Embedder(Protocol):
     """Makes vectors of texts. `name` says which model does; with another name or `dimension` all texts are embedded
     anew. `dimension` is None until it is known. Two texts whose cosine is at most `floor` have nothing in common.
-    `max_chars` of a text are read, the rest is cut off before."""
+    `max_chars` of a text are read, the rest is cut off before; `batch` texts are embedded at once."""
 
     @property
     def name(self) -> str: ...
@@ -31,9 +31,13 @@ class Embedder(Protocol):
     @property
     def max_chars(self) -> int: ...
 
-    async def embed(self, texts: Sequence[str]) -> NDArray[Any]:
-        """A row for each text. Raises BadRequest for a text that it can never embed, ContextLengthExceeded for one
-        that is too long, and any other AiosError for what may go by. Cancelling it stops the work."""
+    @property
+    def batch(self) -> int: ...
+
+    async def embed(self, texts: Sequence[str], *, is_urgent: bool = False) -> Sequence[NDArray[Any]]:
+        """A vector of each text; at once, if somebody waits for it. Raises BadRequest for a text that it can never
+        embed, ContextLengthExceeded for one that is too long, and any other AiosError for what may go by. Cancelling it
+        stops the work."""
 
 
 class Where(NamedTuple):

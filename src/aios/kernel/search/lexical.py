@@ -34,17 +34,16 @@ class Lexical:
     floor = 0.25
     """Four times as much as what two texts without a feature in common have by chance."""
     max_chars = 1 << 16
+    batch = 64
 
     def __init__(self) -> None:
         self._known: dict[str, NDArray[np.int8]] = {}
 
-    async def embed(self, texts: Sequence[str]) -> F32:
-        if len(texts) == 1:
-            return self.vectors(texts)
-        return await asyncio.to_thread(self.vectors, texts)
+    async def embed(self, texts: Sequence[str], *, is_urgent: bool = False) -> list[F32]:
+        return self.vectors(texts) if is_urgent else await asyncio.to_thread(self.vectors, texts)
 
-    def vectors(self, texts: Sequence[str]) -> F32:
-        return np.stack([self._vector(text) for text in texts])
+    def vectors(self, texts: Sequence[str]) -> list[F32]:
+        return [self._vector(text) for text in texts]
 
     def _vector(self, text: str) -> F32:
         counts = Counter(words_of(text))

@@ -20,7 +20,7 @@ from ..clock import Clock
 from ..database import Database
 from .base import Embedder, Meaning
 from .models import Model, model_of, newest_model
-from .vectors import direction, fault_of, packed
+from .vectors import direction, fault_of, is_nowhere, packed
 
 log = logging.getLogger("aios.search")
 T = TypeVar("T")
@@ -53,8 +53,8 @@ class Maker:
             self._is_confirmed = True
 
     async def learn(self) -> Model:
-        """The model, after asking for a vector if need be. Raises AiosError."""
-        if self.model is None:
+        """The model, after asking for a vector if this run has seen none. Raises AiosError."""
+        if not self._is_confirmed:
             await self._confirm(await self._asked(["What is the dimension of this?"]))
         if self.model is None:
             raise UpstreamFault(f"model '{self.embedder.name}' made no vector: {self._last_refusal}", code="no_vectors")
@@ -68,29 +68,31 @@ class Maker:
         return [self._packed(vector) for vector in found]
 
     async def meaning(self, query: str) -> Meaning | None:
-        """None while no vectors of texts can be there. Raises AiosError when there is none of this query, or not
-        soon."""
+        """None for one that means nothing, and while no vectors of texts can be there. Raises AiosError when there is
+        none of this query, or not soon."""
         if self.model is None:
             return None
         cut = query[: self.embedder.max_chars]
-        (vector,) = found = await self._in_time(self._asked([cut]))
+        (vector,) = found = await self._in_time(self._asked([cut], is_urgent=True))
         if vector is None:
             raise UpstreamFault(f"the query got no vector: {self._last_refusal}", code="no_vector")
         await self._confirm(found)
         if (why := fault_of(vector, self.model.dimension)) is not None:
             raise UpstreamFault(f"the query's vector is of no use: {why}", code="bad_vector")
+        if is_nowhere(vector):
+            return None
         return Meaning(direction(vector), self.model.number, self.embedder.floor)
 
-    async def _asked(self, texts: Sequence[str]) -> list[NDArray[Any] | None]:
+    async def _asked(self, texts: Sequence[str], *, is_urgent: bool = False) -> list[NDArray[Any] | None]:
         """As the embedder makes them. Texts that it refuses together are given one by one, too long ones cut."""
         try:
-            found = [np.asarray(vector) for vector in await self.embedder.embed(texts)]
+            found = [np.asarray(vector) for vector in await self.embedder.embed(texts, is_urgent=is_urgent)]
         except BadRequest as error:
             half = len(texts) // 2
             if half:
                 return await self._asked(texts[:half]) + await self._asked(texts[half:])
             if isinstance(error, ContextLengthExceeded) and len(texts[0]) >= 2 * SHORTEST:
-                return await self._asked([texts[0][: len(texts[0]) // 2]])
+                return await self._asked([texts[0][: len(texts[0]) // 2]], is_urgent=is_urgent)
             self._refuse(error.message)
             return [None]
         if len(found) != len(texts):
@@ -112,7 +114,10 @@ class Maker:
     def _packed(self, vector: NDArray[Any] | None) -> bytes | None:
         if vector is None:
             return None
-        if (why := fault_of(vector, self.model.dimension if self.model else None)) is not None:
+        why = fault_of(vector, self.model.dimension if self.model else None)
+        if why is None and is_nowhere(vector):
+            why = "all its numbers are 0, and so it points nowhere"
+        if why is not None:
             self._refuse(f"its vector is of no use: {why}")
             return None
         self.num_made += 1

@@ -15,10 +15,8 @@ from ..database import rows, value
 from .models import Model
 from .tables import KEYS, Tables, as_list, first_key
 
-BATCH = 64
-"""Texts that are embedded at once."""
-SHARE = 16
-"""Of one scope, while others have some too."""
+SHARES = 4
+"""Scopes that have texts in one batch, while others have some too."""
 PORTION = 500
 """Rows that one job clears away, or marks to be embedded anew."""
 
@@ -30,13 +28,13 @@ class Todo(NamedTuple):
     text: str | None
 
 
-def next_texts(connection: apsw.Connection, tables: Tables, turn: int, max_chars: int) -> list[Todo]:
-    """Up to BATCH texts without a vector, of the scope `turn` and those after it, round and round: who has many does
+def next_texts(connection: apsw.Connection, tables: Tables, turn: int, batch: int, max_chars: int) -> list[Todo]:
+    """Up to `batch` texts without a vector, of the scope `turn` and those after it, round and round: who has many does
     not make all others wait."""
     keys: list[tuple[int, int]] = []
     at, end = first_key(turn), 1 << 62
-    while len(keys) < BATCH:
-        found = _without(connection, tables, at, end, SHARE)
+    while len(keys) < batch:
+        found = _without(connection, tables, at, end, min(-(-batch // SHARES), batch - len(keys)))
         if found:
             scope = found[0][0] >> KEYS
             keys += [pair for pair in found if pair[0] >> KEYS == scope]
@@ -46,7 +44,7 @@ def next_texts(connection: apsw.Connection, tables: Tables, turn: int, max_chars
         else:
             break
     if len({key >> KEYS for key, _ in keys}) == 1:
-        keys = _without(connection, tables, keys[0][0], first_key((keys[0][0] >> KEYS) + 1), BATCH)
+        keys = _without(connection, tables, keys[0][0], first_key((keys[0][0] >> KEYS) + 1), batch)
     return _texts(connection, tables, keys, max_chars)
 
 

@@ -23,16 +23,19 @@ _CHUNK = 512
 
 
 def fault_of(vector: NDArray[Any], dimension: int | None) -> str | None:
-    """What keeps it from being a vector of `dimension` numbers that has a direction."""
+    """What keeps it from being a vector of `dimension` numbers."""
     if vector.ndim != 1 or (dimension is not None and len(vector) != dimension):
         return f"it has {len(vector) if vector.ndim == 1 else vector.shape} numbers where the model gives {dimension}"
     if not vector.size or vector.dtype.kind not in "fiu":
         return "it is no list of numbers"
     if not np.isfinite(vector).all():
         return "it has a number that is none (NaN), or none that is finite"
-    if not np.abs(vector).max() > 1e-30:
-        return "all its numbers are 0, and so it points nowhere"
     return None
+
+
+def is_nowhere(vector: NDArray[Any]) -> bool:
+    """Whether it points in no direction: all its numbers are 0."""
+    return not np.abs(vector).max() > 1e-30
 
 
 def packed(vector: NDArray[Any]) -> bytes:

@@ -14,20 +14,24 @@ import errno
 import heapq
 import os
 import secrets
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from typing import NamedTuple
 
 from aios.abi.errors import AiosError, Conflict, NotFound
 
 from .base import MAX_DEPTH
 from .faults import Gone, is_a_folder, is_folder, is_there, told
-from .naming import LIST, check_names, find_name, fits, listed_as, path_name, readable
-from .staged import Signature, Staged
+from .naming import LIST, OURS, check_names, find_name, fits, listed_as, path_name, readable
+from .staged import MAX_INTEGER, Signature, Staged
 
 IS_SUPPORTED = hasattr(os, "O_NOFOLLOW") and {os.open, os.stat, os.rename, os.unlink, os.mkdir} <= os.supports_dir_fd
 _THROUGH = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
 """A folder on the way: it need not be readable, only entered."""
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | getattr(os, "O_NOFOLLOW", 0)
+LEFT = 3600.0
+"""Seconds after which what has a name of ours was left by a crash. Another kernel may be at the same folder."""
 STEP = 500
 """Entries that a walk yields together."""
 
@@ -37,6 +41,10 @@ class Identity(NamedTuple):
 
     device: int
     inode: int
+
+    @classmethod
+    def of(cls, found: os.stat_result) -> Identity:
+        return cls(found.st_dev & MAX_INTEGER, found.st_ino & MAX_INTEGER)
 
 
 class Entry(NamedTuple):
@@ -56,10 +64,11 @@ class Batch(NamedTuple):
 
 
 class Beneath:
-    """What lies beneath `folder`, an absolute path without links."""
+    """What lies beneath `folder`, an absolute path without links. Agents call it `name`."""
 
-    def __init__(self, folder: str, *, durable: bool = False) -> None:
+    def __init__(self, folder: str, name: str = "", *, durable: bool = False) -> None:
         self.folder = folder
+        self._name = name
         self.identity: Identity | None = None
         """Of the folder that is meant; until it is set, any that is there."""
         self._durable = durable
@@ -68,7 +77,28 @@ class Beneath:
         """Which folder is there now, the one that is meant or another. Raises Gone."""
         with self._root(meant=False) as root:
             found = os.fstat(root)
-            return Identity(found.st_dev, found.st_ino)
+            return Identity.of(found)
+
+    def is_empty(self) -> bool:
+        """Whether nothing at all is in it, whichever folder it is."""
+        with self._root(meant=False) as root, readable(root) as opened:
+            return not os.listdir(opened)
+
+    def odd(self, path: str) -> str | None:
+        """Something at or below the folder `path` that no path can name, or that is neither file nor folder; None when
+        all of it can be listed."""
+        with self._folder(path) as folder, readable(folder) as opened, os.scandir(opened) as found:
+            folders = []
+            for each in found:
+                name = path_name(each)
+                inner = f"{path}/{name}"
+                if not name or not fits(inner):
+                    return f"{path}/{each.name}"
+                if each.is_dir(follow_symlinks=False):
+                    folders.append(inner)
+        if folders and not _has_room(path):
+            return folders[0]
+        return next((odd for inner in folders if (odd := self.odd(inner)) is not None), None)
 
     # ── looking ──
 
@@ -79,7 +109,7 @@ class Beneath:
                 return Entry("", True, Signature.of(os.fstat(root)))
         with self._above(path) as (folder, name):
             found = os.stat(listed_as(folder, name), dir_fd=folder, follow_symlinks=False)
-            return Entry(path, is_folder(path, found), Signature.of(found))
+            return Entry(path, is_folder(self._shown(path), found), Signature.of(found))
 
     def find(self, path: str) -> Entry | None:
         """As `stat`; None when nothing is there."""
@@ -90,17 +120,18 @@ class Beneath:
 
     def open(self, path: str) -> tuple[int, Signature]:
         """A descriptor of the regular file, to be closed by the caller, and what the file looks like."""
+        shown = self._shown(path)
         if not path:
-            raise is_a_folder(path)
+            raise is_a_folder(shown)
         with self._above(path) as (folder, name):
             name = listed_as(folder, name)
-            if is_folder(path, os.stat(name, dir_fd=folder, follow_symlinks=False)):
-                raise is_a_folder(path)
+            if is_folder(shown, os.stat(name, dir_fd=folder, follow_symlinks=False)):
+                raise is_a_folder(shown)
             descriptor = os.open(name, _READ, dir_fd=folder)
             try:
                 found = os.fstat(descriptor)
-                if is_folder(path, found):  # it was swapped in this moment
-                    raise is_a_folder(path)
+                if is_folder(shown, found):  # it was swapped in this moment
+                    raise is_a_folder(shown)
             except BaseException:
                 os.close(descriptor)
                 raise
@@ -116,22 +147,25 @@ class Beneath:
             shown = dict.fromkeys(names[:limit])
             return [e for name in shown if (e := _entry(opened, start, name)) is not None], len(names) > limit
 
-    def walk(self, path: str = "") -> Iterator[Batch]:
+    def walk(self, path: str = "", enter: Callable[[str, int], None] | None = None) -> Generator[Batch, None, None]:
         """All that `list` would show, folder by folder, some entries at a time, from `path` down as far as paths reach.
-        A folder that cannot be read, or is gone when its turn comes, has one batch that says so."""
+        A folder that cannot be read, or is gone when its turn comes, has one batch that says so. `enter` is told each
+        folder, and a descriptor of it, before it is read."""
         waiting = [path]
         while waiting:
             folder = waiting.pop()
             below: list[str] = []
-            for batch in self._batches(folder):
+            for batch in self._batches(folder, enter):
                 below += [each.path for each in batch.entries if each.is_folder and _has_room(each.path)]
                 yield batch
             waiting += reversed(below)
 
-    def _batches(self, path: str) -> Iterator[Batch]:
+    def _batches(self, path: str, enter: Callable[[str, int], None] | None) -> Iterator[Batch]:
         start = f"{path}/" if path else ""
         try:
             with self._folder(path) as folder, readable(folder) as opened, os.scandir(opened) as found:
+                if enter is not None:
+                    enter(path, opened)
                 entries: list[Entry] = []
                 for each in found:
                     name = path_name(each)
@@ -151,10 +185,10 @@ class Beneath:
     def make_folder(self, path: str) -> None:
         """With those above it. Raises Conflict when something is there."""
         if not path:
-            raise is_there(path)
+            raise is_there(self._shown(path))
         with self._above(path, make=True) as (folder, name):
             if find_name(folder, name) is not None:
-                raise is_there(path)
+                raise is_there(self._shown(path))
             os.mkdir(name, dir_fd=folder)
             self._sync(folder)
 
@@ -163,15 +197,16 @@ class Beneath:
         if not path:
             raise Conflict("the mount itself is a folder; a file needs a name", code="path_exists", param="path")
         with self._above(path, make=True) as (folder, _):
-            return Staged(path, os.dup(folder), lambda: self._above(path), durable=self._durable)
+            above = partial(self._above, path)
+            return Staged(self._shown(path), os.dup(folder), above, durable=self._durable)
 
     def move(self, path: str, to: str) -> None:
         """Raises Conflict when something is at `to`."""
         with self._above(path) as (source, name), self._above(to, make=True) as (target, new):
             name = listed_as(source, name)
-            is_folder(path, os.stat(name, dir_fd=source, follow_symlinks=False))
+            is_folder(self._shown(path), os.stat(name, dir_fd=source, follow_symlinks=False))
             if find_name(target, new) is not None:
-                raise is_there(to, "to")
+                raise is_there(self._shown(to), "to")
             os.rename(name, new, src_dir_fd=source, dst_dir_fd=target)
             self._sync(target)
             self._sync(source)
@@ -180,7 +215,7 @@ class Beneath:
         """Give the file or folder a name of ours, in the folder that it is in; the path of that."""
         with self._above(path) as (folder, name):
             name = listed_as(folder, name)
-            is_folder(path, os.stat(name, dir_fd=folder, follow_symlinks=False))
+            is_folder(self._shown(path), os.stat(name, dir_fd=folder, follow_symlinks=False))
             aside = f".aios-{secrets.token_hex(8)}.gone"
             os.rename(name, aside, src_dir_fd=folder, dst_dir_fd=folder)
             self._sync(folder)
@@ -189,17 +224,25 @@ class Beneath:
     def put_back(self, aside: str, path: str) -> None:
         """Undo `set_aside`. Raises Conflict when something else is at `path` by now."""
         new = path.rpartition("/")[2]
-        with self._above(aside, ours=True) as (folder, name):
+        with self._above(aside) as (folder, name):
             if find_name(folder, new) is not None:
-                raise is_there(path)
+                raise is_there(self._shown(path))
             os.rename(name, new, src_dir_fd=folder, dst_dir_fd=folder)
             self._sync(folder)
 
-    def remove(self, aside: str) -> None:
-        """What was set aside, and all below it; links among that as what they are. What is gone is no fault."""
-        with self._above(aside, ours=True) as (folder, name):
+    def remove(self, path: str) -> None:
+        """A file, or a folder and all below it; links among that as what they are. What is gone is no fault."""
+        with self._above(path) as (folder, name):
             _remove(folder, name)
             self._sync(folder)
+
+    def sweep(self, folder: int) -> None:
+        """Remove what a crash has left in the folder of that descriptor: nothing of it was ever acknowledged, or all of
+        it is in the store."""
+        for name in filter(OURS.fullmatch, os.listdir(folder)):
+            with contextlib.suppress(OSError):
+                if time.time() - os.stat(name, dir_fd=folder, follow_symlinks=False).st_ctime > LEFT:
+                    _remove(folder, name)
 
     # ── one step at a time ──
 
@@ -215,7 +258,7 @@ class Beneath:
             raise Gone(error.strerror or str(error)) from None
         try:
             found = os.fstat(opened)
-            if meant and self.identity not in (None, (found.st_dev, found.st_ino)):
+            if meant and self.identity not in (None, Identity.of(found)):
                 raise Gone("another folder is in its place")
             yield opened
         finally:
@@ -225,7 +268,7 @@ class Beneath:
     def _folder(self, path: str, *, make: bool = False) -> Iterator[int]:
         """The folder `path`, for use by its descriptor."""
         check_names(path)
-        with self._root() as root, told(path):
+        with self._root() as root, told(self._shown(path)):
             opened = os.dup(root)
             for name in path.split("/") if path else ():
                 opened = _go_on(opened, name, make=make)
@@ -235,12 +278,15 @@ class Beneath:
                 os.close(opened)
 
     @contextlib.contextmanager
-    def _above(self, path: str, *, make: bool = False, ours: bool = False) -> Iterator[tuple[int, str]]:
-        """The folder that holds `path`, and the name in it, which is one of ours only if that is said."""
+    def _above(self, path: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
+        """The folder that holds `path`, and the name in it."""
         above, _, name = path.rpartition("/")
-        check_names(above if ours else path)
-        with self._folder(above, make=make) as folder, told(path):
+        check_names(path)
+        with self._folder(above, make=make) as folder, told(self._shown(path)):
             yield folder, name
+
+    def _shown(self, path: str) -> str:
+        return "/".join(part for part in (self._name, path) if part)
 
     def _sync(self, folder: int) -> None:
         if self._durable:

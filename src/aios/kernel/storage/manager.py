@@ -13,22 +13,27 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import apsw
 
 from aios.abi.calls import (
     Count,
     Diff,
+    Effect,
     File,
     History,
     Listing,
+    MountInfo,
+    MountList,
     Passages,
     StoClear,
     StoCreate,
     StoDiff,
     StoHistory,
     StoList,
+    StoMount,
+    StoMounts,
     StoMove,
     StorageStat,
     StoRead,
@@ -36,6 +41,7 @@ from aios.abi.calls import (
     StoRetrieve,
     StoRollback,
     StoStat,
+    StoUnmount,
     StoWrite,
     Version,
 )
@@ -49,12 +55,16 @@ from ..search import Search
 from ..spaces import Scope, Spaces
 from ..syscall import Syscall
 from . import contents, moves, trash, versions
+from .ask import Ask
 from .base import clean_path
 from .blobs import Blobs
 from .compare import MAX_COMPARED, Side, compared
 from .contents import SMALL, Body, Content
 from .intake import Intake
 from .knowledge import Knowledge, Part, source
+from .mount import Room
+from .mount_calls import MountCalls, other_mount
+from .mounts import Mounts, with_mounts
 from .outlet import Outlet
 from .quota import Quota
 from .stat import stat
@@ -70,22 +80,9 @@ NUM_THREADS = 4
 """Pieces of contents that are hashed, written and read at the same time."""
 UNSIGNED = Stamp(0.0)
 """Of those who only look."""
-LOOKING = (StoRead, StoList, StoHistory, StoDiff, StoStat, StoRetrieve)
-"""Calls that change nothing."""
 T = TypeVar("T")
 May = Callable[[Place, str, str], bool]
 """Whether an agent may make the call of that name in the shared mount of that name."""
-
-
-class Ask(NamedTuple):
-    """A call, as far as all of them are alike: who, where and when, and under which id it is done once."""
-
-    caller: Place
-    scope: Scope
-    path: str
-    stamp: Stamp
-    once: str | None
-    is_admin: bool = False
 
 
 class StorageManager:
@@ -115,10 +112,14 @@ class StorageManager:
         self._may = may
         index = (search or Search(database, clock)).index("passages", source())
         self.knowledge = Knowledge(database, self._outlet, index, clock)
+        room = Room(database, self._intake, self._outlet, self._quota, clock, self.knowledge.heard, None)
+        self.mounts = Mounts(room, home, self._spaces, lambda agent, mount: may(agent, "sto_list", mount))
+        self._mounted = MountCalls(self.mounts, self._spaces)
         self._do: dict[type[Any], Callable[[Any, Ask], Awaitable[Any]]] = {
             StoCreate: self._create, StoWrite: self._write, StoRead: self._read, StoList: self._list,
             StoMove: self._move, StoClear: self._clear, StoRestore: self._restore, StoHistory: self._history,
             StoDiff: self._diff, StoRollback: self._roll_back, StoStat: self._stat, StoRetrieve: self._retrieve,
+            StoMount: self._mount, StoUnmount: self._unmount, StoMounts: self._list_mounts,
         }  # fmt: skip
 
     def check(self, call: Syscall) -> None:
@@ -139,8 +140,9 @@ class StorageManager:
         once = call.id if call.key is not None else None
         ask = self._ask(Place(process.owner, process.agent), path, stamp, once)
         ask = ask._replace(is_admin=call.principal is not None and call.principal.is_admin)
-        result = await self._do[type(args)](args, ask)
-        if not isinstance(args, LOOKING):
+        do = self._do[type(args)]
+        result = await (self._mounted.run(args, ask, do) if ask.scope.mount else do(args, ask))
+        if call.spec.effect is not Effect.READ:
             self.knowledge.heard(ask.scope)
         return result
 
@@ -194,6 +196,8 @@ class StorageManager:
 
     async def _write(self, args: StoWrite, ask: Ask) -> Version:
         data = await self._bytes_of(args)
+        if ask.scope.mount:
+            return await self._mounted.write(ask, data, args.base)
         if len(data) <= SMALL:
             return await self._name(contents.body(data), ask, args.base)
         async with self._intake.staged(ask.scope, _slices(data), self._quota) as staged:
@@ -217,12 +221,7 @@ class StorageManager:
     async def _move(self, args: StoMove, ask: Ask) -> Version:
         scope, to = self._spaces.scope(ask.caller, clean_path(args.to))
         if scope != ask.scope:
-            raise BadRequest(
-                f"'{args.path[:200]}' and '{args.to[:200]}' are not in the same mount, or not both outside of any: "
-                "read the file, and write it there",
-                code="other_mount",
-                param="to",
-            )
+            raise other_mount(args)
         await self._database.read_async(lambda c: moves.check_extent(self._tree(c, ask), ask.path, to))
         return await self._run(ask, lambda c: moves.move(self._tree(c, ask), ask.path, to, ask.stamp.at), Version)
 
@@ -281,29 +280,33 @@ class StorageManager:
     # ── calls that read ──
 
     async def _read(self, args: StoRead, ask: Ask) -> File:
-        async with self._opened(ask, args.version) as (kept, content):
-            length = max(0, kept.size - args.offset) if args.length is None else args.length
+        async with self._opened(ask, args.version) as file:
+            length = max(0, file.size - args.offset) if args.length is None else args.length
             if length > MAX_CALL:
                 raise TooLarge(
-                    f"'{args.path[:200]}' holds {kept.size:,} bytes, and a call reads {MAX_CALL:,} at once: read it in "
+                    f"'{args.path[:200]}' holds {file.size:,} bytes, and a call reads {MAX_CALL:,} at once: read it in "
                     "parts (offset, length), or with GET /aios/v1/files/PATH",
                     code="read_too_large",
                     param="length",
                 )
-            data = await self._outlet.part(content, args.offset, length)
+            data = await file.part(args.offset, length)
         shown = ask.scope.shown(ask.path)
         if args.encoding == "base64":
             text = b64encode(data).decode()
         else:
             text = _text_of(data, shown)
-        return File(path=shown, content=text, version=kept.version, encoding=args.encoding, size=kept.size)
+        return File(path=shown, content=text, version=file.version, encoding=args.encoding, size=file.size)
 
     @asynccontextmanager
-    async def _opened(self, ask: Ask, version: int | None) -> AsyncIterator[tuple[versions.Kept, Content]]:
-        """A version and its content, which stays until it was read."""
+    async def _opened(self, ask: Ask, version: int | None) -> AsyncIterator[Opened]:
+        """A version, which stays until it was read. In a mount, without a number, the file as it is."""
+        if ask.scope.mount and version is None:
+            async with self._mounted.reading(ask) as reading:
+                yield reading
+            return
         kept = self._database.read(lambda c: versions.find(self._tree(c, ask), ask.path, version))
         with self._outlet.held(kept.content) as content:
-            yield kept, content
+            yield Kept(self._outlet, content, kept.version)
 
     async def _list(self, args: StoList, ask: Ask) -> Listing:
         after = args.after[len(ask.scope.mount) + 1 :] if args.after and ask.scope.mount else args.after or ""
@@ -314,7 +317,10 @@ class StorageManager:
                 return trash.listed(tree, ask.path, args.limit, after)
             return tree.listed(ask.path, args.limit, after)
 
-        return await self._database.read_async(job)
+        listing = await self._database.read_async(job)
+        if args.trash or args.path or ask.scope.mount:
+            return listing
+        return with_mounts(listing, self.mounts.stats(ask.caller, is_admin=ask.is_admin), after, args.limit)
 
     async def _history(self, args: StoHistory, ask: Ask) -> History:
         return await self._database.read_async(
@@ -333,9 +339,9 @@ class StorageManager:
         shown = ask.scope.shown(ask.path)
         if not version:
             return Side(shown, 0, 0, b"")
-        async with self._opened(ask, version) as (kept, content):
-            data = await self._outlet.whole(content) if kept.size <= MAX_COMPARED else None
-        return Side(shown, version, kept.size, data)
+        async with self._opened(ask, version) as file:
+            data = await file.part(0, file.size) if file.size <= MAX_COMPARED else None
+        return Side(shown, version, file.size, data)
 
     async def _retrieve(self, args: StoRetrieve, ask: Ask) -> Passages:
         return await self.knowledge.retrieve(self._parts(args, ask), args)
@@ -354,10 +360,45 @@ class StorageManager:
     async def _stat(self, args: StoStat, ask: Ask) -> StorageStat:
         return await self._database.read_async(lambda c: stat(c, ask.scope, self._quota))
 
+    # ── mounts ──
+
+    async def _mount(self, args: StoMount, ask: Ask) -> MountInfo:
+        return await self.mounts.mount(ask.caller, args)
+
+    async def _unmount(self, args: StoUnmount, ask: Ask) -> Count:
+        return await self.mounts.unmount(ask.caller, args)
+
+    async def _list_mounts(self, args: StoMounts, ask: Ask) -> MountList:
+        return MountList(mounts=self.mounts.infos(ask.caller, is_admin=ask.is_admin))
+
+
+class Opened(Protocol):
+    """A file that can be read."""
+
+    size: int
+    version: int
+
+    async def part(self, offset: int, length: int) -> bytes: ...
+
+
+class Kept:
+    """A version, whose content is held meanwhile."""
+
+    def __init__(self, outlet: Outlet, content: Content, version: int) -> None:
+        self.size = content.size
+        self.version = version
+        self._outlet = outlet
+        self._content = content
+
+    async def part(self, offset: int, length: int) -> bytes:
+        return await self._outlet.part(self._content, offset, length)
+
 
 def _may_be_root(args: Any) -> bool:
     """Whether the call's path may name the top of the agent's files, or of its trash."""
-    return isinstance(args, StoList | StoStat) or (isinstance(args, StoClear) and args.trash)
+    return isinstance(args, StoList | StoStat | StoMount | StoUnmount | StoMounts) or (
+        isinstance(args, StoClear) and args.trash
+    )
 
 
 async def _slices(data: bytes) -> AsyncIterator[bytes]:

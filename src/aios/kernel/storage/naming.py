@@ -30,8 +30,6 @@ def check_names(path: str) -> None:
     for name in path.split("/") if path else ():
         if name in ("", ".", "..") or not _is_plain(name):
             why = "holds an empty name, '.', '..', a backslash, or what is no character to be read"
-        elif OURS.fullmatch(name):
-            why = "holds a name that the kernel keeps for itself"
         elif len(name.encode()) > MAX_NAME:
             why = f"holds a name of more than {MAX_NAME} bytes"
         else:
@@ -39,19 +37,27 @@ def check_names(path: str) -> None:
         raise BadRequest(f"the path {path[:80]!r} {why}", code="bad_path", param="path")
 
 
+def is_ours(path: str) -> bool:
+    """Whether some name of `path` is one that the kernel keeps for itself."""
+    return any(OURS.fullmatch(name) for name in path.split("/"))
+
+
 def path_name(found: os.DirEntry[str]) -> str:
     """The entry's name as paths have it; "" for links, for what is neither file nor folder, and for names that no path
     can hold."""
-    name = found.name
-    if not name.isascii():
-        name = unicodedata.normalize("NFC", name)
+    name = normal(found.name)
     if not is_nameable(name):
         return ""
     try:
-        is_ours = found.is_file(follow_symlinks=False) or found.is_dir(follow_symlinks=False)
+        is_meant = found.is_file(follow_symlinks=False) or found.is_dir(follow_symlinks=False)
     except OSError:
         return ""
-    return name if is_ours else ""
+    return name if is_meant else ""
+
+
+def normal(path: str) -> str:
+    """In the normal form that paths have."""
+    return path if path.isascii() else unicodedata.normalize("NFC", path)
 
 
 def is_nameable(name: str) -> bool:

@@ -16,6 +16,8 @@ from .faults import Changed, is_folder, told
 from .naming import find_name, readable
 
 _MAKE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
+MAX_INTEGER = 2**63 - 1
+"""What the store can hold; some file systems number files with 64 bits."""
 
 
 class Signature(NamedTuple):
@@ -29,7 +31,7 @@ class Signature(NamedTuple):
 
     @classmethod
     def of(cls, found: os.stat_result) -> Signature:
-        return cls(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+        return cls(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino & MAX_INTEGER)
 
 
 class Staged:

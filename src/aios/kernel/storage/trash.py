@@ -38,6 +38,19 @@ def find(tree: Tree, path: str) -> Node | None:
     return max(found)[1] if found else None
 
 
+def need(tree: Tree, path: str) -> Node:
+    """As `find`. Raises NotFound."""
+    node = find(tree, path)
+    if node is None:
+        raise NotFound(
+            f"nothing that was cleared is called '{tree.scope.shown(path)[:200]}'; sto_list with 'trash' shows what "
+            "can be restored",
+            code="not_in_trash",
+            param="path",
+        )
+    return node
+
+
 def _cleared(tree: Tree, path: str) -> list[tuple[Order, Node]]:
     """All that was ever called `path` and is in the trash."""
     return [each for top in (path, *folders_of(path)) for each in _below(tree, top, path)]
@@ -59,14 +72,7 @@ def _below(tree: Tree, top: str, path: str) -> list[tuple[Order, Node]]:
 def restore(tree: Tree, path: str, now: float) -> Node:
     """Back to where it was. Raises NotFound when nothing in the trash was called that, Conflict when something else is
     by now."""
-    node = find(tree, path)
-    if node is None:
-        raise NotFound(
-            f"nothing that was cleared is called '{tree.scope.shown(path)[:200]}'; sto_list with 'trash' shows what "
-            "can be restored",
-            code="not_in_trash",
-            param="path",
-        )
+    node = need(tree, path)
     if (there := tree.find(path)) is not None:
         raise tree.taken(path, there)
     parent = tree.make_folder(parent_of(path), now)

@@ -13,7 +13,7 @@ from ..database import row, rows
 from . import contents
 from .contents import Body
 from .quota import VERSION_BYTES, forget
-from .tree import Node, Tree
+from .tree import Tree
 
 STEP = 200
 """Versions that leave together, so that no job holds up the writes of others for long."""
@@ -52,7 +52,7 @@ def write(tree: Tree, path: str, content: Body | Staged, stamp: Stamp, base: int
     if node is not None and node.kind == "folder":
         shown = tree.scope.shown(path)
         raise Conflict(f"'{shown}' is a folder; a file needs another name", code="path_exists", param="path")
-    _check_base(tree, path, node, base)
+    check_base(tree, path, base)
     if node is None:
         folder, _, name = path.rpartition("/")
         parent = tree.make_folder(folder, stamp.at)
@@ -60,9 +60,13 @@ def write(tree: Tree, path: str, content: Body | Staged, stamp: Stamp, base: int
     return add(tree, path, node.id, node.version + 1, content, stamp)
 
 
-def _check_base(tree: Tree, path: str, node: Node | None, base: int | None) -> None:
+def check_base(tree: Tree, path: str, base: int | None) -> None:
+    """Raises Conflict unless the newest version of the file is `base`, 0 being that there is none."""
+    if base is None:
+        return
+    node = tree.find(path) if tree.id is not None else None
     newest = 0 if node is None else node.version
-    if base is not None and base != newest:
+    if base != newest:
         there = f"its newest version is {newest}" if newest else "there is no such file"
         raise Conflict(
             f"'{tree.scope.shown(path)}' is not at version {base}: {there}; read that, and write again upon it",

@@ -30,6 +30,7 @@ from ..base import NotBegun, Request, Said, Tell, nobody
 from ..local.host import free_bytes
 from ..local.host import said as bytes_said
 from ..local.shape import ModelError
+from ..local.variables import variables_of
 from ..remote.connection import Unreachable
 from .file import GgufInfo, read_info
 from .keeper import Keeper
@@ -108,6 +109,7 @@ class GgufCore:
         self._clear_folder()
 
     def check(self, args: LLMGenerate) -> None:
+        variables_of(args)  # which its template is given by the server
         if (args.beam_width or 1) > 1:
             raise BadRequest(f"core '{self.name}' has no beam search; leave beam_width out", param="beam_width")
         if args.min_tokens:

@@ -87,7 +87,7 @@ class Backend(Protocol):
     vecdot: Operation
 
     def scope(self) -> AbstractContextManager[Any]:
-        """Around all computation."""
+        """Around all computation. Raises MemoryError where there is too little left for it, as `memory.zeros` does."""
 
     def zeros(self, shape: Sequence[int]) -> Array: ...
 

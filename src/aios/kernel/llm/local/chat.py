@@ -38,8 +38,11 @@ class ChatTemplate:
         messages: Sequence[Mapping[str, Any]],
         tools: Sequence[Mapping[str, Any]] | None = None,
         add_generation_prompt: bool = True,
+        *,
+        variables: Mapping[str, Any] | None = None,
     ) -> list[int]:
-        """Ids of the conversation; with `add_generation_prompt` it ends where the assistant is to speak."""
+        """Ids of the conversation; with `add_generation_prompt` it ends where the assistant is to speak. Like most, it
+        asks for no `variables`."""
         ids = [self.tokenizer.special["<|bos|>"]]
         rest = list(messages)
         opening: list[str] = []

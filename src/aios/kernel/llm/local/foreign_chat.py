@@ -21,6 +21,7 @@ from .dialect import Dialect, Reasoning, dialect_of, reasoning_of
 from .foreign_tokenizer import ForeignTokenizer
 from .sandbox import Program, TemplateFault, TemplateRefusal
 from .shape import ModelError
+from .variables import FIELD
 from .weights import read_json
 
 _ROLES = {"developer": "system", "function": "tool"}
@@ -44,21 +45,30 @@ class ForeignTemplate:
         self._values = _special_names(config)
         try:
             self._program = Program(source)
-            self._rendered([{"role": "user", "content": "Hello"}], [])
+            self._rendered([{"role": "user", "content": "Hello"}], [], {})
         except TemplateRefusal:
             pass  # it wants another conversation, and will be given others
         except TemplateFault as error:
             raise ModelError(f"the chat template: {error}") from None
 
-    def render(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]]) -> list[int]:
+    def render(
+        self,
+        messages: Sequence[dict[str, Any]],
+        tools: Sequence[dict[str, Any]],
+        *,
+        variables: Mapping[str, Any] | None = None,
+    ) -> list[int]:
         """Ids up to where the assistant is to speak. Raises BadRequest for what the template refuses, ModuleFault."""
         short = self.dialect is not None and self.dialect.has_short_ids
         given = [self._defused(_message(each, short_ids=short)) for each in messages]
         try:
-            text = self._rendered(given, [self._defused(_tool(each)) for each in tools])
+            text = self._rendered(given, [self._defused(_tool(each)) for each in tools], self._defused(variables or {}))
         except TemplateRefusal as error:
             raise BadRequest(f"this model's chat template refuses the messages: {error}", param="messages") from None
         except TemplateFault as error:
+            if variables:  # it was tried without any when it was loaded
+                why = f"this model's chat template does not go with these {FIELD}: {error}"
+                raise BadRequest(why, param=FIELD) from None
             raise ModuleFault(f"this model's chat template: {error}") from None
         return self._tokenizer.encode_rendered(text)
 
@@ -66,10 +76,9 @@ class ForeignTemplate:
         """Tokens of text in which nothing is special."""
         return self._tokenizer.encode(text)
 
-    def _rendered(self, messages: list[Any], tools: list[Any]) -> str:
-        return self._program.render(
-            messages=messages, tools=tools or None, documents=None, add_generation_prompt=True, **self._values
-        )
+    def _rendered(self, messages: list[Any], tools: list[Any], variables: dict[str, Any]) -> str:
+        ours = {"messages": messages, "tools": tools or None, "documents": None, "add_generation_prompt": True}
+        return self._program.render(**variables | self._values | ours)
 
     def _defused(self, value: Any) -> Any:
         if isinstance(value, str):

@@ -167,6 +167,10 @@ class KV:
             self._views = {}
 
 
+class PoolFull(MemoryError):
+    """Others have reserved what a sequence needs: there will be room when they are done."""
+
+
 class KVPool:
     """Hands out `KV`s as long as their reservations fit the budget. Threads may share it, though not a KV.
 
@@ -200,11 +204,12 @@ class KVPool:
         return self.shape.bytes(tokens) <= self.room
 
     def open(self, tokens: int, *, now: int = 0) -> KV:
-        """A KV for a sequence that will have at most `tokens` tokens, `now` of them at once. MemoryError if full."""
+        """A KV for a sequence that will have at most `tokens` tokens, `now` of them at once. PoolFull, and MemoryError
+        when the machine has none."""
         reserved = self.shape.bytes(tokens)
         with self._lock:
             if reserved > self.room:
-                raise MemoryError(f"no room for {tokens} tokens of KV: {self.room} of {self.budget} bytes are left")
+                raise PoolFull(f"no room for {tokens} tokens of KV: {self.room} of {self.budget} bytes are left")
             data = self._take(max(now, 1))  # which the machine may not have: nothing is reserved then
             self._reserved += reserved
             self._open += 1

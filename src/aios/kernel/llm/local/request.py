@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ from .dialect import NANO
 from .grammar import GrammarError, Vocabulary, call_schema, response_schema
 from .sampler import Sampling
 from .sequence import Spec
+from .variables import variables_of
 
 MAX_STOP = 1000
 _FUNCTION_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -28,7 +29,10 @@ _TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
 class Template(Protocol):
     """What turns a conversation into tokens, up to where the model is to speak. Raises BadRequest for one it cannot."""
 
-    def render(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]]) -> list[int]: ...
+    def render(
+        self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]], *, variables: Mapping[str, Any]
+    ) -> list[int]:
+        """`variables` are what else the request has for the template (see `variables`)."""
 
     def encode(self, text: str) -> list[int]:
         """Tokens of text in which nothing is special."""
@@ -47,6 +51,7 @@ class Translator:
     def check(self, args: LLMGenerate) -> None:
         """Raise BadRequest for what no state of the model could answer. Does not count tokens."""
         self._limits(args)
+        variables_of(args)
         self._sampling(args)
         self._grammar(args)
         for index, message in enumerate(args.messages):
@@ -137,7 +142,7 @@ class Translator:
                 f"at least {-(-size // self._longest_token)} tokens; shorten them",
                 param="messages",
             )
-        return self._template.render(messages, tools)
+        return self._template.render(messages, tools, variables=variables_of(args))
 
     def _limits(self, args: LLMGenerate) -> tuple[int, tuple[str, ...]]:
         minimum = args.min_tokens or 0

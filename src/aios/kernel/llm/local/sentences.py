@@ -1,4 +1,5 @@
-"""A folder whose model turns texts into vectors: an encoder or a decoder, and how the states of a text become one.
+"""A folder whose model turns texts into vectors: an encoder, a decoder or a table, and how the states of a text become
+one.
 
 Reads what sentence-transformers writes beside a model (`modules.json`). Knows no core and no queue.
 """
@@ -18,6 +19,7 @@ from .foreign_tokenizer import tokenizer_of
 from .linear import F32
 from .load import decoder_of
 from .shape import FAMILIES, ModelError, Shape
+from .static import CONTEXT, Words, read_table, static_folder
 from .weights import Weights, read_json
 
 Pooling = Literal["mean", "cls", "last"]
@@ -90,8 +92,9 @@ class Recipe:
                 self.pooling = _pooling_of(read_json(folder / path / "config.json"), f"{path}/config.json")
             elif kind == "Normalize":
                 self.is_normal = True
-            elif kind != "Transformer":
-                raise ModelError(f"modules.json has a step {kind!r:.60}; there are Transformer, Pooling and Normalize")
+            elif kind not in ("Transformer", "StaticEmbedding"):
+                known = "Transformer, StaticEmbedding, Pooling and Normalize"
+                raise ModelError(f"modules.json has a step {kind!r:.60}; there are {known}")
 
 
 def read_list(path: Path) -> list[dict[str, Any]]:
@@ -136,14 +139,26 @@ def load_sentences(folder: Path, context: int | None = None) -> Sentences:
 
 
 def _load(folder: Path, context: int | None) -> Sentences:
+    if (place := static_folder(folder)) is not None:
+        return _of_table(folder, place, context)
     config = read_json(folder / "config.json")
     names = config.get("architectures")
     if isinstance(names, list) and any(name in FAMILIES for name in names):
         return _of_decoder(folder, config, context)
     if not isinstance(names, list) or not any(str(name).startswith("Bert") for name in names):
-        known = ", ".join(("BertModel", *FAMILIES))
+        known = ", ".join(("BertModel", "StaticModel", *FAMILIES))
         raise ModelError(f"config.json: architectures is {names!r:.80}; for embeddings there are {known}")
     return _of_encoder(folder, config, context)
+
+
+def _of_table(folder: Path, place: Path, context: int | None) -> Sentences:
+    table = read_table(place)
+    recipe = Recipe(folder, "mean")
+    config = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
+    recipe.is_normal = bool(config.get("normalize", recipe.is_normal))
+    tokenizer = Words(read_tokenizer(place, table.vocabulary))
+    sizes = {"width": table.vectors.shape[1], "context": context or CONTEXT, "vocabulary": table.vocabulary}
+    return Sentences(table, tokenizer, recipe=recipe, **sizes)
 
 
 def _of_encoder(folder: Path, config: dict[str, Any], context: int | None) -> Sentences:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from . import beams
 from .branch import Branch, Finish, Spec
 from .grammar import GrammarError, Grammars, Guide
-from .kv import KV, KVPool
+from .kv import KV, KVPool, PoolFull
 from .linear import F32
 from .sampler import Logprob, Sampler
 from .text import TextStream
@@ -170,16 +170,17 @@ class Sequence:
         return pool.shape.bytes(self.spec.longest) * self.spec.beam_width
 
     def open(self, pool: KVPool) -> None:
-        """Take memory for what is computed and for all that may come. MemoryError if there is no room."""
+        """Take memory for what is computed and for all that may come. PoolFull, and MemoryError when the machine has
+        none: nothing is taken then."""
         if self.bytes_in(pool) > pool.room:
-            raise MemoryError(f"no room for {self.bytes_in(pool)} bytes of KV: {pool.room} of {pool.budget} are left")
+            raise PoolFull(f"no room for {self.bytes_in(pool)} bytes of KV: {pool.room} of {pool.budget} are left")
         now = max(len(self.spec.prompt), self.computed) + 1
         try:
             for branch in self.branches:
                 branch.kv = pool.open(self.spec.longest, now=now)
             for _ in range(self.spec.beam_width - len(self.branches)):
                 self._spare.append(pool.open(self.spec.longest))
-        except MemoryError:  # there was room in the pool, and not in the machine
+        except MemoryError:
             self.release()
             raise
 

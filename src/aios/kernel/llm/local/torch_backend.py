@@ -11,8 +11,8 @@ too. Attention runs sequence by sequence. The number of threads, the device, its
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -48,9 +48,10 @@ class TorchBackend:
         self.exp, self.sqrt, self.vecdot = torch.exp, torch.sqrt, torch.linalg.vecdot
         self._spare = torch.empty(0, dtype=self._dtype, device=self._device)
 
-    def scope(self) -> AbstractContextManager[Any]:
-        mode: AbstractContextManager[Any] = torch.inference_mode()
-        return mode
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        with _memory_told(), torch.inference_mode():
+            yield
 
     def zeros(self, shape: Sequence[int]) -> Array:
         return torch.zeros(tuple(shape), device=self._device)
@@ -200,7 +201,7 @@ class TorchMemory:
 
     def zeros(self, shape: Sequence[int]) -> Array:
         # Made while it computes or not, they are written to in both: restored, copied, handed on.
-        with torch.inference_mode(False):
+        with _memory_told(), torch.inference_mode(False):
             return torch.zeros(tuple(shape), dtype=self._dtype, device=self._device)
 
     def read(self, data: Array) -> NDArray[Any]:
@@ -213,6 +214,19 @@ class TorchMemory:
     def written(self, saved: NDArray[Any]) -> Array:
         held = torch.from_numpy(saved if saved.flags.writeable else saved.copy())
         return held.view(self._dtype) if self._dtype is torch.bfloat16 else held
+
+
+@contextmanager
+def _memory_told() -> Iterator[None]:
+    """What torch says when there is no memory left becomes a MemoryError, as NumPy's is one."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise MemoryError(str(error)) from None
+    except RuntimeError as error:  # of the CPU
+        if "can't allocate memory" in str(error):
+            raise MemoryError(str(error)) from None
+        raise
 
 
 def _device(name: str) -> Any:

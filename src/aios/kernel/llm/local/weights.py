@@ -24,6 +24,7 @@ from .shape import ModelError
 
 ONE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _TYPES = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}
+_OTHER_TYPES = {"F64": np.float64, "I8": np.int8, "I32": np.int32, "I64": np.int64}
 _UNUSED = ("rotary_emb.inv_freq",)
 """Endings of names that old files hold and that nobody needs."""
 
@@ -70,6 +71,14 @@ class Weights:
         if kind == "BF16":
             return (stored.astype(np.uint32) << np.uint32(16)).view(np.float32)
         return np.array(stored)
+
+    def numbers(self, name: str, dimensions: int) -> NDArray[Any]:
+        """As `get_tensor`, of whole numbers and f64 too. Raises ModelError."""
+        data, kind, shape = self._places[name]
+        if len(shape) != dimensions or kind not in (_TYPES | _OTHER_TYPES):
+            wanted = f"{dimensions} dimension{'s' * (dimensions > 1)}, and be of {', '.join(_TYPES | _OTHER_TYPES)}"
+            raise ModelError(f"the weights' {name} is {list(shape)} of type {kind}; it must have {wanted}")
+        return self.get_tensor(name) if kind in _TYPES else np.array(data.view(_OTHER_TYPES[kind]).reshape(shape))
 
     def digest(self) -> str:
         """Of all bytes of all files."""

@@ -1,0 +1,7 @@
+"""Agents' files: look at them, change them, go back. Without --agent they are those of the key in use."""
+
+from __future__ import annotations
+
+from . import fs_files
+
+commands = {**fs_files.commands}

@@ -1,0 +1,294 @@
+"""Verbs of `aios fs` on an agent's files: list, read, write, move, their history, and what answers a question."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from aios.abi.calls import File, Stat
+from aios.abi.errors import BadRequest
+from aios.sdk import Client
+
+from .acting import Agent, acting
+from .console import counted, note, print_json, safe, table, width
+from .mem_view import size
+from .options import be_sure
+
+Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
+At = Annotated[str, typer.Argument(metavar="PATH", help="From the top of the agent's files: notes/today.md.")]
+VersionOf = Annotated[int | None, typer.Option("--version", min=1, help="An older one; 'aios fs history' lists them.")]
+PAGE = 1000
+
+
+def ls(
+    path: Annotated[str, typer.Argument(metavar="PATH", help="A folder; the top without it.")] = "",
+    agent: Agent = None,
+    trash: Annotated[bool, typer.Option("--trash", help="What was cleared, and can be restored.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="So many at most.")] = 1000,
+    as_json: Json = False,
+) -> None:
+    """List what is in a folder.
+
+    \b
+    Examples:
+      aios fs ls
+      aios fs ls notes --agent helper
+    """
+    found: list[Stat] = []
+    with acting(agent, "fs ls") as kernel:
+        has_more = True
+        while has_more and len(found) < limit:
+            after = found[-1].path if found else None
+            page = kernel.sto_list(path=path, trash=trash, limit=min(PAGE, limit - len(found)), after=after)
+            found += page.entries
+            has_more = page.has_more
+    if as_json:
+        print_json(found)
+    elif not found:
+        note("The trash is empty." if trash else "Nothing is there.")
+    else:
+        print(table(("KIND", ">SIZE", ">VERSION", "CHANGED", "PATH"), [_row(each) for each in found], columns=width()))
+        if has_more:
+            note(f"There are more; --limit {limit * 10} shows more of them.")
+
+
+def _row(each: Stat) -> tuple[object, ...]:
+    is_file = each.kind == "file"
+    return (
+        each.kind,
+        size(each.size) if is_file else "-",
+        each.version if is_file else "-",
+        when(each.modified),
+        each.path,
+    )
+
+
+def when(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
+
+
+def cat(
+    path: At,
+    agent: Agent = None,
+    version: VersionOf = None,
+    as_json: Annotated[bool, typer.Option("--json", help="With its version; what is no text as base64.")] = False,
+) -> None:
+    """Print a file, byte for byte.
+
+    \b
+    Examples:
+      aios fs cat notes/today.md
+      aios fs cat photo.png --version 2 > photo.png
+    """
+    with acting(agent, "fs cat") as kernel:
+        if as_json:
+            print_json(_whole(kernel, path, version))
+            return
+        offset = 0
+        while True:
+            part = kernel.sto_read(path, version=version, encoding="base64", offset=offset, length=STEP)
+            data = base64.b64decode(part.content)
+            sys.stdout.buffer.write(data)
+            offset += len(data)
+            version = part.version  # the same to its end, whatever is written meanwhile
+            if len(data) < STEP:
+                break
+    sys.stdout.buffer.flush()
+
+
+def _whole(kernel: Client, path: str, version: int | None) -> File:
+    try:
+        return kernel.sto_read(path, version=version)
+    except BadRequest as error:
+        if error.code != "not_text":
+            raise
+        return kernel.sto_read(path, version=version, encoding="base64")
+
+
+STEP = 4 << 20
+"""Bytes that are read at a time."""
+
+
+def put(
+    path: At,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="What to put there; - reads it from stdin.")],
+    agent: Agent = None,
+    as_json: Json = False,
+) -> None:
+    """Write a file; what was there stays in its history.
+
+    \b
+    Examples:
+      aios fs put notes/today.md today.md
+      date | aios fs put now.txt -
+    """
+    data = sys.stdin.buffer.read() if file == "-" else _read(Path(file))
+    with acting(agent, "fs put") as kernel:
+        made = kernel.sto_write(path, base64.b64encode(data).decode(), encoding="base64")
+    print_json(made) if as_json else note(f"{safe(made.path)} is at version {made.version} now, {size(len(data))}.")
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise BadRequest(f"{file} cannot be read: {error.strerror}") from None
+
+
+def mv(path: At, to: Annotated[str, typer.Argument(metavar="TO")], agent: Agent = None, as_json: Json = False) -> None:
+    """Move a file or a folder, with its history.
+
+    \b
+    Example:
+      aios fs mv notes/today.md notes/2026/november.md
+    """
+    with acting(agent, "fs mv") as kernel:
+        made = kernel.sto_move(path, to)
+    print_json(made) if as_json else note(f"{safe(path)} is {safe(to)} now.")
+
+
+def rm(
+    path: At,
+    agent: Agent = None,
+    trash: Annotated[bool, typer.Option("--trash", help="What was cleared there before leaves for good.")] = False,
+    is_sure: Annotated[bool, typer.Option("--yes", help="Do not ask before --trash.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Move a file or folder to the trash, or what is there out of it for good.
+
+    \b
+    Examples:
+      aios fs rm notes/today.md
+      aios fs rm . --trash --agent helper
+    """
+    with acting(agent, "fs rm") as kernel:
+        be_sure(f"Drop what the trash holds of '{safe(path)}', all versions, for good?", is_sure or not trash)
+        count = kernel.sto_clear(path, trash=trash).count
+    gone = "left the trash for good" if trash else "went to the trash; 'aios fs restore' brings it back"
+    print_json({"count": count}) if as_json else note(f"{counted(count, 'entry', 'entries')} {gone}.")
+
+
+def restore(path: At, agent: Agent = None, as_json: Json = False) -> None:
+    """Bring back what was cleared last at a path.
+
+    \b
+    Example:
+      aios fs restore notes/today.md
+    """
+    with acting(agent, "fs restore") as kernel:
+        made = kernel.sto_restore(path)
+    print_json(made) if as_json else note(f"{safe(made.path)} is back, at version {made.version}.")
+
+
+def history(
+    path: At,
+    agent: Agent = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="So many, the newest first.")] = 50,
+    as_json: Json = False,
+) -> None:
+    """List the versions of a file: when, who, by which call.
+
+    \b
+    Example:
+      aios fs history notes/today.md
+    """
+    with acting(agent, "fs history") as kernel:
+        found = kernel.sto_history(path, limit=limit)
+    if as_json:
+        print_json(found)
+        return
+    rows = [(r.version, size(r.size), when(r.created), r.author or "-", r.why or "-") for r in found.revisions]
+    print(table((">VERSION", ">SIZE", "WRITTEN", "BY", "WITH"), rows, columns=width()))
+    if found.has_more:
+        note("There are older ones; --limit shows more.")
+
+
+def diff(
+    path: At,
+    since: Annotated[int | None, typer.Option(min=1, help="The one before the newest, unless given.")] = None,
+    to: Annotated[int | None, typer.Option(min=1, help="The newest, unless given.")] = None,
+    agent: Agent = None,
+    as_json: Json = False,
+) -> None:
+    """Show what changed between two versions of a file.
+
+    \b
+    Examples:
+      aios fs diff notes/today.md
+      aios fs diff notes/today.md --since 1
+    """
+    with acting(agent, "fs diff") as kernel:
+        found = kernel.sto_diff(path, since=since, to=to)
+    if as_json:
+        print_json(found)
+    elif found.text:
+        print(_coloured(found.text), end="")
+    else:
+        note(f"Versions {found.since} and {found.to} are the same.")
+
+
+PLAIN = "\x1b[0m"
+COLOURS = {"+": "\x1b[32m", "-": "\x1b[31m", "@": "\x1b[36m"}
+
+
+def _coloured(text: str) -> str:
+    """Lines as a terminal shows them; to a pipe as they are, so that `patch` can read them."""
+    if not sys.stdout.isatty():
+        return text
+    lines = []
+    for line in text.splitlines():
+        colour = "" if line.startswith(("+++", "---")) else COLOURS.get(line[:1], "")
+        lines.append(f"{colour}{safe(line.expandtabs(4))}{PLAIN if colour else ''}\n")
+    return "".join(lines)
+
+
+def rollback(
+    path: At, version: Annotated[int, typer.Argument(min=1)], agent: Agent = None, as_json: Json = False
+) -> None:
+    """Make an old version of a file the newest again; those between stay in its history.
+
+    \b
+    Example:
+      aios fs rollback notes/today.md 3
+    """
+    with acting(agent, "fs rollback") as kernel:
+        made = kernel.sto_rollback(path, version)
+    print_json(made) if as_json else note(f"{safe(made.path)} is at version {made.version} now, the same as {version}.")
+
+
+def stat(agent: Agent = None, as_json: Json = False) -> None:
+    """Show what an agent's files take, and may.
+
+    \b
+    Example:
+      aios fs stat --agent helper
+    """
+    with acting(agent, "fs stat") as kernel:
+        found = kernel.sto_stat()
+    if as_json:
+        print_json(found)
+        return
+    print(f"{found.entries} of {found.max_entries} files and folders, {found.trash_entries} of them in the trash")
+    print(
+        f"{size(found.bytes)} of {size(found.max_bytes)} in {counted(found.versions, 'version')}, "
+        f"{size(found.trash_bytes)} of it in the trash; {size(found.stored)} on disk"
+    )
+
+
+commands = {
+    "ls": ls,
+    "cat": cat,
+    "put": put,
+    "mv": mv,
+    "rm": rm,
+    "restore": restore,
+    "history": history,
+    "diff": diff,
+    "rollback": rollback,
+    "stat": stat,
+}

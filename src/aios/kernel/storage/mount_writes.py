@@ -1,0 +1,188 @@
+"""Writing files of a mount: into its folder, and into the store, which keeps every version. Paths are inside the mount.
+
+The folder comes first: what is written is in its place before the store records it, and what a crash leaves is found
+there. Nothing is replaced that the store does not have.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import NamedTuple
+
+import apsw
+
+from aios.abi.calls import Version
+from aios.abi.errors import TooLarge
+
+from ..database import exactly_once
+from . import contents, seen, versions
+from .contents import SMALL, Body
+from .faults import Changed
+from .mount import Current, Mount
+from .notice import BLOCK
+from .quota import VERSION_BYTES
+from .staged import Signature
+from .staged import Staged as Stage
+from .threads import unbroken
+from .tree import Tree
+from .versions import Staged, Stamp
+
+TRIES = 5
+"""So often a file is looked at again that others change in just this moment."""
+Check = Callable[[Tree], object]
+
+
+class Arrived(NamedTuple):
+    """A content that is beside its place in the folder, and in the store without a name."""
+
+    stage: Stage
+    content: Body | Staged
+
+    @property
+    def size(self) -> int:
+        return len(self.content.data) if isinstance(self.content, Body) else self.content.size
+
+
+class Writes:
+    """Of one mount. `once` is the call's id if it has a key."""
+
+    def __init__(self, mount: Mount) -> None:
+        self._mount = mount
+        self._database = mount.room.database
+
+    async def write(
+        self,
+        path: str,
+        source: bytes | AsyncIterable[bytes],
+        stamp: Stamp,
+        *,
+        base: int | None = None,
+        once: str | None = None,
+    ) -> Version:
+        """A new content. Raises Conflict, TooLarge."""
+        async with self._mount.locks.hold(path):
+            if (done := self._mount.answered(once, Version)) is not None:
+                return done
+            async with self._arriving(path, source) as arrived:
+                record = partial(versions.write, path=path, content=arrived.content, stamp=stamp)
+                check = partial(versions.check_base, path=path, base=base)
+                return await self._place(path, arrived, record, check, once)
+
+    async def create(self, path: str, kind: str, stamp: Stamp, once: str | None = None) -> Version:
+        """An empty file, or a folder. Raises Conflict when something is there."""
+        async with self._mount.locks.hold(path):
+            if (done := self._mount.answered(once, Version)) is not None:
+                return done
+            if (await self._mount.current(path)).entry is not None:
+                raise self._mount.is_there(path)
+            if kind == "folder":
+                return await unbroken(self._create_folder(path, stamp, once))
+            async with self._arriving(path, b"") as arrived:
+                record = partial(versions.write, path=path, content=arrived.content, stamp=stamp)
+                return await self._place(path, arrived, record, partial(versions.check_base, path=path, base=0), once)
+
+    async def _create_folder(self, path: str, stamp: Stamp, once: str | None) -> Version:
+        def job(connection: apsw.Connection) -> Version:
+            self._mount.tree(connection).make_folder(path, stamp.at)
+            return Version(path=self._mount.shown(path), version=1)
+
+        await self._mount.run(self._mount.beneath.make_folder, path)
+        return await self._database.run(exactly_once(once, job, Version))
+
+    async def roll_back(self, path: str, number: int, stamp: Stamp, once: str | None = None) -> Version:
+        """The content of version `number` once more, as the newest."""
+        async with self._mount.locks.hold(path):
+            if (done := self._mount.answered(once, Version)) is not None:
+                return done
+            await self._mount.current(path)
+            kept = self._database.read(lambda c: versions.find(self._mount.tree(c), path, number))
+            with self._mount.room.outlet.held(kept.content) as content:
+                async with self._staging(path) as stage:
+                    async for block in self._mount.room.outlet.stream(content, 0, content.size):
+                        await self._mount.run(stage.write, block)
+                    record = partial(versions.roll_back, path=path, number=number, stamp=stamp)
+                    return await self._place(path, Arrived(stage, Staged(kept.content, kept.size)), record, None, once)
+
+    # ── arriving ──
+
+    @asynccontextmanager
+    async def _arriving(self, path: str, source: bytes | AsyncIterable[bytes]) -> AsyncIterator[Arrived]:
+        room = self._mount.room
+        async with self._staging(path) as stage:
+            if isinstance(source, bytes) and len(source) <= SMALL:
+                await self._mount.run(stage.write, source)
+                yield Arrived(stage, contents.body(source))
+            else:
+                blocks = _blocks(source) if isinstance(source, bytes) else source
+                async with room.intake.staged(self._mount.scope, self._tee(stage, blocks), room.quota) as content:
+                    yield Arrived(stage, content)
+
+    @asynccontextmanager
+    async def _staging(self, path: str) -> AsyncIterator[Stage]:
+        stage = await self._mount.threads.open(self._mount.beneath.stage, path, undo=Stage.discard)
+        try:
+            yield stage
+        finally:
+            await self._mount.run(stage.discard)
+
+    async def _tee(self, stage: Stage, blocks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+        async for block in blocks:
+            await self._mount.run(stage.write, block)
+            yield block
+
+    # ── being placed ──
+
+    async def _place(
+        self, path: str, arrived: Arrived, record: Callable[[Tree], Version], check: Check | None, once: str | None
+    ) -> Version:
+        """Put what has arrived into its place and have it recorded, unless `check` refuses. The caller holds it."""
+        for _ in range(TRIES):
+            now = await self._mount.current(path)
+            if now.entry is not None and now.entry.is_folder:
+                raise self._mount.is_there(path)
+            if not now.is_kept:
+                self._check_kept(path, now)
+                continue
+            self._database.read(partial(self._check_store, path, arrived.size, check))
+            expected = now.entry.signature if now.entry is not None else None
+            try:
+                return await unbroken(self._commit(path, arrived.stage, expected, record, once))
+            except Changed:
+                continue
+        raise self._mount.is_busy(path)
+
+    def _check_kept(self, path: str, now: Current) -> None:
+        """Raises TooLarge if what is to be replaced can be no version; otherwise it was changed just now."""
+        assert now.entry is not None
+        refusal = self._mount.not_kept(path, now.entry.signature.size)
+        if isinstance(refusal, TooLarge):
+            raise refusal
+
+    def _check_store(self, path: str, size: int, check: Check | None, connection: apsw.Connection) -> None:
+        """Raises what the store would refuse, before the folder is changed."""
+        tree = self._mount.tree(connection)
+        if check is not None:
+            check(tree)
+        tree.quota.check(connection, tree.scope.payer, path.count("/") + 1, size + VERSION_BYTES)
+
+    async def _commit(
+        self, path: str, stage: Stage, expected: Signature | None, record: Callable[[Tree], Version], once: str | None
+    ) -> Version:
+        signature = await self._mount.run(stage.commit, expected)
+        checked = time.time_ns()
+
+        def job(connection: apsw.Connection) -> Version:
+            tree = self._mount.tree(connection)
+            version = record(tree)
+            seen.see(tree, tree.need(path).id, signature, checked, is_ours=True)
+            return version
+
+        return await self._database.run(exactly_once(once, job, Version))
+
+
+async def _blocks(data: bytes) -> AsyncIterator[bytes]:
+    for at in range(0, len(data), BLOCK):
+        yield data[at : at + BLOCK]

@@ -1,0 +1,89 @@
+"""`aios fs`: agents' files, looked at and changed from a terminal."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.cli.command import Done, Served, aios, apart
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def fs(served: Served, request: pytest.FixtureRequest) -> Run:
+    """`aios fs` as an agent of the test's own."""
+
+    def run(*words: str) -> Done:
+        return aios("fs", *words, "--agent", request.node.name[:60], env=served.env())
+
+    return run
+
+
+def put(fs: Run, path: str, content: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "content"
+    file.write_bytes(content)
+    done = fs("put", path, str(file))
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_is_put_is_listed_and_printed_and_keeps_its_history(fs: Run, tmp_path: Path) -> None:
+    put(fs, "notes/a.md", b"one\n", tmp_path)
+    put(fs, "notes/a.md", b"two\n", tmp_path)
+    assert fs("ls").stdout.splitlines()[1].split()[0] == "folder"
+    assert fs("ls", "notes").stdout.splitlines()[1].split()[-1] == "notes/a.md"
+    assert [line.split()[0] for line in fs("history", "notes/a.md").stdout.splitlines()[1:]] == ["2", "1"]
+    assert "-one\n+two\n" in fs("diff", "notes/a.md").stdout
+    assert "at version 3 now, the same as 1" in fs("rollback", "notes/a.md", "1").stderr
+    assert fs("diff", "notes/a.md", "--since", "1").stderr.strip() == "Versions 1 and 3 are the same."
+    assert json.loads(fs("ls", "notes", "--json").stdout)[0]["version"] == 3
+
+
+def test_what_is_removed_comes_back_and_is_gone_only_when_somebody_says_so(fs: Run, tmp_path: Path) -> None:
+    put(fs, "a.md", b"one", tmp_path)
+    assert "went to the trash" in fs("rm", "a.md").stderr
+    assert fs("ls").stderr.strip() == "Nothing is there."
+    assert fs("ls", "--trash").stdout.splitlines()[1].split()[-1] == "a.md"
+    assert "a.md is back, at version 1" in fs("restore", "a.md").stderr
+    fs("rm", "a.md")
+    assert "say --yes" in fs("rm", ".", "--trash").stderr
+    assert "left the trash for good" in fs("rm", ".", "--trash", "--yes").stderr
+    assert fs("restore", "a.md").returncode != 0
+
+
+def test_a_file_that_moves_keeps_its_history(fs: Run, tmp_path: Path) -> None:
+    put(fs, "a.md", b"one", tmp_path)
+    put(fs, "a.md", b"two", tmp_path)
+    assert fs("mv", "a.md", "b/c.md").returncode == 0
+    assert len(json.loads(fs("history", "b/c.md", "--json").stdout)["revisions"]) == 2
+
+
+def test_bytes_come_out_as_they_went_in_also_from_a_pipe(served: Served, tmp_path: Path) -> None:
+    content = bytes(range(256)) * 20_000
+    file = tmp_path / "blob"
+    file.write_bytes(content)
+    assert apart("fs", "put", "blob", str(file), env=served.env()).returncode == 0
+    out = tmp_path / "out"
+    shown = apart_to(out, "fs", "cat", "blob", env=served.env())
+    assert shown == 0
+    assert out.read_bytes() == content
+
+
+def apart_to(out: Path, *words: str, env: dict[str, str]) -> int:
+    with out.open("wb") as file:
+        command = [sys.executable, "-m", "aios.cli.main", *words]
+        return subprocess.run(command, env=env, stdout=file, check=False).returncode
+
+
+def test_a_missing_file_and_a_file_that_cannot_be_read_are_told(fs: Run, tmp_path: Path) -> None:
+    assert "nothing.md" in fs("cat", "nothing.md").stderr
+    assert "cannot be read" in fs("put", "a", str(tmp_path / "none")).stderr
+
+
+def test_what_files_take_is_told(fs: Run, tmp_path: Path) -> None:
+    put(fs, "a.md", b"x" * 1000, tmp_path)
+    assert fs("stat").stdout.startswith("1 of ")
