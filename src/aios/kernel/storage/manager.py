@@ -124,21 +124,18 @@ class StorageManager:
 
     def check(self, call: Syscall) -> None:
         args = call.args
-        clean_path(getattr(args, "path", ""), root=_may_be_root(args))
+        _path_of(args)
         if isinstance(args, StoMove):
             clean_path(args.to)
         if isinstance(args, StoWrite):
             _decoded(args)
-        if isinstance(args, StoRetrieve) and args.where is not None and args.where.path is not None:
-            clean_path(args.where.path, root=True)
 
     async def run(self, call: Syscall) -> Any:
         """The result struct of the call. Writes are committed when this returns, and done once under a call's key."""
         args, process = call.args, call.process
-        path = clean_path(getattr(args, "path", ""), root=_may_be_root(args))
         stamp = Stamp(self._clock.wall(), process.agent, f"{call.spec.name} {call.id}")
         once = call.id if call.key is not None else None
-        ask = self._ask(Place(process.owner, process.agent), path, stamp, once)
+        ask = self._ask(Place(process.owner, process.agent), _path_of(args), stamp, once)
         ask = ask._replace(is_admin=call.principal is not None and call.principal.is_admin)
         do = self._do[type(args)]
         result = await (self._mounted.run(args, ask, do) if ask.scope.mount else do(args, ask))
@@ -344,13 +341,12 @@ class StorageManager:
         return Side(shown, version, file.size, data)
 
     async def _retrieve(self, args: StoRetrieve, ask: Ask) -> Passages:
-        return await self.knowledge.retrieve(self._parts(args, ask), args)
+        return await self.knowledge.retrieve(self._parts(ask), args)
 
-    def _parts(self, args: StoRetrieve, ask: Ask) -> list[Part]:
+    def _parts(self, ask: Ask) -> list[Part]:
         """What the call is about: all that the agent may look into, unless it names a path."""
-        path = args.where.path if args.where is not None else None
-        if path is not None and (path := clean_path(path, root=True)):
-            return [Part(*self._spaces.scope(ask.caller, path))]
+        if ask.path or ask.scope.mount:
+            return [Part(ask.scope, ask.path)]
         scopes = self._spaces.readable(
             ask.caller, lambda mount: ask.is_admin or self._may(ask.caller, "sto_retrieve", mount)
         )
@@ -394,11 +390,12 @@ class Kept:
         return await self._outlet.part(self._content, offset, length)
 
 
-def _may_be_root(args: Any) -> bool:
-    """Whether the call's path may name the top of the agent's files, or of its trash."""
-    return isinstance(args, StoList | StoStat | StoMount | StoUnmount | StoMounts) or (
-        isinstance(args, StoClear) and args.trash
-    )
+def _path_of(args: Any) -> str:
+    """What the call is about, "" being the top of the agent's files, or of its trash. Raises BadRequest."""
+    where = args.where if isinstance(args, StoRetrieve) else None
+    path = getattr(args, "path", "") if where is None else where.path or ""
+    may_be_root = not hasattr(args, "path") or isinstance(args, StoList) or (isinstance(args, StoClear) and args.trash)
+    return clean_path(path, root=may_be_root)
 
 
 async def _slices(data: bytes) -> AsyncIterator[bytes]:

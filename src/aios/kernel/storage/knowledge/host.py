@@ -24,6 +24,11 @@ import struct
 import sys
 from collections.abc import Callable
 
+try:
+    import resource
+except ImportError:  # a system without limits
+    resource = None  # type: ignore[assignment]
+
 Convert = Callable[[bytes, int], tuple[str, str]]
 REQUEST = struct.Struct(">QQ")
 ANSWER = struct.Struct(">cII")
@@ -99,17 +104,13 @@ def _forbid_everything(libc: ctypes.CDLL) -> None:
 
 
 def _limit(name: str, value: int) -> None:
-    with contextlib.suppress(ImportError, AttributeError, ValueError, OSError):
-        import resource
-
+    with contextlib.suppress(AttributeError, ValueError, OSError):
         resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
 
 
 def _allow(seconds: int) -> None:
     """So many more seconds of the processor, from now on; then the system ends this process."""
-    with contextlib.suppress(ImportError, ValueError, OSError):
-        import resource
-
+    with contextlib.suppress(AttributeError, ValueError, OSError):
         used = resource.getrusage(resource.RUSAGE_SELF)
         bound = int(used.ru_utime + used.ru_stime) + seconds + 1
         resource.setrlimit(resource.RLIMIT_CPU, (bound, resource.RLIM_INFINITY))

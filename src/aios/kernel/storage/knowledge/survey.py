@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fnmatch import fnmatchcase
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import apsw
 
 from aios.abi.calls import Where
 
-from ...database import rows
 from ...spaces import Scope
 from ..tree import TOP, Tree
 from .formats import suffix_of
@@ -24,14 +23,14 @@ _LIVE = """
         SELECT id, kind, {path} FROM files WHERE {begin}
         UNION ALL
         SELECT files.id, files.kind, path || '/' || name
-        FROM live JOIN files ON parent = live.id AND scope = ?1 AND trashed IS NULL WHERE live.kind = 'folder')
-    SELECT id, path, files.version, size, readings.id, why
+        FROM live JOIN files ON parent = live.id AND scope = :scope AND trashed IS NULL WHERE live.kind = 'folder')
+    SELECT files.id, path, files.version, size, readings.id, why
     FROM live JOIN files USING (id)
-        LEFT JOIN readings ON file = files.id AND readings.version = files.version AND state = ?2
+        LEFT JOIN readings ON file = files.id AND readings.version = files.version AND state = :current
     WHERE live.kind = 'file'
 """
-_TOP = _LIVE.format(path="name", begin=f"scope = ?1 AND parent = {TOP} AND trashed IS NULL")
-_AT = _LIVE.format(path="?3", begin="id = ?4")
+_TOP = _LIVE.format(path="name", begin=f"scope = :scope AND parent = {TOP} AND trashed IS NULL")
+_AT = _LIVE.format(path=":path", begin="id = :top")
 
 
 class Part(NamedTuple):
@@ -67,10 +66,10 @@ def survey(connection: apsw.Connection, part: Part, where: Where | None = None) 
     tree = Tree(connection, part.scope)
     found = Survey(tree.id, set(), [], {})
     top = tree.need(part.path).id if part.path else TOP
-    more, values = _conditions(where)
-    sql = (_AT if part.path else _TOP) + more
+    more, bindings = _conditions(where)
+    bindings |= {"scope": tree.id, "current": CURRENT, "path": part.path, "top": top}
     fits = _fits(part.scope, where)
-    for id, path, version, size, reading, why in rows(connection, sql, (tree.id, CURRENT, part.path, top, *values)):
+    for id, path, version, size, reading, why in connection.execute((_AT if part.path else _TOP) + more, bindings):
         if (part.hidden and path.partition("/")[0] in part.hidden) or not fits(path):
             continue
         if reading is None:
@@ -82,18 +81,18 @@ def survey(connection: apsw.Connection, part: Part, where: Where | None = None) 
     return found
 
 
-def _conditions(where: Where | None) -> tuple[str, tuple[float | str | None, ...]]:
-    """Those on rows of `files`, and bindings from ?5 on."""
+def _conditions(where: Where | None) -> tuple[str, dict[str, Any]]:
+    """Those on rows of `files`, and their bindings."""
     if where is None:
-        return "", ()
-    sql = "" if where.since is None else " AND modified >= ?5"
-    sql += "" if where.until is None else " AND modified < ?6"
+        return "", {}
+    sql = "" if where.since is None else " AND modified >= :since"
+    sql += "" if where.until is None else " AND modified < :until"
     if where.author is not None:
         sql += (
             " AND EXISTS (SELECT 1 FROM versions WHERE versions.file = files.id"
-            " AND versions.version = files.version AND author = ?7)"
+            " AND versions.version = files.version AND author = :author)"
         )
-    return sql, (where.since, where.until, where.author)
+    return sql, {"since": where.since, "until": where.until, "author": where.author}
 
 
 def _fits(scope: Scope, where: Where | None) -> Callable[[str], bool]:
