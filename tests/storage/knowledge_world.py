@@ -24,6 +24,7 @@ class KnowledgeWorld(MountWorld):
 
     def __init__(self, place: Path) -> None:
         self.rights: set[tuple[str, str, str]] = set()
+        self.asking: list[asyncio.Future[object]] = []
         super().__init__(place)
 
     def open(self, *, durable: bool = False, **settings: Any) -> None:
@@ -43,6 +44,8 @@ class KnowledgeWorld(MountWorld):
         return self.storage.knowledge
 
     async def end(self) -> None:
+        await asyncio.gather(*self.asking)
+        self.asking.clear()
         await self.knowledge.close()
         await self.search.close()
         await super().end()
