@@ -11,7 +11,7 @@ from knowledge_world import KnowledgeWorld
 
 from aios.abi.calls import StoMove, StoRead, StoRestore, StoRetrieve, StoRollback
 from aios.abi.errors import AiosError, BadRequest, NotFound, Stopping
-from aios.kernel.storage.knowledge import knowledge, reader, readings
+from aios.kernel.storage.knowledge import knowledge, reader, readings, survey
 from aios.testing import until
 
 pytestmark = pytest.mark.anyio
@@ -218,6 +218,7 @@ async def test_what_a_call_does_not_wait_for_is_read_later_and_so_is_what_is_wri
     world: KnowledgeWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(knowledge, "WAITED_FILES", 2)
+    monkeypatch.setattr(survey, "MAX_STALE", 3)
     for number in range(7):
         await world.write(f"kb/{number}.txt", "harbour")
     await world.write("else/x.txt", "harbour")
@@ -325,3 +326,16 @@ async def test_a_call_that_is_given_up_harms_nobody(world: KnowledgeWorld) -> No
     with pytest.raises((asyncio.CancelledError, AiosError)):
         await asking
     assert await world.paths("harbour") == ["a.txt"]
+
+
+async def test_a_folder_that_was_asked_about_and_moved_stops_nothing(world: KnowledgeWorld) -> None:
+    await world.write("kb/a.txt", "harbour")
+    await world.write("other/a.txt", "harbour")
+    await world.ask("harbour", path="kb")
+    await world.ask("harbour", path="other", types=["txt"])
+    await world.call(StoMove(path="kb", to="moved"))
+    await world.write("other/b.txt", "harbour")
+    await world.write("other/b.md", "harbour")
+    world.clock.advance(reader.SETTLE)
+    await world.read()
+    assert world.num_read == 3

@@ -51,6 +51,7 @@ async def _through(place: Path, steps: list[tuple[str, str, str, str]]) -> None:
     await world.storage.keep_house()
     assert world.count("readings", "state <> 1") == 0
     assert world.count("passages", "reading NOT IN (SELECT id FROM readings)") == 0
+    assert world.count("passages") == world.count("passage_texts")
     await world.end()
     world.close()
 

@@ -145,7 +145,8 @@ STORAGE = """
     CREATE TRIGGER unread AFTER DELETE ON files BEGIN UPDATE readings SET state = 2 WHERE file = OLD.id; END;
     CREATE TABLE passages(
         row INTEGER PRIMARY KEY, scope INTEGER NOT NULL, reading INTEGER NOT NULL, start INTEGER NOT NULL,
-        stop INTEGER NOT NULL, title TEXT, text TEXT NOT NULL);
+        stop INTEGER NOT NULL);
+    CREATE TABLE passage_texts(row INTEGER PRIMARY KEY, title TEXT, text TEXT NOT NULL);
     CREATE INDEX passages_by_reading ON passages(reading);
 """
 """`scopes` are whose files: an agent's own, or those of a mount. `files` are a tree: `parent` 0 is a scope's top. The
@@ -153,7 +154,8 @@ trash holds the topmost entry of what was cleared, which says where it `was`; `t
 content is a `body`, or the ids of its `chunks` in their order; `refs` counts who names it (-1: it is being written),
 and a chunk's how often contents do. A chunk without a body is a file: `token` makes its name unique. `seen` is what the
 newest version of a mount's file looks like in its folder. `readings` are of a file's version, `passages` what it was
-split into; ids of files are used again, those of readings never."""
+split into, whose texts are apart so that conditions on many are looked up fast; ids of files are used again, those of
+readings never."""
 
 
 MIGRATIONS: tuple[str, ...] = (

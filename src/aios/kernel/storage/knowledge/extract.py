@@ -64,7 +64,7 @@ class Extractor:
         self._workshop = workshop
         self._converters: dict[Program, Converter] = {}
 
-    async def extract(self, path: str, format: Format, pieces: list[bytes]) -> Extract:
+    async def extract(self, format: Format, pieces: list[bytes]) -> Extract:
         """The passages of a file that comes in pieces."""
         try:
             if format == "pdf":

@@ -77,7 +77,7 @@ class Knowledge:
                 some = _some(found.stale)
                 if some:
                     waits.append(reader.read(some))
-                reader.follow(View.of(part, args.where), is_behind=len(some) < len(found.stale))
+                reader.follow(View.of(part, args.where), is_behind=len(some) < found.num_stale)
         if answer is not None:
             return answer
         await self._wait(waits)
@@ -112,7 +112,7 @@ class Knowledge:
         skipped = {path: why for each in surveys for path, why in each.skipped.items()}
         return Passages(
             passages=[_passage(trees, found[hit.row], hit.score) for hit in hits],
-            pending=sum(len(each.stale) for each in surveys),
+            pending=sum(each.num_stale for each in surveys),
             skipped=dict(sorted(skipped.items())[:MAX_SKIPPED]),
             note=asked.why,
         )

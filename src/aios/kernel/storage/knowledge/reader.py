@@ -5,6 +5,7 @@ of what was asked about, and what is written there later. Knows no query.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -15,27 +16,30 @@ from typing import NamedTuple
 import apsw
 
 from aios.abi.calls import Where
-from aios.abi.errors import AiosError, ModuleFault
+from aios.abi.errors import AiosError, ModuleFault, NotFound
 
 from ...clock import Timer
 from ...database import Database, row
 from ...search import Index
 from ...spaces import Scope
 from .. import versions
+from ..contents import Content
 from ..outlet import Outlet
 from ..tree import Tree
 from ..versions import Kept
 from . import readings
 from .extract import Extract, Extractor, Workshop, too_large
-from .formats import HEAD, format_of
+from .formats import HEAD, Format, format_of
 from .readings import CURRENT, PORTION
-from .survey import File, Part, survey
+from .survey import File, Part, Survey, fitting, stale
 
 log = logging.getLogger("aios.storage")
 
 SETTLE = 2.0
 """Seconds after a write until what it left is read, so that a file which is written again and again is not read as
 often."""
+PAUSE = 20
+"""So many times as long as it takes to look what that was, at least."""
 MAX_VIEWS = 16
 
 
@@ -62,9 +66,10 @@ class View(NamedTuple):
             return cls(part, None, None)
         return cls(part, where.name, None if where.types is None else tuple(where.types))
 
-    def stale(self, connection: apsw.Connection) -> list[File]:
-        where = Where(name=self.name, types=None if self.types is None else list(self.types))
-        return survey(connection, self.part, where).stale
+    def wants(self, path: str) -> bool:
+        top = self.part.path
+        is_below = not top or path == top or path.startswith(f"{top}/")
+        return is_below and fitting(self.part.scope, self.name, self.types)(path)
 
 
 class Reader:
@@ -80,6 +85,7 @@ class Reader:
         self._waiting: list[tuple[set[int], asyncio.Future[None]]] = []
         self._task: asyncio.Task[None] | None = None
         self._timer: Timer | None = None
+        self._pause = SETTLE
 
     # ── asking ──
 
@@ -103,7 +109,7 @@ class Reader:
     def hear(self) -> None:
         """Something was written."""
         if self._timer is None:
-            self._timer = self._store.workshop.clock.call_later(SETTLE, self.catch_up)
+            self._timer = self._store.workshop.clock.call_later(self._pause, self.catch_up)
 
     def catch_up(self) -> None:
         if self._timer is not None:
@@ -130,6 +136,14 @@ class Reader:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def _run(self) -> None:
+        try:
+            while self._first or self._rest or self._is_behind:
+                await self._read_all()
+        finally:
+            self._give_up()
+            self._task = None
+
+    async def _read_all(self) -> None:
         extractor = Extractor(self._store.workshop)
         try:
             while (file := await self._next()) is not None:
@@ -137,24 +151,34 @@ class Reader:
                 self._tell(file.id)
         except (AiosError, OSError) as error:  # the disk is full, the kernel stops: whoever asks next tries again
             log.warning("files of agent '%s' were not read: %s", self._scope.agent, error)
-            self._first.clear()
-            self._rest.clear()
+            self._give_up()
         finally:
-            self._task = None  # from here on, whoever comes begins anew
-            for _, done in self._waiting:
-                end(done)
-            self._waiting.clear()
             await extractor.close()
+
+    def _give_up(self) -> None:
+        self._is_behind = False
+        self._first.clear()
+        self._rest.clear()
+        for _, done in self._waiting:
+            end(done)
+        self._waiting.clear()
 
     async def _next(self) -> File | None:
         if self._is_behind and not self._first and not self._rest:
             self._is_behind = False
-            views = list(self._views)
-            found = await self._store.database.read_async(lambda c: [file for view in views for file in view.stale(c)])
-            self._rest.extend(_in_order(found))
+            await self._look()
         if self._first:
             return self._first.pop(next(iter(self._first)))
         return self._rest.popleft() if self._rest else None
+
+    async def _look(self) -> None:
+        """See what of the views is to be read."""
+        views, clock = list(self._views), self._store.workshop.clock
+        began = clock.now()
+        surveys = await self._store.database.read_async(lambda c: _stale(c, views))
+        self._pause = max(SETTLE, PAUSE * (clock.now() - began))
+        self._is_behind |= any(found.num_stale > len(found.stale) for found in surveys)
+        self._rest.extend(_in_order(file for found in surveys for file in found.stale))
 
     def _tell(self, file: int) -> None:
         for left, done in self._waiting:
@@ -172,35 +196,31 @@ class Reader:
         try:
             with self._store.outlet.held(kept.content) as content:
                 format = format_of(file.path, await self._store.outlet.part(content, 0, HEAD))
-                if (why := too_large(format, kept.size)) is not None:
-                    extract = Extract([], why)
-                else:
-                    async with self._store.workshop.turn(format):
-                        pieces = [piece async for piece in self._store.outlet.stream(content, 0, kept.size)]
-                        extract = await extractor.extract(file.path, format, pieces)
-                await self._keep(kept, extract)
+                async with self._store.workshop.turn(format):  # kept within: what waits to be kept takes memory
+                    await self._keep(kept, await self._extracted(extractor, format, content))
         except ModuleFault as error:
             await self._keep(kept, Extract([], f"its content is damaged: {error.message}"))
 
+    async def _extracted(self, extractor: Extractor, format: Format, content: Content) -> Extract:
+        if (why := too_large(format, content.size)) is not None:
+            return Extract([], why)
+        pieces = [piece async for piece in self._store.outlet.stream(content, 0, content.size)]
+        return await extractor.extract(format, pieces)
+
     async def _keep(self, kept: Kept, extract: Extract) -> None:
         """A few passages in each job, so that nobody's writes wait long behind them."""
-        store, pieces = self._store, extract.pieces
-        scope, reading = await store.database.run(partial(_begin, scope=self._scope, kept=kept))
-        if reading is None:
-            return
+        store, reading, has_replaced = self._store, None, False
         try:
-            for at in range(0, len(pieces), PORTION):
-                some = pieces[at : at + PORTION]
-                await store.database.run(
-                    partial(readings.add, index=store.index, scope=scope, reading=reading, pieces=some)
-                )
-            replaced = await store.database.run(
-                partial(readings.finish, reading=reading, why=extract.why, lacks=extract.lacks)
-            )
+            for at in range(0, len(extract.pieces) or 1, PORTION):
+                some = partial(_keep_some, store.index, self._scope, kept, extract, at, reading)
+                reading, has_replaced = await store.database.run(some)
+                if reading is None:
+                    return
         except AiosError:
-            store.database.submit(partial(readings.give_up, reading=reading), frees=True)
+            if reading is not None:
+                store.database.submit(partial(readings.give_up, reading=reading), frees=True)
             raise
-        if replaced:
+        if has_replaced:
             await sweep(store)
 
 
@@ -208,6 +228,19 @@ async def sweep(store: Store) -> None:
     """Clear away what nobody finds any more, in small steps."""
     while await store.database.run(partial(readings.drop_some, index=store.index), frees=True):
         pass
+
+
+def _stale(connection: apsw.Connection, views: Sequence[View]) -> list[Survey]:
+    """What any of the views shows, each part of the scope looked through once."""
+    tops: list[Part] = []
+    for part in sorted({view.part for view in views}, key=lambda part: len(part.path)):
+        if not any(not top.path or part.path == top.path or part.path.startswith(f"{top.path}/") for top in tops):
+            tops.append(part)
+    found = []
+    for part in tops:
+        with contextlib.suppress(NotFound):  # it has moved since it was asked about
+            found.append(stale(connection, part, lambda path: any(view.wants(path) for view in views)))
+    return found
 
 
 def _unread(connection: apsw.Connection, scope: Scope, file: int) -> Kept | None:
@@ -222,19 +255,29 @@ def _unread(connection: apsw.Connection, scope: Scope, file: int) -> Kept | None
     return None if found is None else versions.of(connection, file, *found)
 
 
-def _begin(connection: apsw.Connection, scope: Scope, kept: Kept) -> tuple[int, int | None]:
-    """The scope's number, and a new reading; None if that version is not there any more. Its content was held all the
-    while, so what has its number is the same."""
+def _keep_some(
+    index: Index, scope: Scope, kept: Kept, extract: Extract, at: int, reading: int | None, connection: apsw.Connection
+) -> tuple[int | None, bool]:
+    """The reading, which is begun with its first passages and current with its last; and whether it replaced another.
+    None if that version is not there any more."""
     number = Tree(connection, scope).id
-    found = row(
-        connection,
+    if number is None or (at == 0 and not _is_there(connection, number, kept)):
+        return None, False
+    reading = readings.begin(connection, kept.file, kept.version) if reading is None else reading
+    readings.add(connection, index, number, reading, extract.pieces[at : at + PORTION])
+    if at + PORTION < len(extract.pieces):
+        return reading, False
+    return reading, readings.finish(connection, reading, extract.why, extract.lacks)
+
+
+def _is_there(connection: apsw.Connection, scope: int, kept: Kept) -> bool:
+    """Whether it is the version that was read: its content was held all the while, so what has its number is the same,
+    though another file may have got the number of the file."""
+    sql = (
         "SELECT 1 FROM files JOIN versions ON file = id"
-        " WHERE id = ? AND scope = ? AND versions.version = ? AND content = ?",
-        (kept.file, number, kept.version, kept.content),
+        " WHERE id = ? AND scope = ? AND versions.version = ? AND content = ?"
     )
-    if number is None or found is None:
-        return 0, None
-    return number, readings.begin(connection, kept.file, kept.version)
+    return row(connection, sql, (kept.file, scope, kept.version, kept.content)) is not None
 
 
 def _in_order(files: Iterable[File]) -> list[File]:

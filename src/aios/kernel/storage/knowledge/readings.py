@@ -28,11 +28,6 @@ class Piece(NamedTuple):
     title: str | None
     text: str
 
-    @property
-    def worded(self) -> str:
-        """What it is found by."""
-        return self.text if self.title is None or self.text.startswith(self.title) else f"{self.title}\n{self.text}"
-
 
 class Found(NamedTuple):
     """A passage in the store, and what it is of."""
@@ -48,9 +43,14 @@ def source() -> Source:
 
 
 def texts(connection: apsw.Connection, wanted: Sequence[int]) -> dict[int, str]:
-    sql = "SELECT row, start, stop, title, text FROM passages WHERE row IN (SELECT value FROM json_each(?))"
+    sql = "SELECT row, title, text FROM passage_texts WHERE row IN (SELECT value FROM json_each(?))"
     found = rows(connection, sql, (msgspec.json.encode(wanted).decode(),))
-    return {number: Piece(*piece).worded for number, *piece in found}
+    return {number: worded(title, text) for number, title, text in found}
+
+
+def worded(title: str | None, text: str) -> str:
+    """What a passage is found by."""
+    return text if title is None or text.startswith(title) else f"{title}\n{text}"
 
 
 # ── writing ──
@@ -66,10 +66,12 @@ def add(connection: apsw.Connection, index: Index, scope: int, reading: int, pie
     """Passages of an open reading. One that has gone meanwhile gets no more."""
     if not is_open(connection, reading):
         return
-    sql = "INSERT INTO passages(scope, reading, start, stop, title, text) VALUES (?, ?, ?, ?, ?, ?)"
-    for piece in pieces:
-        connection.execute(sql, (scope, reading, *piece))
-        index.put(connection, scope, connection.last_insert_rowid(), piece.worded)
+    enter = "INSERT INTO passages(scope, reading, start, stop) VALUES (?, ?, ?, ?)"
+    for start, stop, title, text in pieces:
+        connection.execute(enter, (scope, reading, start, stop))
+        number = connection.last_insert_rowid()
+        connection.execute("INSERT INTO passage_texts VALUES (?, ?, ?)", (number, title, text))
+        index.put(connection, scope, number, worded(title, text))
 
 
 def is_open(connection: apsw.Connection, reading: int) -> bool:
@@ -114,6 +116,7 @@ def drop_some(connection: apsw.Connection, index: Index) -> bool:
     numbers = [number for (number,) in found]
     index.drop(connection, numbers)
     connection.executemany("DELETE FROM passages WHERE row = ?", found)
+    connection.executemany("DELETE FROM passage_texts WHERE row = ?", found)
     if len(numbers) < PORTION:
         connection.execute("DELETE FROM readings WHERE id = ?", gone)
     return True
@@ -125,8 +128,8 @@ def drop_some(connection: apsw.Connection, index: Index) -> bool:
 def passages(connection: apsw.Connection, wanted: Sequence[int]) -> dict[int, Found]:
     """Those of the rows `wanted` that are there."""
     sql = (
-        "SELECT row, scope, file, version, start, stop, title, text"
-        " FROM passages JOIN readings ON readings.id = reading WHERE row IN (SELECT value FROM json_each(?))"
+        "SELECT row, scope, file, version, start, stop, title, text FROM passages JOIN passage_texts USING (row)"
+        " JOIN readings ON readings.id = reading WHERE row IN (SELECT value FROM json_each(?))"
     )
     found = rows(connection, sql, (msgspec.json.encode(wanted).decode(),))
     return {number: Found(scope, file, version, Piece(*piece)) for number, scope, file, version, *piece in found}

@@ -5,7 +5,8 @@ All that is answered comes from files that this finds: those which stand in thei
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
@@ -33,6 +34,10 @@ _TOP = _LIVE.format(path="name", begin=f"scope = :scope AND parent = {TOP} AND t
 _AT = _LIVE.format(path=":path", begin="id = :top")
 
 
+MAX_STALE = 10_000
+"""Files that are to be read, of which more are only counted."""
+
+
 class Part(NamedTuple):
     """What of a scope is asked about: all at `path` and below, "" being its top, but `hidden` names there, which stand
     for something else."""
@@ -51,34 +56,59 @@ class File(NamedTuple):
     size: int
 
 
-class Survey(NamedTuple):
-    """Of files that are asked about: what was read of them, those whose newest version was not, and by path why some
-    cannot be, or not wholly. `scope` is None where nothing was ever written."""
+@dataclass
+class Survey:
+    """Of files that are asked about: what was read of them, the first of those whose newest version was not and how
+    many these are, and by path why some cannot be, or not wholly. `scope` is None where nothing was ever written."""
 
     scope: int | None
-    readings: set[int]
-    stale: list[File]
-    skipped: dict[str, str]
+    readings: set[int] = field(default_factory=set)
+    stale: list[File] = field(default_factory=list)
+    num_stale: int = 0
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def add_stale(self, file: File) -> None:
+        self.num_stale += 1
+        if len(self.stale) < MAX_STALE:
+            self.stale.append(file)
 
 
 def survey(connection: apsw.Connection, part: Part, where: Where | None = None) -> Survey:
     """Takes some microseconds for each file. Raises NotFound when nothing is at the path."""
-    tree = Tree(connection, part.scope)
-    found = Survey(tree.id, set(), [], {})
-    top = tree.need(part.path).id if part.path else TOP
     more, bindings = _conditions(where)
-    bindings |= {"scope": tree.id, "current": CURRENT, "path": part.path, "top": top}
-    fits = _fits(part.scope, where)
-    for id, path, version, size, reading, why in connection.execute((_AT if part.path else _TOP) + more, bindings):
-        if (part.hidden and path.partition("/")[0] in part.hidden) or not fits(path):
+    tree = Tree(connection, part.scope)
+    found = Survey(tree.id)
+    fits = _always if where is None else fitting(part.scope, where.name, where.types)
+    for id, path, version, size, reading, why in _live(tree, part, more, bindings):
+        if (part.hidden and _is_hidden(part, path)) or not fits(path):
             continue
         if reading is None:
-            found.stale.append(File(id, path, version, size))
+            found.add_stale(File(id, path, version, size))
             continue
         found.readings.add(reading)
         if why is not None:
             found.skipped[part.scope.shown(path)] = why
     return found
+
+
+def stale(connection: apsw.Connection, part: Part, is_wanted: Callable[[str], bool]) -> Survey:
+    """As `survey`, of files that are to be read only: those of them whose path `is_wanted`."""
+    tree = Tree(connection, part.scope)
+    found = Survey(tree.id)
+    for id, path, version, size, _, _ in _live(tree, part, " AND readings.id IS NULL", {}):
+        if not _is_hidden(part, path) and is_wanted(path):
+            found.add_stale(File(id, path, version, size))
+    return found
+
+
+def _live(tree: Tree, part: Part, more: str, bindings: dict[str, Any]) -> Iterable[tuple[Any, ...]]:
+    top = tree.need(part.path).id if part.path else TOP
+    bindings |= {"scope": tree.id, "current": CURRENT, "path": part.path, "top": top}
+    return tree.connection.execute((_AT if part.path else _TOP) + more, bindings)
+
+
+def _is_hidden(part: Part, path: str) -> bool:
+    return path.partition("/")[0] in part.hidden
 
 
 def _conditions(where: Where | None) -> tuple[str, dict[str, Any]]:
@@ -95,17 +125,19 @@ def _conditions(where: Where | None) -> tuple[str, dict[str, Any]]:
     return sql, {"since": where.since, "until": where.until, "author": where.author}
 
 
-def _fits(scope: Scope, where: Where | None) -> Callable[[str], bool]:
+def fitting(scope: Scope, name: str | None, types: Sequence[str] | None) -> Callable[[str], bool]:
     """Whether a path of the scope is one of those asked about. A pattern with a "/" is one of paths as agents write
     them, any other one of names."""
-    if where is None or (where.name is None and where.types is None):
-        return lambda path: True
-    types = None if where.types is None else {each.lower().removeprefix(".") for each in where.types}
-    pattern = where.name or "*"
+    suffixes = None if types is None else {each.lower().removeprefix(".") for each in types}
+    pattern = name or "*"
 
     def fits(path: str) -> bool:
-        if types is not None and suffix_of(path) not in types:
+        if suffixes is not None and suffix_of(path) not in suffixes:
             return False
         return fnmatchcase(scope.shown(path) if "/" in pattern else path.rpartition("/")[2], pattern)
 
     return fits
+
+
+def _always(path: str) -> bool:
+    return True
