@@ -19,10 +19,19 @@ ALLOWED: dict[str, set[str]] = {
     "kernel/scheduler": {"abi", "kernel/syscall", "kernel/process", "kernel/clock", "kernel/trace"},
     "kernel/idempotency": {"abi"} | {f"kernel/{name}" for name in SMALL},
     "kernel/prepare": {"abi", "kernel/syscall"},
+    "kernel/check": {"abi", "kernel/memory", "kernel/storage"} | {f"kernel/{name}" for name in SMALL},
+    "kernel/backup": {"abi", "kernel/check", "kernel/storage"} | {f"kernel/{name}" for name in SMALL},
     "kernel/control": {"abi", "kernel/scheduler"} | {f"kernel/{name}" for name in SMALL},
-    "kernel/kernel": {"abi", "kernel/scheduler", "kernel/control", "kernel/idempotency", "kernel/prepare"}
+    "kernel/kernel": {
+        "abi",
+        "kernel/scheduler",
+        "kernel/control",
+        "kernel/idempotency",
+        "kernel/prepare",
+        "kernel/check",
+    }
     | {f"kernel/{n}" for n in SMALL | MODULES},
-    "kernel": {f"kernel/{name}" for name in SMALL | {"kernel"}},
+    "kernel": {f"kernel/{name}" for name in SMALL | {"kernel", "check", "backup"}},
     "sdk": {"abi"},
     "agents": {"abi", "sdk"},
     "gateway": {"abi", "kernel"},

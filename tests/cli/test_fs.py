@@ -87,3 +87,29 @@ def test_a_missing_file_and_a_file_that_cannot_be_read_are_told(fs: Run, tmp_pat
 def test_what_files_take_is_told(fs: Run, tmp_path: Path) -> None:
     put(fs, "a.md", b"x" * 1000, tmp_path)
     assert fs("stat").stdout.startswith("1 of ")
+
+
+def test_a_mounted_folder_is_listed_used_and_taken_away_again(fs: Run, served: Served, tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    (folder / "a.md").write_text("one\n")
+    agent = "test_a_mounted_folder_is_listed_used_and_taken_away_again"[:60]
+    done = aios("fs", "mount", str(folder), "work", "--agent", agent, env=served.env())
+    assert (done.returncode, done.stderr.strip()) == (0, f"{folder} is 'work' among the files of agent '{agent}'.")
+    assert fs("ls").stdout.splitlines()[1].split()[0] == "mount"
+    assert json.loads(fs("cat", "work/a.md", "--json").stdout)["content"] == "one\n"
+    put(fs, "work/b.md", b"two\n", tmp_path)
+    assert (folder / "b.md").read_text() == "two\n"
+    listed = aios("fs", "mounts", env=served.env()).stdout.splitlines()
+    assert any(line.split()[0] == "work" and str(folder) in line for line in listed[1:])
+    theirs = aios("fs", "mounts", env={**served.env(), "AIOS_KEY": key_of(served, agent)})
+    assert str(folder) not in theirs.stdout
+    denied = aios("fs", "mount", "/etc", "etc", env={**served.env(), "AIOS_KEY": key_of(served, agent)})
+    assert (denied.returncode != 0, "only an admin may show agents a folder" in denied.stderr) == (True, True)
+    assert "is shown no more" in aios("fs", "unmount", "work", "--agent", agent, env=served.env()).stderr
+    assert fs("ls").stderr.strip() == "Nothing is there."
+    assert "no mount 'wrk'" in aios("fs", "unmount", "wrk", env=served.env()).stderr
+
+
+def key_of(served: Served, agent: str) -> str:
+    return json.loads(aios("keys", "new", "k", "--agent", agent, "--json", env=served.env()).stdout)["key"]  # type: ignore[no-any-return]

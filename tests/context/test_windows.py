@@ -356,6 +356,51 @@ async def test_a_stopped_process_stays_stopped_though_its_messages_fit_by_now() 
             assert (await kernel.wait(call)).message.text() == "ok"
 
 
+class Held(ScriptedCore):
+    """Counts nothing of whoever says so before `gates` is set; `counted` is how often it was asked to."""
+
+    def __init__(self) -> None:
+        super().__init__(context_length=64)
+        self.gates = threading.Event()
+        self.counted = 0
+
+    def count(self, args: abi.LLMGenerate) -> int:
+        if args.messages[-1].text() == "slowly":
+            self.counted += 1
+            self.gates.wait(20)
+        return super().count(args)
+
+
+async def test_many_conversations_of_one_process_are_counted_in_turn_with_those_of_others() -> None:
+    core = Held()
+    slowly = [*LONG, Message("user", "slowly")]
+    async with booted(cores={"one": core}) as kernel:
+        who = principal(kernel, "many")
+        many = [kernel.submit(who, "llm_generate", ask(slowly, window="drop")) for _ in range(40)]
+        await until(lambda: core.counted > 0)
+        try:
+            async with asyncio.timeout(10):
+                assert (await kernel.call(principal(kernel, "one"), "llm_generate", ask(window="drop"))).context
+            assert core.counted == 1
+        finally:
+            core.gates.set()
+        for call in many:
+            assert (await kernel.wait(call)).context.dropped_messages
+
+
+async def test_a_call_that_is_cancelled_while_it_is_counted_is_not_counted_on() -> None:
+    core = Held()
+    async with booted(cores={"one": core}) as kernel:
+        slowly = ask([*LONG, Message("user", "slowly")], window="drop")
+        call = kernel.submit(principal(kernel), "llm_generate", slowly)
+        await until(lambda: core.counted > 0)
+        kernel.cancel(call)
+        core.gates.set()
+        await until(lambda: not len(kernel.preparation))
+        assert core.counted == 1
+        assert not core.seen
+
+
 async def test_a_repeat_under_a_key_tells_the_same_report() -> None:
     async with booted(cores={"one": small()}) as kernel:
         who = principal(kernel)

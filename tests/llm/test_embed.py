@@ -103,6 +103,7 @@ async def test_vectors_come_in_the_form_that_was_asked_whatever_the_server_sends
         (["a", 1], "mixes texts and tokens"),
         ([-1], "whole numbers from 0 on"),
         (["a"] * 2049, "2049 texts"),
+        (["a"] * 10_000, "10000 texts; ask for at most 2048"),
         (["a" * (1 << 20)] * 9, "9437184 characters"),
     ],
 )
@@ -171,6 +172,44 @@ async def test_an_answer_that_is_garbage_is_the_servers_fault(body: Any) -> None
         await core.close()
     assert isinstance(caught.value.error, UpstreamFault)
     assert caught.value.error.code == "upstream_garbage"
+
+
+@pytest.mark.parametrize("form", ["float", "base64"])
+@pytest.mark.parametrize(
+    "vector",
+    [
+        packed(1.0, float("nan")),
+        packed(float("inf")),
+        "not base64!",
+        packed(1.0)[:-3],
+        "",
+        [],
+        [1e300],
+    ],
+)
+async def test_what_is_no_vector_of_numbers_reaches_nobody(vector: Any, form: Any) -> None:
+    async with upstream(whole(listed([1.0], vector))) as at:
+        error = await refused(remote(at), input=["a", "b"], encoding_format=form)
+        assert isinstance(error, UpstreamFault)
+        assert (error.code, error.message) == (
+            "upstream_garbage",
+            "core 'far' answered input[1] with what is no vector of numbers",
+        )
+
+
+@pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"1e999", b"null", b'"x"'])
+async def test_what_json_has_no_number_for_is_the_servers_fault(number: bytes) -> None:
+    body = b'{"data":[{"index":0,"embedding":[1.0,%b]}]}' % number
+    async with upstream(whole(body)) as at:
+        error = await refused(remote(at), input="a")
+        assert (type(error), error.code) == (UpstreamFault, "upstream_garbage")
+
+
+@pytest.mark.parametrize("vector", [[1.0, 0.5], packed(1.0, 0.5)])
+async def test_a_server_that_pays_no_heed_to_dimensions_is_at_fault(vector: Any) -> None:
+    async with upstream(whole(listed(vector))) as at:
+        error = await refused(remote(at), input="a", dimensions=3000)
+        assert error.message == "core 'far' answered input[0] with 2 dimensions, where 3000 were asked for"
 
 
 async def test_a_server_that_is_busy_is_asked_again() -> None:

@@ -17,6 +17,7 @@ pytest.importorskip("jinja2")
 import foreign_model
 import msgspec
 import numpy as np
+from safetensors.numpy import load_file, save_file
 
 from aios.abi.calls import LLMGenerate
 from aios.abi.errors import BadRequest, ModuleFault
@@ -26,7 +27,9 @@ from aios.kernel.llm.base import Request
 from aios.kernel.llm.cores import make_core
 from aios.kernel.llm.folder import FolderCore, read
 from aios.kernel.llm.local import load as loading
+from aios.kernel.llm.local.attention import Scores
 from aios.kernel.llm.local.backend import Compute
+from aios.kernel.llm.local.kv import KVPool, KVShape
 from aios.kernel.llm.local.numpy_backend import NumPyBackend
 from aios.kernel.llm.local.shape import ModelError
 from aios.kernel.syscall import Suspended
@@ -208,10 +211,89 @@ def test_an_index_of_files_that_are_not_there_is_refused(tmp_path: Path, index: 
     refused(folder, says)
 
 
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"temperature": 1.0}, {"beam_width": 4}, {"logprobs": True}, {"tools": [ADD], "tool_choice": "required"}],
+)
+async def test_a_generation_that_weights_make_no_numbers_of_ends_and_the_others_go_on(
+    tmp_path: Path, more: dict[str, Any]
+) -> None:
+    core = core_of(foreign_model.write(tmp_path, "qwen3"))  # its output matrix is another
+    await core.open()
+    assert core._engine is not None
+    ill = ord("~") - ord("!")  # in its byte-level order
+    core._engine.decoder._embedding[ill] = np.nan
+    good = ask("Hello", min_tokens=40, logit_bias={str(ill): -100.0}, **more)
+    alone = lasting(await finish(core, good))
+    beside = asyncio.create_task(finish(core, good, id="beside"))
+    for number in range(3):
+        with pytest.raises(ModuleFault, match="core 'm': the model computed what is no number; its weights") as caught:
+            await finish(core, ask("Hello ~" + "~" * number, **more), id="ill")
+        assert caught.value.code == "bad_model"
+        assert lasting(await finish(core, good, id="after")) == alone
+    assert lasting(await beside) == alone
+    assert core.statistics()["kv_sequences"] == 0
+    await core.close()
+
+
+def test_memory_that_somebody_left_with_what_is_no_number_harms_nobody() -> None:
+    pool = KVShape(1, 1, 4, 64)
+    memory = KVPool(pool, pool.bytes(64) * 2)
+    left = memory.open(20, now=20)
+    left.data[...] = np.nan
+    left.free()
+    taken = memory.open(20, now=20)
+    assert taken.data is left.data
+    (view,) = taken.views(3)
+    assert np.isnan(view.values[:, :3]).all()  # to be written
+    assert not view.values[:, 3:].any()
+    taken.data[:, :, 3:5] = 1.0
+    (view,) = taken.views(5)
+    assert view.values[:, 3:5].all()
+
+
+def test_what_one_step_left_in_the_room_for_scores_is_not_in_the_next() -> None:
+    scores = Scores()
+    scores.of(2, 2, 32)[...] = np.nan
+    assert not scores.of(1, 2, 48).any()
+
+
+def test_weights_that_hold_what_is_no_number_are_refused(tmp_path: Path) -> None:
+    folder = foreign_model.write(tmp_path, "qwen2", kind="F16")
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    tensors["model.layers.1.mlp.up_proj.weight"][3, 5] = np.inf
+    save_file(tensors, path, metadata={"format": "pt"})
+    refused(folder, "the weights' model.layers.1.mlp.up_proj.weight holds what is no number: the file is damaged")
+
+
 def test_weights_of_another_kind_of_file_are_told_apart(tmp_path: Path) -> None:
     folder = foreign_model.write(tmp_path, "qwen2")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     refused(folder, r"pytorch_model.bin it cannot be read, only of safetensors")
+
+
+def test_a_tokenizer_with_a_number_beyond_all_bounds_is_refused_before_room_is_made_for_it(tmp_path: Path) -> None:
+    folder = foreign_model.write(tmp_path, "qwen2")
+    said = json.loads((folder / "tokenizer.json").read_text())
+    said["model"]["vocab"]["far"] = 2**31
+    (folder / "tokenizer.json").write_text(json.dumps(said))
+    refused(folder, "tokenizer.json has a token number 2147483648, and config.json says vocab_size")
+
+
+def test_half_a_character_in_a_file_is_told_with_the_file(tmp_path: Path) -> None:
+    folder = foreign_model.write(tmp_path, "qwen2")
+    changed(folder / "tokenizer_config.json", eos_token="\ud800", pad_token="\U0001f600")
+    refused(folder, "tokenizer_config.json is not valid JSON: .*surrogates not allowed")
+
+
+async def test_half_a_character_that_a_template_writes_is_replaced(tmp_path: Path) -> None:
+    folder = foreign_model.write(tmp_path, "qwen2")
+    (folder / "chat_template.jinja").write_text("{{ '\\ud800' }}{{ messages[0].content }}")
+    core = core_of(folder)
+    await core.open()
+    assert (await finish(core, ask())).usage.prompt_tokens == core.count(ask("\ufffdHello")) - len("\ufffd".encode())
+    await core.close()
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -14,10 +14,11 @@ pytest.importorskip("jinja2")
 import foreign_model
 
 from aios.abi.errors import BadRequest, ModuleFault
-from aios.kernel.llm.local import sandbox
+from aios.kernel.llm.local import allowance
+from aios.kernel.llm.local.allowance import TemplateFault
 from aios.kernel.llm.local.foreign_chat import ForeignTemplate
 from aios.kernel.llm.local.foreign_tokenizer import ForeignTokenizer
-from aios.kernel.llm.local.sandbox import Program, TemplateFault, TemplateRefusal
+from aios.kernel.llm.local.sandbox import Program, TemplateRefusal
 from aios.kernel.llm.local.shape import ModelError
 
 TEXTS = [
@@ -192,11 +193,13 @@ def test_a_model_without_a_chat_template_is_refused_with_advice(tmp_path: Path) 
 
 # ── the sandbox ──
 
+DOUBLED = "{{% set n = namespace(s=1) %}}{{% for i in range(60) %}}{{% set n.s = {} %}}{{% endfor %}}"
+
 
 @pytest.mark.parametrize(
     ("source", "says"),
     [
-        ("{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}", "it loops"),
+        ("{% for i in range(999) %}{% for j in range(999) %}{% endfor %}{% endfor %}", "it loops"),
         ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "calls itself without end"),
         ("{% for m in messages recursive %}{{ loop(messages) }}{% endfor %}", "calls itself without end"),
         ("{% for i in range(999999999) %}x{% endfor %}", "more than"),
@@ -208,6 +211,23 @@ def test_a_model_without_a_chat_template_is_refused_with_advice(tmp_path: Path) 
         ("{{ '{:>9999999999}'.format(1) }}", "not be formatted"),
         ("{{ 'a'.rjust(9999999999) }}", "unsafe"),
         ("{{ 'a' | center(9999999999) }}", "No filter named 'center'"),
+        ("{% for i in range(999) %}{% for j in range(999) if false %}{% endfor %}{% endfor %}", "it loops"),
+        ("{{ range(1999) | map('upper') | map('lower') | map('upper') | map('lower') | map('upper') | list }}", "it"),
+        ("{% for i in range(9) %}{{ range(1999) | select('in', [1]) | list }}{% endfor %}", "it loops"),
+        (DOUBLED.format("[n.s, n.s]"), "more than"),
+        (DOUBLED.format("(n.s, n.s)"), "more than"),
+        (DOUBLED.format("{'a': n.s, 'b': n.s}"), "more than"),
+        (DOUBLED.format("dict(a=n.s, b=n.s)"), "more than"),
+        (DOUBLED.format("[n.s] + [n.s]"), "more than"),
+        ("{% macro f(n) %}{% if n %}{{ f(n - 1, varargs, varargs) }}{% endif %}{% endmacro %}{{ f(60) }}", "more than"),
+        ("{{ [['x' * 999] * 9] * 999999 }}", "more than"),
+        ("{% set s %}{% for i in range(9) %}{{ 'x' * 999999 }}{% endfor %}{% endset %}", "more than"),
+        ("{% filter upper %}{% for i in range(9) %}{{ 'x' * 999999 }}{% endfor %}{% endfilter %}", "more than"),
+        ("{% set s = 'x' * 199999 %}{% for i in range(99) %}{% set t = s[1:] %}{% endfor %}", "builds more than"),
+        ("{{ [[1], [2]] | sum(start=[]) }}", "only numbers"),
+        ("{{ (5).to_bytes(9999999999) }}", "unsafe"),
+        ("{{ 'a'.encode() }}", "unsafe"),
+        ("{% set n = namespace(s=9) %}{% for i in range(99) %}{% set n.s = n.s * n.s %}{% endfor %}", "bits"),
         ("{{ ('a' * 9999) | replace('', 'b' * 9999) }}", "more than"),
         ("{{ ('a' * 9999).replace('a', 'b' * 9999) }}", "more than"),
         ("{{ range(9999) | join('b' * 9999) }}", "more than"),
@@ -221,7 +241,12 @@ def test_a_model_without_a_chat_template_is_refused_with_advice(tmp_path: Path) 
         ("{{ 1 / 0 }}", "ZeroDivisionError"),
     ],
 )
-def test_a_template_that_loops_grows_or_reaches_out_is_one_clear_error(source: str, says: str) -> None:
+def test_a_template_that_loops_grows_or_reaches_out_is_one_clear_error(
+    source: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(allowance, "MAX_STEPS", 10_000)  # smaller ones, to be at them sooner
+    monkeypatch.setattr(allowance, "MAX_SIZE", 200_000)
+    monkeypatch.setattr(allowance, "MAX_BUILT", 3_200_000)
     with pytest.raises(TemplateFault, match=says):
         Program(source).render(messages=[{"role": "user", "content": "x"}], tools=None)
 
@@ -229,7 +254,7 @@ def test_a_template_that_loops_grows_or_reaches_out_is_one_clear_error(source: s
 def test_a_template_that_takes_too_long_is_stopped() -> None:
     seconds = iter(range(10_000))
     program = Program("{% for i in range(9999) %}{% endfor %}", now=lambda: float(next(seconds)))
-    with pytest.raises(TemplateFault, match=f"more than {sandbox.MAX_SECONDS:g} seconds"):
+    with pytest.raises(TemplateFault, match=f"more than {allowance.MAX_SECONDS:g} seconds"):
         program.render()
 
 
@@ -245,6 +270,24 @@ def test_what_templates_of_published_models_use_is_there() -> None:
     )
     said = Program(source).render(messages=[{"role": "user", "content": "a,b"}] * 4)
     assert said == "6 b 4 g {\"é\": [1]} a1None A+B 3 a, b True 4 [('k', 1)]"
+
+
+def test_one_step_that_takes_long_is_followed_by_no_other() -> None:
+    computed = iter([0.0, 0.0, 1.0, 4.0])  # when it is compiled, when it begins, at the first step, at the second
+    with pytest.raises(TemplateFault, match="more than 3 seconds"):
+        Program("{{ messages | list }}{{ messages | list }}", now=lambda: next(computed)).render(messages=[])
+
+
+def test_what_a_namespace_holds_is_not_shown_with_it() -> None:
+    assert Program("{% set a = namespace(b=namespace(c=1)) %}{{ a }}{{ a.b.c }}").render() == "<namespace>1"
+
+
+def test_numbers_are_rounded_and_summed_up() -> None:
+    source = (
+        "{{ 2.567 | round(1) }} {{ 42.1 | round(0, 'ceil') }} {{ 1.5 | round(99999999, 'floor') }} {{ [1, 2] | sum }}"
+    )
+    assert Program(source).render() == "2.6 43.0 1.5 3"
+    assert Program("{{ m | sum(attribute='a') }}").render(m=[{"a": 2}, {"a": 3}]) == "5"
 
 
 def test_a_refusal_is_told_in_the_templates_words() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from tiny_model import TOKENIZER, vocabulary
 
+from aios.kernel.llm.local.dialect import HERMES, LLAMA3, MISTRAL, MISTRAL3, Dialect
 from aios.kernel.llm.local.grammar import (
     GrammarError,
     Grammars,
@@ -94,6 +96,51 @@ def test_a_call_names_a_tool_of_the_list_and_fits_its_schema(grammars: Grammars)
     assert not called('{"name":"add","arguments":{"a":1}}')
     assert not called('{"name":"add","arguments":{"a":1,"b":2,"c":3}}')
     assert not called('{"name":"add","arguments":{"a":"1","b":2}}')
+
+
+TREE = {
+    "type": "object",
+    "properties": {"root": {"$ref": "#/$defs/Node"}, "like": {"const": {"$ref": "#/x"}}},
+    "required": ["root"],
+    "$defs": {
+        "Node": {
+            "type": "object",
+            "properties": {"n": {"type": "integer"}, "next": {"$ref": "#/$defs/Node"}},
+            "required": ["n"],
+            "additionalProperties": False,
+        }
+    },
+}
+"""As programs make them of their types: with definitions, that the parameters refer to."""
+
+
+@pytest.mark.parametrize("others", [[], [("add", ADD, True)]])
+def test_a_tools_parameters_may_refer_to_what_they_define(grammars: Grammars, others: list[Any]) -> None:
+    schema = call_schema([*others, ("walk", TREE, True), ("step", {"$ref": "#/$defs/N", "$defs": {"N": ADD}}, True)])
+
+    def called(name: str, arguments: str) -> bool:
+        guide = Guide(grammars, call=schema, may_call=True)
+        guide.accept(CALL)
+        return accepts(guide, f'{{"name":"{name}","arguments":{arguments}}}') and guide.is_complete
+
+    assert called("walk", '{"root":{"n":1,"next":{"n":2,"next":{"n":3}}}}')
+    assert called("walk", '{"root":{"n":1},"like":{"$ref":"#/x"}}')
+    assert not called("walk", '{"root":{"n":1,"next":{"n":"x"}}}')
+    assert not called("walk", '{"root":{"m":1}}')
+    assert called("step", '{"a":1,"b":2}')
+    assert not called("step", '{"a":1}')
+
+
+@pytest.mark.parametrize("dialect", [HERMES, LLAMA3, MISTRAL, MISTRAL3])
+def test_parameters_that_refer_to_themselves_are_followed_in_each_dialect(dialect: Dialect) -> None:
+    grammars = Grammars(replace(vocabulary(), dialect=dialect, call=None))
+    for functions in ([("walk", TREE, True)], [("walk", TREE, True), ("add", ADD, True)]):
+        guide = Guide(grammars, call=call_schema(functions, dialect), may_call=True)
+        guide.open(b"")
+        wrong = {**TREE, "properties": {"root": {"$ref": "#/$defs/Nod"}}}
+        assert guide.allowed() is not None
+        with pytest.raises(GrammarError, match=re.escape("the $ref '#/$defs/Nod' points at nothing in the schema")):
+            Guide(grammars, call=call_schema([("f", wrong, True), *functions], dialect), may_call=True)
 
 
 def test_a_forced_call_begins_with_the_call_token_only(grammars: Grammars) -> None:

@@ -274,7 +274,7 @@ async def test_calls_of_a_core_that_is_removed_now_begin_anew_on_another_core_of
         at.kernel.cores.remove("one", now=True)
         answer = await at.kernel.wait(running)
         assert (answer.core, answer.usage.completion_tokens, running.tokens_out) == ("two", 12, 12)
-        with pytest.raises(Stopping, match="core 'one' is being drained"):
+        with pytest.raises(Stopping, match="core 'one' is being removed"):
             await at.kernel.wait(keyed)
         await until(lambda: at.state("one") is None)
 
@@ -294,6 +294,29 @@ async def test_an_answer_that_somebody_heard_half_of_ends_honestly_when_its_core
             await at.kernel.wait(call)
         await until(lambda: at.state("one") is None)
         core.gate.set()
+
+
+async def test_when_the_only_core_is_removed_now_each_call_is_told_what_became_of_it() -> None:
+    core = ScriptedCore(name="one", model="m", tokens=12, slots=2)
+    core.gate.clear()
+    async with world(core) as at:
+        heard: list[str] = []
+        streamed = at.submit("m", on_chunk=lambda chunk: heard.append(chunk.text))
+        whole, waiting = at.submit("m", "ann"), at.submit("m", "bob")
+        await core.entered(2)
+        core.gate.set()
+        await until(lambda: bool(heard))
+        core.gate.clear()
+        at.kernel.cores.remove("one", now=True)
+        gone = "core 'one' is being removed, and takes nothing new"
+        with pytest.raises(CutShort, match=f"in the middle of this answer, and no core serves 'm' now: {gone}"):
+            await at.kernel.wait(streamed)
+        for call in (whole, waiting):
+            with pytest.raises(Stopping, match=f"^no core serves 'm' now: {gone}"):
+                await at.kernel.wait(call)
+        core.gate.set()
+        await until(lambda: at.state("one") is None)
+        at.kernel.check_integrity()
 
 
 async def test_who_joins_late_and_hears_what_was_said_has_heard_it_too() -> None:

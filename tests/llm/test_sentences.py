@@ -157,12 +157,15 @@ async def test_tokens_are_taken_as_they_are_and_base64_is_the_same_vector(tmp_pa
     as_text = (await ask(tmp_path, input="the cat sits")).data[0].embedding
     packed = (await ask(tmp_path, input=CAT, encoding_format="base64")).data[0].embedding
     assert isinstance(packed, str)
-    assert from_base64(packed) == as_text
+    assert from_base64(packed).tolist() == as_text
 
 
 async def test_a_prompt_that_the_folder_has_by_default_stands_before_each_text(tmp_path: Path) -> None:
     tensors = write(tmp_path)
-    said = {"prompts": {"query": "the "}, "default_prompt_name": "query"}
+    said: dict[str, Any] = {"prompts": {"query": "the "}, "default_prompt_name": {}}
+    (tmp_path / "config_sentence_transformers.json").write_text(json.dumps(said))
+    assert load_sentences(tmp_path).tokens("cat") == [2, 5, 3]  # a name that is none names nothing
+    said["default_prompt_name"] = "query"
     (tmp_path / "config_sentence_transformers.json").write_text(json.dumps(said))
     found = await ask(tmp_path, input="cat sits")
     np.testing.assert_allclose(found.data[0].embedding, unit(states(tensors, CAT).mean(0)), atol=2e-6)
@@ -189,6 +192,24 @@ async def test_what_the_model_does_not_have_is_refused(tmp_path: Path) -> None:
     assert "vectors of 12 dimensions, not 6" in error.message
     assert len((await ask(tmp_path, input="cat", dimensions=12)).data) == 1
     assert "has token 10" in (await refused(tmp_path, input=[4, 10])).message
+
+
+async def test_a_text_that_comes_to_no_tokens_has_no_vector_least_of_all_somebody_elses(tmp_path: Path) -> None:
+    write(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"post_processor": None}))
+    error = await refused(tmp_path, input=["the cat", " "])
+    assert isinstance(error, BadRequest)
+    assert error.message == "input[1] holds nothing that core 'vectors' has a token for"
+
+
+async def test_weights_that_are_too_large_make_no_vectors(tmp_path: Path) -> None:
+    tensors = write(tmp_path)
+    name = "encoder.layer.1.output.dense.bias"
+    save_file(tensors | {name: np.full_like(tensors[name], 3e38)}, tmp_path / "model.safetensors")
+    error = await refused(tmp_path, input="the cat", encoding_format="base64")
+    assert (type(error), error.code) == (ModuleFault, "bad_model")
+    assert "computes for input[0] what is no number" in error.message
 
 
 async def test_it_answers_no_messages_and_is_named_by_a_core_that_does_not_embed(tmp_path: Path) -> None:
@@ -247,6 +268,14 @@ async def test_a_config_that_we_cannot_compute_is_refused_by_its_key(
     (tmp_path / "config.json").write_text(json.dumps(CONFIG | changes))
     with pytest.raises(ModelError, match=why):
         load_sentences(tmp_path)
+
+
+async def test_a_step_outside_the_folder_is_not_looked_at(tmp_path: Path) -> None:
+    write(tmp_path / "model")
+    (tmp_path / "config.json").write_text('{"pooling_mode_cls_token": true}')
+    (tmp_path / "model" / "modules.json").write_text('[{"type": "x.Transformer"}, {"type": "x.Pooling", "path": ".."}]')
+    with pytest.raises(ModelError, match=r"modules.json names '\.\.', which is no folder within"):
+        load_sentences(tmp_path / "model")
 
 
 async def test_steps_that_we_do_not_have_are_refused(tmp_path: Path) -> None:

@@ -33,12 +33,9 @@ def escapes(seed: int, count: int, top: Path) -> Iterator[str]:
 
 
 def outside(top: Path) -> dict[str, bytes | None]:
-    """All that is there beside the folder."""
-    return {
-        str(path): path.read_bytes() if path.is_file() else None
-        for path in top.parent.rglob("*")
-        if top not in (path, *path.parents)
-    }
+    """All that is in the folder beside it that links lead to."""
+    beside = [*(top.parent / "outside").rglob("*"), *top.parent.iterdir()]
+    return {str(path): path.read_bytes() if path.is_file() else None for path in beside}
 
 
 SWAP = """

@@ -18,7 +18,7 @@ import pytest
 from escapes import SECRET, escapes, outside, swapping
 
 from aios.abi.errors import AiosError, BadRequest, Conflict, Denied, NotFound
-from aios.kernel.storage import beneath, naming, staged
+from aios.kernel.storage import beneath, exchange, naming, staged
 from aios.kernel.storage.beneath import Beneath
 from aios.kernel.storage.faults import Changed, Gone
 
@@ -102,6 +102,37 @@ def test_what_was_changed_outside_since_it_was_looked_at_is_not_replaced(folder:
     stage.discard()
     assert sorted(os.listdir(top / "sub")) == ["a.txt", "inner", "up"]
     assert read(folder, "fresh.txt") == "made outside"
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["renameat2", "without"])
+def test_what_is_replaced_is_looked_at_once_more_when_it_has_lost_its_place(
+    folder: Beneath, top: Path, monkeypatch: pytest.MonkeyPatch, is_known: bool
+) -> None:
+    seen, stage = folder.stat("b.txt").signature, folder.stage("b.txt")
+    stage.write(b"mine")
+    if is_known:
+        real = exchange.exchange
+
+        def late(*args: Any) -> bool:
+            if args[1] == "b.txt" and not (top / "new").exists():
+                (top / "new").write_text("made outside in this very moment")
+                (top / "new").rename(top / "b.txt")
+                (top / "new").touch()
+            return real(*args)
+
+        monkeypatch.setattr(staged, "exchange", late)
+        with pytest.raises(Changed):
+            stage.commit(seen)
+        assert read(folder, "b.txt") == "made outside in this very moment"
+        stage.commit(folder.stat("b.txt").signature)
+    else:
+        monkeypatch.setattr(exchange, "_renameat2", lambda: None)
+        stage.commit(seen)
+        with pytest.raises(Conflict):
+            folder.move("sub/a.txt", "b.txt")
+        folder.move("sub/a.txt", "c.txt")
+    assert read(folder, "b.txt") == "mine"
+    assert not [name for name in os.listdir(top) if name.startswith(".aios")]
 
 
 def test_a_folder_that_was_moved_while_a_file_was_written_gets_nothing(folder: Beneath, top: Path) -> None:
@@ -497,7 +528,7 @@ def test_a_folder_that_is_swapped_for_a_link_meanwhile_is_never_followed(
     monkeypatch.setattr(os, "open", slowly)
     with swapping(top):
         before = outside(top)
-        seen = races(6400, lambda p: read(folder, p), lambda p, c: write(folder, p, c), rest)
+        seen = races(3200, lambda p: read(folder, p), lambda p, c: write(folder, p, c), rest)
         after = outside(top)
     assert after == before
     assert not [text for text in seen if SECRET in text or "secret" in text]

@@ -57,28 +57,23 @@ def calls(path: str) -> list[Args]:
     ]  # fmt: skip
 
 
-def beside(world: MountWorld) -> dict[str, bytes | None]:
-    """All but the folder and the kernel's home."""
-    return {path: data for path, data in outside(world.top).items() if not path.startswith(str(world.home))}
-
-
 async def test_of_a_thousand_generated_escapes_by_all_calls_none_succeeds(world: MountWorld) -> None:
-    before = beside(world)
+    before = outside(world.top)
     num_refused = 0
     for number, path in enumerate(escapes(5, 1000, world.top)):
         links(world.top)
         (world.top / "sub" / "inner").mkdir(parents=True, exist_ok=True)
         world.put("b.txt", "inside")
         path = path if number % 4 == 3 else f"docs/{path}"
-        for args in calls(path):
+        for args in calls(path)[number % 3 :: 3]:
             try:
                 found = await world.call(args)
             except (AiosError, UnicodeEncodeError):
                 num_refused += 1
             else:
                 assert SECRET not in str(found), path
-        assert beside(world) == before, path
-    assert num_refused > 4000
+        assert outside(world.top) == before, path
+    assert num_refused > 1500
 
 
 async def test_while_folders_are_swapped_for_links_64_agents_get_nothing_from_outside(world: MountWorld) -> None:
@@ -111,9 +106,9 @@ async def test_while_folders_are_swapped_for_links_64_agents_get_nothing_from_ou
                 seen.append(error.message)
 
     with swapping(world.top):
-        before = beside(world)
+        before = outside(world.top)
         await asyncio.gather(*map(work, range(64)))
-        after = beside(world)
+        after = outside(world.top)
     assert after == before
     assert not [text for text in seen if SECRET in text or str(world.top.parent) in text]
     assert num_done > 200

@@ -213,14 +213,14 @@ async def test_a_folder_that_goes_while_it_is_looked_through_loses_nothing(
         world.put(f"d{n % 3}/f{n}", "x")
     world.mounted().follower.look_whole()
     await world.quiet()
-    real = follow.Follower._known_in
+    real = follow._names
 
-    async def going(self: follow.Follower, folder: str) -> object:
-        if folder == "d1" and world.top.exists():
+    def going(batch: beneath.Batch) -> list[str]:
+        if batch.folder == "d1" and world.top.exists():
             world.top.rename(world.top.with_name("away"))
-        return await real(self, folder)
+        return real(batch)
 
-    monkeypatch.setattr(follow.Follower, "_known_in", going)
+    monkeypatch.setattr(follow, "_names", going)
     world.mounted().follower.look_whole()
     await world.quiet()
     assert world.mounted().why_gone is not None

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from . import fs_files
+from . import fs_files, fs_home, fs_mounts
 
-commands = {**fs_files.commands}
+commands = {**fs_files.commands, **fs_mounts.commands, **fs_home.commands}

@@ -20,9 +20,7 @@ import msgspec
 from aios.abi import calls as abi
 from aios.abi.errors import AiosError
 from aios.abi.memory import EntryKind, SearchMode
-from aios.kernel import Kernel
-from aios.kernel.config import ByteSize, Config, GroupSection, MemorySection
-from aios.kernel.process import Principal
+from aios.kernel import ByteSize, Config, GroupSection, Kernel, MemorySection, Principal
 from aios.testing import ScriptedCore, booted
 
 WORDS = ("door", "code", "cat", "ship", "lamp", "river", "stone", "green", "north", "seven", "bread", "glass", "tower")

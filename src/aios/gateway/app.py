@@ -66,6 +66,7 @@ def _routes() -> list[Route]:
         ("DELETE", "/aios/v1/cores/{name}", cores.remove_core),
         ("POST", "/aios/v1/cores/{name}/open", cores.open_core),
         ("POST", "/aios/v1/cores/{name}/drain", cores.drain_core),
+        ("GET", "/aios/v1/check", native.check_home),
         ("GET", "/aios/v1/keys", native.list_keys),
         ("POST", "/aios/v1/keys", native.mint_key),
         ("DELETE", "/aios/v1/keys/{id}", native.revoke_key),

@@ -114,6 +114,27 @@ async def signal_process(exchange: Exchange, pid: str) -> None:
     await _run(exchange, spec, convert_args(spec, {"pid": wanted, "signal": body.signal, "code": body.code}))
 
 
+# ── the home ──
+
+
+class FaultTold(Struct):
+    """`where` says which thing of which room, `what` is wrong with it, and `mend` what a repair does about it."""
+
+    where: str
+    what: str
+    mend: str
+
+
+class Checked(Struct):
+    faults: list[FaultTold]
+
+
+async def check_home(exchange: Exchange) -> None:
+    exchange.check_admin()
+    found = await exchange.kernel.check_home()
+    await exchange.reply_json(Checked([FaultTold(*fault) for fault in found]))
+
+
 # ── keys ──
 
 

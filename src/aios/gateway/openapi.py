@@ -14,7 +14,7 @@ from aios.kernel import CoreSection
 
 from .embeddings import EmbeddingList, EmbedRequest
 from .exchange import JSON, Exchange
-from .native import MintedKey, NewKey, SignalBody
+from .native import Checked, MintedKey, NewKey, SignalBody
 from .openai import ChatRequest, Completion
 
 REF = "#/components/schemas/{name}"
@@ -247,6 +247,9 @@ def _kernel_paths() -> dict[str, Any]:
         "/aios/v1/cores/{name}/drain": {
             "post": _steer("drainCore", "Give a core nothing new; what runs there ends (admins only).", core)
         },
+        "/aios/v1/check": {
+            "get": _get("checkHome", "What is wrong in the home; reads all of it (admins only).", _ref("Checked"))
+        },
         "/aios/v1/keys": {
             "get": _get("listKeys", "All keys, without their secrets (admins only).", None),
             "post": mint,
@@ -276,6 +279,7 @@ def _schemas() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         EmbeddingList,
         SignalBody,
         NewKey,
+        Checked,
         MintedKey,
         CoreSection,
     ]

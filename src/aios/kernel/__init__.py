@@ -9,7 +9,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .config import Config, ConfigError, CoreSection, RouterSection, Scheduler, load, parse, read_core
+    from .backup import restore_backup, take_backup
+    from .check import check_home, repair_home
+    from .config import (
+        ByteSize,
+        Config,
+        ConfigError,
+        CoreSection,
+        GroupSection,
+        MemorySection,
+        RouterSection,
+        Scheduler,
+        load,
+        parse,
+        read_core,
+    )
     from .kernel import Kernel
     from .process import Principal, Process
     from .secret import check_key
@@ -17,10 +31,13 @@ if TYPE_CHECKING:
     from .trace import Row
 
 _PLACES = {
+    "ByteSize": "config",
     "Config": "config",
     "ConfigError": "config",
     "CoreSection": "config",
+    "GroupSection": "config",
     "Kernel": "kernel",
+    "MemorySection": "config",
     "Principal": "process",
     "Process": "process",
     "RouterSection": "config",
@@ -28,17 +45,24 @@ _PLACES = {
     "Scheduler": "config",
     "State": "syscall",
     "Syscall": "syscall",
+    "check_home": "check",
     "check_key": "secret",
     "load": "config",
     "parse": "config",
     "read_core": "config",
+    "repair_home": "check",
+    "restore_backup": "backup",
+    "take_backup": "backup",
 }
 
 __all__ = [
+    "ByteSize",
     "Config",
     "ConfigError",
     "CoreSection",
+    "GroupSection",
     "Kernel",
+    "MemorySection",
     "Principal",
     "Process",
     "RouterSection",
@@ -46,10 +70,14 @@ __all__ = [
     "Scheduler",
     "State",
     "Syscall",
+    "check_home",
     "check_key",
     "load",
     "parse",
     "read_core",
+    "repair_home",
+    "restore_backup",
+    "take_backup",
 ]
 
 

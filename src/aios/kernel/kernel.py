@@ -40,11 +40,12 @@ from aios.abi.errors import (
 from aios.abi.messages import Chunk, Embeddings, Generation
 
 from .access import AccessManager, Groups
+from .check import faults, rooms_of
 from .clock import Clock, SystemClock, Timer
 from .config import Config, CoreSection, model_of
 from .context import ContextManager, Stored, Windows
 from .control import Control
-from .database import Database
+from .database import Database, Fault
 from .idempotency import Repeats
 from .journal import Journal, OpenRecord
 from .llm import Core, LLMManager, Plug, Prices, Roster, Router, Seat, SwapsOut
@@ -636,6 +637,11 @@ class Kernel:
             "tools": {"problems": self.tools.problems},
             "journal": self.journal.statistics(),
         }
+
+    async def check_home(self) -> list[Fault]:
+        """What is wrong with what the home holds; reads all of it, while calls go on."""
+        rooms = rooms_of(self.database, self.home)
+        return await self.database.read_async(lambda c: list(faults(c, rooms, is_served=True)))
 
     def check_integrity(self) -> None:
         """Every room's own check; meant for tests, when nothing runs."""

@@ -9,7 +9,7 @@ into the file by a thread of its own, which is also where fast mode syncs. In `d
 
 from .database import Database
 from .fault import Fault
-from .home import HomeError
+from .home import HomeError, HomeLock
 from .kept import Kept, add_kept, kept
 from .once import answered, exactly_once
 from .query import Job, row, rows, value
@@ -22,6 +22,7 @@ __all__ = [
     "Database",
     "Fault",
     "HomeError",
+    "HomeLock",
     "Job",
     "Kept",
     "add_kept",

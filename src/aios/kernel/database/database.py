@@ -56,6 +56,12 @@ class Database:
     ) -> Database:
         """Lock the home of `path`, bring its file to the newest version and start the writer. Raises HomeError."""
         make_home(path)
+        if (path.parent / "restoring").exists():
+            raise HomeError(
+                f"{path.parent} is half restored: 'aios fs restore' was cut off there; run it again, or move back what "
+                "lies in its folder before-restore-… and remove the file 'restoring'",
+                code="home_half_restored",
+            )
         with contextlib.ExitStack() as undo:
             lock = HomeLock.take(path.parent)
             undo.callback(lock.free)
@@ -208,4 +214,5 @@ def _not_opened(path: Path, error: apsw.Error | OSError) -> HomeError:
             f"{path} cannot be opened ({error.strerror or error}): make {error.filename or path.parent} writable, or "
             "name another home"
         )
-    return HomeError(f"{path} cannot be opened: {error}; move it away, or name another home")
+    how = "'aios fs restore' puts a backup in its place; or move it away, or name another home"
+    return HomeError(f"{path} cannot be opened: {error}; {how}")

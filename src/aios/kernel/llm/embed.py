@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aios.abi.calls import LLMEmbed
 from aios.abi.errors import BadRequest, NotFound, UpstreamFault
@@ -90,26 +91,36 @@ def texts_of(args: LLMEmbed) -> list[str] | list[list[int]]:
     raise _bad("input mixes texts and tokens; give a list of texts, or one of lists of tokens")
 
 
-def in_form(args: LLMEmbed, vectors: Sequence[list[float] | str], core: str) -> list[Embedding]:
-    """`vectors` as the agent asked for them; what is in that form already stays as it is."""
+def in_form(args: LLMEmbed, vectors: Sequence[list[float] | str], core: str, first: int = 0) -> list[Embedding]:
+    """`vectors`, of the texts from number `first` on, as the agent asked for them; what is in that form already stays
+    as it is. Raises UpstreamFault for one that is no vector, or not as long as was asked for."""
+    return [Embedding(n, _in_form(args, vector, core, n)) for n, vector in enumerate(vectors, first)]
+
+
+def _in_form(args: LLMEmbed, vector: list[float] | str, core: str, n: int) -> list[float] | str:
     wants_text = args.encoding_format == "base64"
     try:
-        return [Embedding(n, _as_text(v) if wants_text else _as_numbers(v)) for n, v in enumerate(vectors)]
+        numbers = from_base64(vector) if isinstance(vector, str) else vector
+        if args.dimensions not in (None, len(numbers)):
+            raise _none(core, n, f"{len(numbers)} dimensions, where {args.dimensions} were asked for")
+        with np.errstate(over="ignore"):
+            packed = np.asarray(numbers, "<f4")
+        if not packed.size or not np.isfinite(packed).all():
+            raise ValueError
     except (ValueError, binascii.Error):
-        raise UpstreamFault(f"core '{core}' answered with a vector that is none", code="upstream_garbage") from None
+        raise _none(core, n, "what is no vector of numbers") from None
+    if wants_text:
+        return vector if isinstance(vector, str) else base64.b64encode(packed.tobytes()).decode()
+    return packed.tolist() if isinstance(vector, str) else vector
 
 
-def _as_text(vector: Sequence[float] | str) -> str:
-    return vector if isinstance(vector, str) else base64.b64encode(np.asarray(vector, "<f4").tobytes()).decode()
+def _none(core: str, n: int, what: str) -> UpstreamFault:
+    return UpstreamFault(f"core '{core}' answered input[{n}] with {what}", code="upstream_garbage")
 
 
-def _as_numbers(vector: list[float] | str) -> list[float]:
-    return from_base64(vector) if isinstance(vector, str) else vector
-
-
-def from_base64(text: str) -> list[float]:
-    found: list[float] = np.frombuffer(base64.b64decode(text, validate=True), "<f4").tolist()
-    return found
+def from_base64(text: str) -> NDArray[np.float32]:
+    """Raises ValueError, or binascii.Error."""
+    return np.frombuffer(base64.b64decode(text, validate=True), "<f4")
 
 
 def _bad(why: str) -> BadRequest:

@@ -22,6 +22,7 @@ from .local.grammar import GrammarError, Vocabulary
 from .local.held import Held
 from .local.kv import PoolFull
 from .local.request import Template, Translator
+from .local.sampler import NoNumbers
 from .local.sequence import Sequence, Spec
 from .local.shape import ModelError
 from .local.snapshot import SnapshotError, sequence_of, vocabulary_print
@@ -287,6 +288,9 @@ class OwnCore:
         spec = job.sequence.spec
         if isinstance(error, GrammarError):
             return _bad_schema(error, spec.answer is not None)
+        if isinstance(error, NoNumbers):
+            why = f"core '{self.name}': {error}; its weights are broken, or too large for its dtype"
+            return ModuleFault(why, code="bad_model")
         if not isinstance(error, MemoryError):
             return error
         return self._no_memory(request, has_begun=bool(job.sequence.output))

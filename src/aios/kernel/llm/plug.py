@@ -131,6 +131,7 @@ class Plug:
                 self._tasks[name].cancel()
             self._roster.move(seat, CoreState.CLOSED, by)
             return seat
+        seat.is_leaving = True
         self.drain(name, by)
         if name not in self._tasks:
             self._begin(seat, self._leave)
@@ -162,6 +163,7 @@ class Plug:
             raise Conflict(f"core '{seat.name}' is being closed; add it again when it is gone", code="core_closing")
         if (task := self._tasks.pop(seat.name, None)) is not None:
             task.cancel()
+        seat.is_leaving = False
         self._roster.move(seat, CoreState.READY, by)
         return seat
 
@@ -322,7 +324,10 @@ class Plug:
             if not call.is_heard:
                 self._calls.restart(call)
                 return
-        self._calls.abort(call, why or _cut_short(call.core if seat is None else seat.name, seat))
+        is_removed = seat is None or seat.state is not CoreState.FAILED
+        if why is None or (is_removed and call.is_heard):
+            why = _cut_short(call.core if seat is None else seat.name, seat, why)
+        self._calls.abort(call, why)
 
 
 async def _after(before: asyncio.Task[None] | None, work: Work, seat: Seat) -> None:
@@ -331,12 +336,13 @@ async def _after(before: asyncio.Task[None] | None, work: Work, seat: Seat) -> N
     await work(seat)
 
 
-def _cut_short(name: str | None, seat: Seat | None) -> AiosError:
-    """What half an answer ends with that nobody can go on with."""
+def _cut_short(name: str | None, seat: Seat | None, hopeless: AiosError | None) -> AiosError:
+    """What half an answer ends with that nobody can go on with; `hopeless`: nor begin it anew."""
+    then = "; ask again" if hopeless is None else f", and {hopeless.message}"
     if seat is not None and seat.state is CoreState.FAILED:
         why = f"core '{name}' failed in the middle of this answer ({seat.why}); ask again"
         return ModuleFault(why, code="core_failed", retry_after=1)
-    return CutShort(f"core '{name}' was removed in the middle of this answer; ask again", retry_after=1)
+    return CutShort(f"core '{name}' was removed in the middle of this answer{then}", retry_after=1)
 
 
 class _Unmade:

@@ -70,8 +70,8 @@ class Rate:
 class Seat:
     """A core's place in the kernel. `active` counts the calls that have a slot; only the manager changes it.
 
-    `section` is what it was made of; None for one that was given ready made. `is_down`: the last call it was given
-    came back because of a fault, and none has ended well since.
+    `section` is what it was made of; None for one that was given ready made. `is_leaving`: it drains to be removed.
+    `is_down`: the last call it was given came back because of a fault, and none has ended well since.
     """
 
     core: Core
@@ -79,6 +79,7 @@ class Seat:
     state: CoreState = CoreState.OPENING
     why: str | None = None
     active: int = 0
+    is_leaving: bool = False
     is_down: bool = False
     num_calls: int = 0
     num_refusals: int = 0

@@ -227,4 +227,4 @@ def _out_of_service(model: str | None, seats: Sequence[Seat]) -> AiosError:
 def _told(seat: Seat) -> str:
     if seat.state is CoreState.FAILED:
         return f"failed ({seat.why})"
-    return "is being drained, and takes nothing new"
+    return f"is being {'removed' if seat.is_leaving else 'drained'}, and takes nothing new"

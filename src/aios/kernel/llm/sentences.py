@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from aios.abi.calls import LLMEmbed, LLMGenerate
 from aios.abi.errors import BadRequest, ContextLengthExceeded, ModuleFault, NotFound
 from aios.abi.messages import Embeddings, Generation, Usage
@@ -84,6 +86,8 @@ class SentenceCore:
         sentences = self._sentences
         assert sentences is not None
         tokens = sentences.tokens(text) if isinstance(text, str) else text
+        if len(tokens) < sentences.least:
+            raise BadRequest(f"input[{n}] holds nothing that core '{self.name}' has a token for", param="input")
         if len(tokens) > sentences.context:
             raise ContextLengthExceeded(
                 f"input[{n}] has {len(tokens)} tokens, and core '{self.name}' takes {sentences.context}", param="input"
@@ -91,7 +95,14 @@ class SentenceCore:
         if (largest := max(tokens, default=0)) >= sentences.vocabulary:
             why = f"input[{n}] has token {largest}; core '{self.name}' has {sentences.vocabulary}"
             raise BadRequest(why, param="input")
-        return sentences.vector(tokens).tolist(), len(tokens)
+        with np.errstate(over="ignore", invalid="ignore"):
+            vector = sentences.vector(tokens)
+        if not np.isfinite(vector).all():
+            raise ModuleFault(
+                f"core '{self.name}' computes for input[{n}] what is no number: its weights are broken",
+                code="bad_model",
+            )
+        return vector.tolist(), len(tokens)
 
     # ── the rest of the contract of a core ──
 

@@ -22,6 +22,7 @@ from typing import NamedTuple
 from aios.abi.errors import AiosError, Conflict, NotFound
 
 from .base import MAX_DEPTH
+from .exchange import rename_new
 from .faults import Gone, is_a_folder, is_folder, is_there, told
 from .naming import LIST, OURS, check_names, find_name, fits, listed_as, path_name, readable
 from .staged import MAX_INTEGER, Signature, Staged
@@ -207,7 +208,7 @@ class Beneath:
             is_folder(self._shown(path), os.stat(name, dir_fd=source, follow_symlinks=False))
             if find_name(target, new) is not None:
                 raise is_there(self._shown(to), "to")
-            os.rename(name, new, src_dir_fd=source, dst_dir_fd=target)
+            rename_new(name, new, source, target)
             self._sync(target)
             self._sync(source)
 
@@ -227,7 +228,7 @@ class Beneath:
         with self._above(aside) as (folder, name):
             if find_name(folder, new) is not None:
                 raise is_there(self._shown(path))
-            os.rename(name, new, src_dir_fd=folder, dst_dir_fd=folder)
+            rename_new(name, new, folder, folder)
             self._sync(folder)
 
     def remove(self, path: str) -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 from aios.abi.errors import AiosError
 
@@ -26,7 +27,7 @@ from .naming import fits, is_nameable, normal
 from .notice import Noted, Notice
 from .seen import Known
 from .threads import Threads
-from .tree import Tree
+from .tree import TOP, Tree
 from .watch import Watch
 
 log = logging.getLogger("aios.storage")
@@ -47,6 +48,15 @@ STORMY = 60.0
 then it is twice as long, so that one which is written all the time does not become a version each time."""
 BATCH = 100
 """Paths that are noted together."""
+
+
+T = TypeVar("T")
+
+
+class Note(Protocol):
+    """As `Notice.note`."""
+
+    async def __call__(self, paths: list[str], *, thorough: bool) -> Noted: ...
 
 
 class Progress(NamedTuple):
@@ -251,23 +261,34 @@ class Follower:
         """Note all that is at the folder and below it, and that something is no more. With `is_held` the caller has
         it."""
         noted = Noted()
-        walk = self._beneath.walk(folder, self._enter)
-        missing: dict[str, Known] = {}
-        here = None
         note = self._notice.note if is_held else self._note
+        walk = self._beneath.walk(folder, self._enter)
+        here, num_there = None, 0
         try:
             while (batch := await self._threads.run(next, walk, None)) is not None:
                 if batch.folder != here:
-                    here, missing = batch.folder, await self._known_in(batch.folder)
-                for paths in _some(_differing(batch, missing)):
+                    here, num_there = batch.folder, await self._read(partial(seen.num_in, folder=batch.folder))
+                known = await self._read(partial(seen.known_in, folder=batch.folder, names=_names(batch)))
+                num_there -= len(known) - known.count(None)
+                for paths in _some(_differing(batch, known)):
                     noted += await note(paths, thorough=True)
+                if batch.is_last and num_there > 0:
+                    noted += await self._look_for(batch.folder, note)
                 self._num_seen += len(batch.entries)
         finally:
             await self._threads.run(walk.close)
         return noted
 
-    async def _known_in(self, folder: str) -> dict[str, Known]:
-        return await self._database.read_async(lambda c: seen.known_in(Tree(c, self._scope), folder))
+    async def _look_for(self, folder: str, note: Note) -> Noted:
+        """Note all that the store has in the folder: some of it was not found there."""
+        noted, last = Noted(), ""
+        while paths := await self._read(partial(_some_in, folder=folder, after=last)):
+            noted += await note(paths, thorough=False)
+            last = paths[-1].rpartition("/")[2]
+        return noted
+
+    async def _read(self, look: Callable[[Tree], T]) -> T:
+        return await self._database.read_async(lambda c: look(Tree(c, self._scope)))
 
     def _enter(self, path: str, folder: int) -> None:
         """In a thread, before a folder is read: what changes from here on is heard of."""
@@ -276,15 +297,24 @@ class Follower:
             self._is_watched = False
 
 
-def _differing(batch: Batch, missing: dict[str, Known]) -> list[str]:
-    """Paths of `batch` that are not as they are known, and at the end of the folder those that are known only. What was
-    found leaves `missing`."""
-    paths = []
-    for entry in batch.entries:
-        known = missing.pop(entry.path, None)
-        if known is None or not known.is_surely(entry, thorough=True):
-            paths.append(entry.path)
-    return paths + list(missing) if batch.is_last else paths
+def _names(batch: Batch) -> list[str]:
+    return [entry.path.rpartition("/")[2] for entry in batch.entries]
+
+
+def _differing(batch: Batch, known: list[Known | None]) -> list[str]:
+    """Paths of `batch` that are not as they are known."""
+    pairs = zip(batch.entries, known, strict=True)
+    return [entry.path for entry, known in pairs if known is None or not known.is_surely(entry, thorough=True)]
+
+
+def _some_in(tree: Tree, folder: str, after: str) -> list[str]:
+    """The next of what the store has in the folder."""
+    parent = tree.find(folder) if folder else None
+    if parent is None and folder:
+        return []
+    start = f"{folder}/" if folder else ""
+    nodes = tree.children(TOP if parent is None else parent.id, BATCH, after)
+    return [start + node.name for node in nodes]
 
 
 def _some(paths: list[str]) -> Iterator[list[str]]:

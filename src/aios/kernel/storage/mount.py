@@ -196,10 +196,14 @@ class Mount:
     async def current(self, path: str) -> Current:
         """What is at `path` now, after the store has been told. The caller holds it."""
         now = Current(await self.run(self.beneath.find, path), self.find(path))
-        if now.is_settled:
+        stale = self._files_above(path) if now.known is None else []
+        if now.is_settled and not stale:
             return now
-        await self.notice.note([path])
+        await self.notice.note([*stale, path])
         return Current(await self.run(self.beneath.find, path), self.find(path))
+
+    def _files_above(self, path: str) -> list[str]:
+        return self.room.database.read(lambda c: seen.files_above(self.tree(c), path))
 
     def answered(self, once: str | None, kind: type[T]) -> T | None:
         """What a call said before a crash, if all that it did was done."""

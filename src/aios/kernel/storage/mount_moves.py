@@ -19,7 +19,7 @@ from aios.abi.errors import AiosError, BadRequest, Conflict, NotFound
 from ..database import exactly_once, rows
 from . import moves, seen, trash, versions
 from .base import parent_of
-from .beneath import Entry
+from .beneath import Batch, Entry
 from .mount import Mount
 from .seen import Known
 from .staged import Signature, Staged
@@ -144,22 +144,19 @@ class Moves:
                 code="not_kept",
                 param="path",
             )
-        walk, here, known = self._beneath.walk(aside), None, dict[str, Known]()
+        walk = self._beneath.walk(aside)
         while (batch := await self._mount.run(next, walk, None)) is not None:
             folder = f"{path}{batch.folder[len(aside) :]}"
-            if folder != here:
-                here, known = folder, await self._database.read_async(partial(self._known_in, folder))
             if batch.is_last is None:
-                raise Conflict(
-                    f"'{self._mount.shown(folder)}' cannot be read, so it stays", code="not_kept", param="path"
-                )
-            for entry in batch.entries:
-                inside = f"{path}{entry.path[len(aside) :]}"
-                if inside not in known or not known[inside].looks_like(entry):
+                raise Conflict(f"'{self._mount.shown(folder)}' cannot be read: it stays", code="not_kept", param="path")
+            for entry, known in zip(batch.entries, await self._known(folder, batch), strict=True):
+                if known is None or not known.looks_like(entry):
+                    inside = f"{path}{entry.path[len(aside) :]}"
                     raise self._mount.not_kept(inside, entry.signature.size)
 
-    def _known_in(self, folder: str, connection: apsw.Connection) -> dict[str, Known]:
-        return seen.known_in(self._mount.tree(connection), folder)
+    async def _known(self, folder: str, batch: Batch) -> list[Known | None]:
+        names = [entry.path.rpartition("/")[2] for entry in batch.entries]
+        return await self._database.read_async(lambda c: seen.known_in(self._mount.tree(c), folder, names))
 
     # ── and back ──
 

@@ -63,7 +63,7 @@ class Reads:
         names = [entry.path.rpartition("/")[2] for entry in entries]
 
         def job(connection: apsw.Connection) -> list[Stat]:
-            known = seen.known_among(self._mount.tree(connection), folder, names)
+            known = seen.known_in(self._mount.tree(connection), folder, names)
             return [self._stat(*each) for each in zip(entries, map(Current, entries, known), strict=True)]
 
         return await self._mount.room.database.read_async(job)

@@ -21,7 +21,7 @@ from ..clock import Clock
 from ..database import Database
 from ..spaces import Scope
 from . import contents, seen, trash, versions
-from .base import folders_of, parent_of
+from .base import parent_of
 from .beneath import Beneath, Entry
 from .contents import SMALL, Body
 from .intake import Intake
@@ -169,8 +169,8 @@ class Notice:
     def _apply(self, tree: Tree, look: Look, content: Body | Staged | None) -> Noted:
         """Record what was found, if there is room for it."""
         now = self._clock.wall()
-        for folder in folders_of(look.path):
-            if (node := tree.find(folder)) is not None and node.kind == "file":  # it is a folder by now
+        if look.entry is not None:
+            for folder in seen.files_above(tree, look.path):  # it is a folder by now
                 trash.clear(tree, folder, now)
         known = seen.known(tree, look.path)
         if known is not None and (look.entry is None or look.entry.is_folder != (known.node.kind == "folder")):
@@ -196,7 +196,7 @@ class Notice:
     def _revived(self, tree: Tree, path: str, now: float) -> Known | None:
         """What was at `path` when others took it away, and is there again: its history goes on."""
         node = trash.find(tree, path)
-        if node is None or node.kind != "file" or seen.sight(tree.connection, node.id) is None:
+        if node is None or node.kind != "file" or not seen.was_seen(tree, node.id):
             return None
         with contextlib.suppress(Conflict):  # a file stands where its folder was
             trash.restore(tree, path, now)

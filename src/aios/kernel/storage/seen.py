@@ -6,11 +6,10 @@ Jobs on the table `seen`, by the ids of files. Knows no folder and no clock.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import apsw
-
-from ..database import row, rows
+from ..database import row, value
+from .base import folders_of
 from .beneath import Entry
 from .staged import Signature
 from .tree import BELOW, NODE, TOP, Node, Tree
@@ -18,6 +17,7 @@ from .tree import BELOW, NODE, TOP, Node, Tree
 UNSURE = 100_000_000
 """Nanoseconds. Clocks of file systems tick some milliseconds apart: a file that was changed so shortly before it was
 compared may have been changed again, and look the same."""
+_NODE = ", ".join(f"files.{column}" for column in NODE.split(", "))
 _SEEN = "seen.size, seen.modified, seen.changed, seen.inode, seen.checked, seen.is_ours"
 
 
@@ -56,39 +56,40 @@ class Known(NamedTuple):
 
 def known(tree: Tree, path: str) -> Known | None:
     """What stands at `path`."""
-    node = tree.find(path)
-    return None if node is None else Known(node, sight(tree.connection, node.id))
+    folder, _, name = path.rpartition("/")
+    return known_in(tree, folder, [name])[0]
 
 
-def known_among(tree: Tree, folder: str, names: Iterable[str]) -> list[Known | None]:
+def known_in(tree: Tree, folder: str, names: Iterable[str]) -> list[Known | None]:
     """What is called so in the folder."""
     parent = tree.find(folder) if folder else None
     if parent is None and folder:
         return [None for _ in names]
-    found = (tree.child(parent.id if parent else TOP, name) for name in names)
-    return [None if node is None else Known(node, sight(tree.connection, node.id)) for node in found]
-
-
-def sight(connection: apsw.Connection, file: int) -> Sight | None:
-    found = row(connection, f"SELECT {_SEEN} FROM seen WHERE file = ?", (file,))
-    return None if found is None else _sight(*found)
-
-
-def known_in(tree: Tree, folder: str) -> dict[str, Known]:
-    """All that stands in the folder, by its path."""
-    node = tree.find(folder) if folder else None
-    if node is None and folder:
-        return {}
-    columns = ", ".join(f"files.{column}" for column in NODE.split(", "))
-    found = rows(
-        tree.connection,
-        f"SELECT {columns}, {_SEEN} FROM files LEFT JOIN seen ON file = id"
-        " WHERE scope = ? AND parent = ? AND trashed IS NULL",
-        (tree.id, node.id if node else TOP),
+    id = TOP if parent is None else parent.id
+    sql = (
+        f"SELECT {_NODE}, {_SEEN} FROM files LEFT JOIN seen ON file = id"
+        " WHERE scope = ? AND parent = ? AND files.name = ? AND trashed IS NULL"
     )
-    start = f"{folder}/" if folder else ""
-    entries = ((Node(*each[:-6]), each[-6:]) for each in found)
-    return {start + node.name: Known(node, None if seen[0] is None else _sight(*seen)) for node, seen in entries}
+    return [_known(row(tree.connection, sql, (tree.id, id, name))) for name in names]
+
+
+def num_in(tree: Tree, folder: str) -> int:
+    """How many stand in the folder."""
+    parent = tree.find(folder) if folder else None
+    if parent is None and folder:
+        return 0
+    sql = "SELECT count(*) FROM files WHERE scope = ? AND parent = ? AND trashed IS NULL"
+    return int(value(tree.connection, sql, (tree.id, TOP if parent is None else parent.id)))
+
+
+def files_above(tree: Tree, path: str) -> list[str]:
+    """What the store takes for a file and cannot be one, if there is something at `path`."""
+    return [folder for folder in folders_of(path) if (node := tree.find(folder)) is not None and node.kind == "file"]
+
+
+def was_seen(tree: Tree, file: int) -> bool:
+    """Whether it is known what the file looked like."""
+    return row(tree.connection, "SELECT 1 FROM seen WHERE file = ?", (file,)) is not None
 
 
 def see(tree: Tree, file: int, signature: Signature, checked: int, *, is_ours: bool) -> None:
@@ -103,5 +104,11 @@ def unsee_below(tree: Tree, id: int) -> None:
     tree.connection.execute(f"{BELOW} DELETE FROM seen WHERE file IN (SELECT id FROM below)", (id, tree.id))
 
 
-def _sight(size: int, modified: int, changed: int, inode: int, checked: int, is_ours: int) -> Sight:
-    return Sight(Signature(size, modified, changed, inode), checked, bool(is_ours))
+def _known(found: tuple[Any, ...] | None) -> Known | None:
+    if found is None:
+        return None
+    node = Node(*found[:-6])
+    if found[-6] is None:
+        return Known(node, None)
+    *signature, checked, is_ours = found[-6:]
+    return Known(node, Sight(Signature(*signature), checked, bool(is_ours)))

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from aios.abi.errors import Conflict, NotFound
 
+from .exchange import exchange, rename_new
 from .faults import Changed, is_folder, told
 from .naming import find_name, readable
 
@@ -77,14 +78,31 @@ class Staged:
         self._check(there, expected)
         if self._durable:
             os.fsync(self._file)
-        os.rename(self._part, there or name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
-        self._part = ""
+        if there is None or expected is None:
+            try:
+                rename_new(self._part, name, self._folder, self._folder)
+            except FileExistsError:
+                raise Changed from None
+            self._part = ""
+        else:
+            self._replace(there, expected)
         if self._durable:
             with readable(self._folder) as folder:
                 os.fsync(folder)
         signature = Signature.of(os.fstat(self._file))
         self.discard()
         return signature
+
+    def _replace(self, there: str, expected: Signature) -> None:
+        """What is replaced gets our name, so that it can be looked at once more before it goes."""
+        if not exchange(self._part, there, self._folder):
+            os.rename(self._part, there, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+            self._part = ""
+            return
+        found = Signature.of(os.stat(self._part, dir_fd=self._folder, follow_symlinks=False))
+        if found._replace(changed=0) != expected._replace(changed=0):  # another name is a change too
+            exchange(self._part, there, self._folder)
+            raise Changed
 
     def _check(self, there: str | None, expected: Signature | None) -> None:
         """Whether what is to be replaced is what the caller knows of. Its mode stays."""

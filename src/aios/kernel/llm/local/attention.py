@@ -26,7 +26,9 @@ class Scores:
         size = rows * heads * longest
         if size > self._data.size:
             self._data = aligned((size,))
-        return self._data[:size].reshape(rows, heads, longest)
+        found = self._data[:size].reshape(rows, heads, longest)
+        found.fill(0)  # what is masked must be finite: one sequence's NaN, left here, would be every other's
+        return found
 
 
 class Batch:

@@ -14,6 +14,7 @@ from .grammar import Grammars, Vocabulary
 from .kv import KV
 from .linear import F32
 from .prefix import PrefixCache
+from .sampler import NoNumbers
 from .sequence import Sequence, Spec
 
 PREFILL_WHILE_DECODING = 2
@@ -93,7 +94,7 @@ class Engine:
         Returns the sequences that got a token or an error; those that ended have left the engine and freed their KV.
         """
         speaking = list(self._decoding.values())
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             if speaking:
                 self._decode(speaking)
             moved = speaking + self._prefill(PREFILL_WHILE_DECODING if speaking else PREFILL_ALONE)
@@ -197,6 +198,8 @@ class Engine:
 
     def _choose(self, sequence: Sequence, rows: F32) -> None:
         try:
+            if not np.isfinite(rows.max()):
+                raise NoNumbers("the model computed what is no number")
             sequence.choose(rows)
             self.num_tokens += len(rows)
         except Exception as error:  # noqa: BLE001  # not caught, but handed to the one who asked: the others go on

@@ -16,10 +16,11 @@ from typing import Any
 
 from aios.abi.errors import BadRequest, ModuleFault
 
+from .allowance import TemplateFault
 from .chat import content_text
 from .dialect import Dialect, Reasoning, dialect_of, reasoning_of
 from .foreign_tokenizer import ForeignTokenizer
-from .sandbox import Program, TemplateFault, TemplateRefusal
+from .sandbox import Program, TemplateRefusal
 from .shape import ModelError
 from .variables import FIELD
 from .weights import read_json

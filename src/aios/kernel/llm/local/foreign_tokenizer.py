@@ -49,9 +49,7 @@ class ForeignTokenizer:
         self._whole, self._plain = tokenizer_of(folder), tokenizer_of(folder)
         self._plain.encode_special_tokens = True  # as text, that is
         added = self._whole.get_added_tokens_decoder()
-        self.tokens, self.drops_first_space = _bytes_of(self._whole, said, added)
-        if len(self.tokens) > size:
-            raise ModelError(f"tokenizer.json has {len(self.tokens)} tokens, and config.json says vocab_size {size}")
+        self.tokens, self.drops_first_space = _bytes_of(self._whole, said, added, size)
         self.special: dict[str, int] = {each.content: index for index, each in added.items() if each.special}
         self.tokens += [b""] * (size - len(self.tokens))
         self._unused = [index for index, token in enumerate(self.tokens) if not token]
@@ -65,13 +63,13 @@ class ForeignTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Tokens of text in which nothing is special."""
-        ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
+        ids: list[int] = self._plain.encode(_sound(text), add_special_tokens=False).ids
         return ids
 
     def encode_rendered(self, text: str) -> list[int]:
         """Tokens of what a template gave: specials are special, but for those that `defused` has marked."""
         if MARK not in text:
-            ids: list[int] = self._whole.encode(text, add_special_tokens=False).ids
+            ids: list[int] = self._whole.encode(_sound(text), add_special_tokens=False).ids
             return ids
         found: list[int] = []
         at = 0
@@ -112,8 +110,8 @@ class ForeignTokenizer:
         )
 
 
-def _bytes_of(tokenizer: Any, said: Mapping[str, Any], added: Mapping[int, Any]) -> tuple[list[bytes], bool]:
-    """The bytes of each token by its id, and whether the first one of an answer loses its space."""
+def _bytes_of(tokenizer: Any, said: Mapping[str, Any], added: Mapping[int, Any], size: int) -> tuple[list[bytes], bool]:
+    """The bytes of each token by its id, below `size`, and whether the first one of an answer loses its space."""
     kinds = set(_decoders(said.get("decoder")))
     read: Callable[[str], bytes]
     if "ByteLevel" in kinds:
@@ -124,14 +122,21 @@ def _bytes_of(tokenizer: Any, said: Mapping[str, Any], added: Mapping[int, Any])
         names = ", ".join(sorted(kinds)) or "none"
         raise ModelError(f"tokenizer.json has a decoder of kind {names}; supported are ByteLevel and Metaspace")
     tokens: list[bytes] = []
-    known = tokenizer.get_vocab(with_added_tokens=True).values()  # some ids may be left out
-    for index in range(max(known, default=-1) + 1):
+    largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)  # some ids may be left out
+    if largest >= size:
+        raise ModelError(f"tokenizer.json has a token number {largest}, and config.json says vocab_size {size}")
+    for index in range(largest + 1):
         token = tokenizer.id_to_token(index)
         if index in added:
             tokens.append(added[index].content.encode())
         else:
             tokens.append(read(token) if token is not None else b"")
     return tokens, "ByteLevel" not in kinds and bool(kinds & {"Strip", "Metaspace"})
+
+
+def _sound(text: str) -> str:
+    """`text` without halves of surrogate pairs, which no UTF-8 can hold; a template can write them."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _decoders(said: Any) -> list[str]:

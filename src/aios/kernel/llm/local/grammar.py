@@ -24,6 +24,8 @@ from .schema_faults import explain_refusal, explain_stop
 MAX_SCHEMA_BYTES = 100_000
 MAX_SCHEMA_DEPTH = 64
 MAX_COMPILED = 64
+_DATA = ("const", "enum", "default", "examples")
+"""Keys of a schema whose values are none."""
 _COMPACT = {"whitespace_flexible": False, "item_separator": ",", "key_separator": ":"}
 _SPACED = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """JSON as our own model writes it, and as Python does, on which most models were trained."""
@@ -298,14 +300,20 @@ def call_schema(
     is_spelt = is_forced and dialect is not NANO
     if not is_spelt and not any(is_constrained for _, _, is_constrained in functions):
         return None
+    given = [
+        (name, _parameters(parameters if is_constrained else None)) for name, parameters, is_constrained in functions
+    ]
+    if not dialect.is_named_first:  # there the parameters stand alone
+        above = "#/anyOf/{}/properties/{}" if len(given) > 1 else "#/properties/{1}"
+        given = [(name, _moved(schema, above.format(n, dialect.key))) for n, (name, schema) in enumerate(given)]
     calls = [
         {
             "type": "object",
-            "properties": {"name": {"const": name}, dialect.key: _parameters(parameters if is_constrained else None)},
+            "properties": {"name": {"const": name}, dialect.key: schema},
             "required": ["name", dialect.key],
             "additionalProperties": False,
         }
-        for name, parameters, is_constrained in functions
+        for name, schema in given
     ]
     style = _COMPACT if dialect.is_compact else _SPACED
     return _wrap({"anyOf": calls} if len(calls) > 1 else calls[0], style, is_lenient=True)
@@ -318,6 +326,18 @@ def _parameters(schema: dict[str, Any] | None) -> dict[str, Any]:
     if "properties" in schema and "additionalProperties" not in schema:
         return {**schema, "type": "object", "additionalProperties": False}
     return {**schema, "type": "object"} if "type" not in schema and "$ref" not in schema else schema
+
+
+def _moved(schema: Any, place: str) -> Any:
+    """`schema` for where it stands at `place` within another: what it refers to in itself is there now."""
+    if isinstance(schema, list):
+        return [_moved(each, place) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    moved = {key: value if key in _DATA else _moved(value, place) for key, value in schema.items()}
+    if isinstance(ref := schema.get("$ref"), str) and (ref == "#" or ref.startswith("#/")):
+        moved["$ref"] = place + ref[1:]
+    return moved
 
 
 def _wrap(schema: dict[str, Any], style: dict[str, Any], *, is_lenient: bool) -> str:

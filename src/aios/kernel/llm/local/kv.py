@@ -95,7 +95,8 @@ class LayerView(NamedTuple):
 class KV:
     """The keys and values of one sequence, an array (layers, 2 * heads, capacity, dim). Made by `KVPool.open`.
 
-    Positions from the end of the sequence up to the next whole step are finite and meaningless; attention masks them.
+    Positions from the end of the sequence up to the next whole step are 0 or, when it has been cut back, finite at
+    least, and meaningless; attention masks them.
     """
 
     __slots__ = ("_data", "_pool", "_views", "reserved")
@@ -133,6 +134,7 @@ class KV:
         seen = -(-tokens // STEP) * STEP
         kept = self._views.get(first > 0)
         if kept is None or kept[0] != first or kept[1] != seen:
+            self._data[:, :, tokens:seen] = 0  # what was there is somebody else's, and may be no number
             heads = self._data.shape[1] // 2
             keys = self._data[:, :heads, first:seen].swapaxes(2, 3)
             if seen - first > MANY:

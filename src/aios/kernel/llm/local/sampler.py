@@ -18,6 +18,10 @@ from .linear import F32
 Mask = NDArray[np.bool_]
 
 
+class NoNumbers(ValueError):
+    """What a model computed is none of which a token could be chosen."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How tokens are chosen. `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 are off; `logprobs` None is off."""

@@ -1,47 +1,54 @@
 """Chat templates in Jinja, run where they can do no harm. Knows no tokens, messages or tools.
 
 A template comes with a model's files, so it is a stranger's program. Jinja's sandbox keeps it from attributes that are
-not its business; what is added here is that it comes to an end: each turn of a loop and each call of a macro is
-counted, and no text or list may grow past a limit. All that can be written in a template is built of these.
+not its business; what is added here is that it comes to an end: each turn of a loop, each filter, test, operator and
+call is counted, none of them takes long, since no text and no list with all that is in it may grow past a limit, and
+what is built altogether is bounded too. All that can be written in a template is built of these.
 """
 
 from __future__ import annotations
 
 import datetime
+import functools
 import json
+import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 from jinja2 import TemplateError, nodes, pass_context
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
+from jinja2.visitor import NodeTransformer
+
+from .allowance import MAX_BITS, Allowance, TemplateFault
 
 MAX_SOURCE = 200_000
-MAX_STEPS = 100_000
-MAX_SIZE = 8_000_000
-"""Characters of a text, items of a list."""
-MAX_SECONDS = 3.0
-
 _UNWANTED_FILTERS = (
-    "center",
-    "wordwrap",
-    "format",
-    "indent",
     "batch",
-    "slice",
+    "center",
+    "filesizeformat",
+    "forceescape",
+    "format",
     "pprint",
-    "urlize",
-    "xmlattr",
     "random",
+    "round",
+    "slice",
+    "striptags",
+    "sum",
+    "truncate",
+    "urlencode",
+    "urlize",
+    "wordcount",
+    "wordwrap",
+    "xmlattr",
 )
-_UNWANTED_METHODS = frozenset({"center", "ljust", "rjust", "zfill", "expandtabs", "format", "format_map", "translate"})
-
-
-class TemplateFault(ValueError):
-    """The template is at fault: what it did, or where it cannot be read."""
+_UNWANTED_METHODS = frozenset(
+    {"center", "encode", "expandtabs", "format", "format_map", "ljust", "rjust", "to_bytes", "translate", "zfill"}
+)
 
 
 class TemplateRefusal(ValueError):
@@ -51,13 +58,13 @@ class TemplateRefusal(ValueError):
 class Program:
     """One template. Several threads may call `render`."""
 
-    def __init__(self, source: str, *, now: Callable[[], float] = time.monotonic) -> None:
-        """Raises TemplateFault when it cannot be compiled."""
+    def __init__(self, source: str, *, now: Callable[[], float] = time.thread_time) -> None:
+        """`now` is the time that the thread has computed. Raises TemplateFault when it cannot be compiled."""
         self._now = now
         if len(source) > MAX_SOURCE:
             raise TemplateFault(f"it has {len(source)} characters; at most {MAX_SOURCE} are allowed")
         self._environment = _Environment()
-        self._environment.begin(_Limits(now))  # constants are worked out while it is compiled
+        self._environment.begin(Allowance(now))  # constants are worked out while it is compiled
         try:
             self._template = self._environment.from_string(source)
         except (TemplateError, RecursionError, SyntaxError) as error:
@@ -67,7 +74,7 @@ class Program:
 
     def render(self, **variables: Any) -> str:
         """Raises TemplateFault, and TemplateRefusal with the template's own words."""
-        limits = self._environment.begin(_Limits(self._now))
+        limits = self._environment.begin(Allowance(self._now))
         try:
             pieces, size = [], 0
             for piece in self._template.generate(**variables):
@@ -85,24 +92,11 @@ class Program:
             raise TemplateFault(f"it failed{_line(error)}: {type(error).__name__}: {str(error)[:200]}") from None
 
 
-class _Limits:
-    """What one rendering has used up."""
+class _Space(Namespace):
+    """What `namespace` gives. Shown it would show all that is in it, which nobody has weighed."""
 
-    def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
-        self._until = now() + MAX_SECONDS
-        self._steps = 0
-
-    def step(self) -> None:
-        self._steps += 1
-        if self._steps > MAX_STEPS:
-            raise TemplateFault(f"it loops: more than {MAX_STEPS} steps")
-        if self._steps % 64 == 0 and self._now() > self._until:
-            raise TemplateFault(f"it loops: more than {MAX_SECONDS:g} seconds")
-
-    def check_size(self, size: int) -> None:
-        if size > MAX_SIZE:
-            raise TemplateFault(f"it makes a text or list of more than {MAX_SIZE} characters or items")
+    def __repr__(self) -> str:
+        return "<namespace>"
 
 
 class _Generation(Extension):
@@ -132,42 +126,81 @@ class _Environment(ImmutableSandboxedEnvironment):
             self.globals.pop(name, None)
         self.filters |= {
             "tojson": _to_json,
-            "step": self._step,
             "joined": self._joined,
             "indent": self._indent,
             "join": self._join,
             "replace": self._replace,
+            "round": _rounded,
+            "sum": _sum,
         }
-        self.globals |= {"raise_exception": _refuse, "strftime_now": _now_as, "range": self._range}
+        self.filters = {name: self._counted(made) for name, made in self.filters.items()} | {
+            "step": self._step,
+            "built": self._built,
+        }
+        self.tests = {name: self._counted(made) for name, made in self.tests.items()}
+        self.globals |= {
+            "raise_exception": _refuse,
+            "strftime_now": _now_as,
+            "range": self._range,
+            "namespace": _Space,
+        }
 
-    def begin(self, limits: _Limits) -> _Limits:
+    def _counted(self, made: Any) -> Callable[..., Any]:
+        @functools.wraps(made)
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            self.limits.step()
+            return self.limits.built(made(*args, **kwargs))
+
+        return counted
+
+    def begin(self, limits: Allowance) -> Allowance:
         """What this thread renders from here on is held to `limits`."""
         self._here.limits = limits
         return limits
 
     @property
-    def limits(self) -> _Limits:
-        found: _Limits = self._here.limits
+    def limits(self) -> Allowance:
+        found: Allowance = self._here.limits
         return found
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
-        """The tree, with a step counted in each body that may run again, and texts joined under a limit."""
-        tree = super()._parse(source, name, filename)
-        for body in tree.find_all((nodes.For, nodes.Macro, nodes.CallBlock)):
-            step = nodes.Filter(nodes.Const(None), "step", [], [], None, None)
-            counted: Any = body  # all three have a body
+        """The tree, with a step counted wherever something may run again, and lists and joined texts weighed."""
+        tree: nodes.Template = _Weighed(self).visit(super()._parse(source, name, filename))
+        for body in tree.find_all((nodes.For, nodes.Macro, nodes.CallBlock, nodes.Block)):
+            counted: Any = body  # all of these have a body
+            step = nodes.Filter(nodes.Const(True), "step", [], [], None, None)
             counted.body.insert(0, nodes.ExprStmt(step).set_lineno(body.lineno).set_environment(self))
+        for loop in tree.find_all(nodes.For):
+            if loop.test is not None:  # turns that it leaves out are turns as well
+                step = nodes.Filter(nodes.Const(True), "step", [], [], None, None)
+                loop.test = nodes.And(step, loop.test).set_lineno(loop.lineno).set_environment(self)
         for text in tree.find_all(nodes.Concat):
             joined: Any = nodes.Filter(nodes.List(text.nodes[:]), "joined", [], [], None, None)
             text.nodes = [joined.set_environment(self)]
         return tree
 
     @pass_context  # or else it would be worked out beforehand, once
-    def _step(self, context: Any, nothing: None) -> None:
+    def _step(self, context: Any, value: Any) -> Any:
         self.limits.step()
+        return value
+
+    @pass_context
+    def _built(self, context: Any, value: Any) -> Any:
+        self.limits.step()
+        return self.limits.built(value)
+
+    def concat(self, parts: Iterable[str]) -> str:
+        # Of what blocks and macros give.
+        pieces, size = [], 0
+        for piece in parts:
+            size += len(piece)
+            self.limits.check_size(size)
+            pieces.append(piece)
+        whole: str = self.limits.built("".join(pieces))
+        return whole
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        if isinstance(obj, str) and attr in _UNWANTED_METHODS:
+        if isinstance(obj, str | int) and attr in _UNWANTED_METHODS:
             return False
         return super().is_safe_attribute(obj, attr, value)
 
@@ -189,23 +222,25 @@ class _Environment(ImmutableSandboxedEnvironment):
             self.limits.check_size(len(left) + len(right))
         if operator == "*":
             self._check_product(left, right)
-        return super().call_binop(context, operator, left, right)
+        return self.limits.built(super().call_binop(context, operator, left, right))
 
     def call(self, context: Any, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
+        self.limits.step()
+        self.limits.weight((args, kwargs))
         # A text's own methods that make longer ones: only these are left.
         owner, name = getattr(obj, "__self__", None), getattr(obj, "__name__", "")
         if isinstance(owner, str) and name == "replace":
             return self._replace(owner, *args, **kwargs)
         if isinstance(owner, str) and name == "join" and args:
             return self._parts_joined(owner, args[0])
-        return super().call(context, obj, *args, **kwargs)
+        return self.limits.built(super().call(context, obj, *args, **kwargs), is_all_new=True)
 
     def _check_product(self, left: Any, right: Any) -> None:
         for text, count in ((left, right), (right, left)):
             if hasattr(text, "__len__") and isinstance(count, int):
                 self.limits.check_size(len(text) * max(count, 0))
-        if isinstance(left, int) and isinstance(right, int):
-            self.limits.check_size(left.bit_length() + right.bit_length())
+        if isinstance(left, int) and isinstance(right, int) and left.bit_length() + right.bit_length() > MAX_BITS:
+            raise TemplateFault(f"it makes a number of more than {MAX_BITS} bits")
 
     def _parts_joined(self, glue: str, parts: Any) -> str:
         texts = [str(part) for part in parts]
@@ -238,6 +273,46 @@ class _Environment(ImmutableSandboxedEnvironment):
         found = range(*bounds)
         self.limits.check_size(len(found) * 100)
         return found
+
+
+class _Weighed(NodeTransformer):
+    """Puts a filter around each list, tuple, dict and slice that is written in a template, so that it is weighed."""
+
+    def __init__(self, environment: _Environment) -> None:
+        self._environment = environment
+
+    def visit_List(self, node: Any) -> Any:
+        self.generic_visit(node)
+        if all(isinstance(item, nodes.Const) for item in node.items) or getattr(node, "ctx", "load") != "load":
+            return node
+        return self._weighed(node)
+
+    visit_Tuple = visit_Dict = visit_List
+
+    def visit_Getitem(self, node: Any) -> Any:
+        self.generic_visit(node)
+        return self._weighed(node) if isinstance(node.arg, nodes.Slice) else node
+
+    def _weighed(self, node: Any) -> nodes.Node:
+        weighed = nodes.Filter(node, "built", [], [], None, None).set_lineno(node.lineno)
+        return weighed.set_environment(self._environment)
+
+
+def _sum(items: Any, attribute: str | int | None = None, start: float = 0) -> float:
+    """Of numbers: lists would be copied once for each that is added."""
+    total = start
+    for item in items:
+        total += item if attribute is None else item[attribute]
+        if not isinstance(total, int | float):
+            raise TypeError("only numbers can be summed up")
+    return total
+
+
+def _rounded(value: float, precision: int = 0, method: str = "common") -> float:
+    if method not in ("common", "ceil", "floor"):
+        raise ValueError("round takes common, ceil or floor")
+    unit: float = 10.0 ** min(max(precision, -300), 300)
+    return round(value, precision) if method == "common" else getattr(math, method)(value * unit) / unit
 
 
 def _to_json(

@@ -12,12 +12,16 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
-_CORE = re.compile(r"failed to compile JSON schema: (.*?)\s*(?:\n\s+1 \| .*)?\Z", re.DOTALL)
+_CORE = re.compile(r"failed to compile JSON schema: (.*?)\s*(?:\n\s+\d+ \| .*)?\Z", re.DOTALL)
 _STOPPED = re.compile(r"^Stop: (\w+)$", re.MULTILINE)
 
 NAMED = ("properties", "patternProperties", "$defs", "definitions")
 LISTED = ("anyOf", "oneOf", "allOf", "prefixItems")
 SINGLE = ("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames")
+ARGUMENTS = (("arguments",), ("parameters",))
+"""What a call's arguments are called, by its dialect."""
+_MOVED = re.compile(r"#(?:/anyOf/\d+)?/properties/(?:arguments|parameters)")
+"""Where a tool's parameters stand in the schema of calls."""
 MAX_PLACES = 3
 """Places that are named when the message fits several."""
 TYPES = "string, number, integer, boolean, null, object or array"
@@ -136,7 +140,8 @@ def explain_refusal(message: str, schema: Any) -> str:
     core = found[1] if found else message.strip().partition("\n")[0]
     for fault in FAULTS:
         if match := fault.pattern.fullmatch(core):
-            return f"the schema cannot be followed{_place(schema, fault, match)}: {fault.sentence(match)[:300]}"
+            sentence = _MOVED.sub("#", fault.sentence(match)) if _is_of_tools(schema) else fault.sentence(match)
+            return f"the schema cannot be followed{_place(schema, fault, match)}: {sentence[:300]}"
     return f"the schema cannot be followed: {' '.join(core.split())[:300]}"
 
 
@@ -186,14 +191,21 @@ def _written(path: tuple[str, ...], schema: Any) -> str:
     if steps[:1] == ("anyOf",) and isinstance(schema.get("anyOf"), list):
         inner, steps = schema["anyOf"][int(steps[1])], steps[2:]
     tool = _tool(inner)
-    if tool is not None and steps[:2] == ("properties", "arguments"):
+    if tool is not None and steps[:1] == ("properties",) and steps[1:2] in ARGUMENTS:
         return f"{_pointer(steps[2:])} of the parameters of '{tool[:80]}'"
     return _pointer(path)
 
 
+def _is_of_tools(schema: Any) -> bool:
+    """Whether tool calls follow `schema`: each tool's parameters are somewhere inside it."""
+    inner = schema.get("anyOf") if isinstance(schema, dict) else None
+    return _tool(inner[0] if isinstance(inner, list) and inner else schema) is not None
+
+
 def _tool(schema: Any) -> str | None:
     """The name of the tool whose calls `schema` describes, if it does."""
-    if not isinstance(schema, dict) or schema.get("required") != ["name", "arguments"]:
+    required = schema.get("required") if isinstance(schema, dict) else None
+    if not isinstance(required, list) or required[:1] != ["name"] or tuple(required[1:]) not in ARGUMENTS:
         return None
     name = schema["properties"].get("name") if isinstance(schema.get("properties"), dict) else None
     return str(name["const"]) if isinstance(name, dict) and isinstance(name.get("const"), str) else None

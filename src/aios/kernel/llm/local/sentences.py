@@ -41,11 +41,20 @@ class States(Protocol):
 
 
 class Sentences:
-    """Texts into vectors of `width` numbers. At most `context` tokens a text, specials among them."""
+    """Texts into vectors of `width` numbers. `least` to `context` tokens a text, specials among them."""
 
     def __init__(
-        self, model: States, tokenizer: Any, *, width: int, context: int, vocabulary: int, recipe: Recipe
+        self,
+        model: States,
+        tokenizer: Any,
+        *,
+        width: int,
+        context: int,
+        vocabulary: int,
+        recipe: Recipe,
+        least: int = 1,
     ) -> None:
+        self.least = least
         self.width = width
         self.context = context
         self.vocabulary = vocabulary
@@ -81,14 +90,16 @@ class Recipe:
         if (folder / "config_sentence_transformers.json").exists():
             said = read_json(folder / "config_sentence_transformers.json")
             prompts, name = said.get("prompts"), said.get("default_prompt_name")
-            if isinstance(prompts, Mapping) and isinstance(prompts.get(name), str):
+            if isinstance(prompts, Mapping) and isinstance(name, str) and isinstance(prompts.get(name), str):
                 self.prompt = prompts[name]
 
     def _read_modules(self, folder: Path) -> None:
         self.is_normal = False
         for module in read_list(folder / "modules.json"):
             kind, path = str(module.get("type")).rpartition(".")[2], str(module.get("path", ""))
-            if kind == "Pooling" and Path(path).name == path:
+            if kind == "Pooling":
+                if Path(path).name != path or path.startswith("."):
+                    raise ModelError(f"modules.json names {path!r:.80}, which is no folder within this one")
                 self.pooling = _pooling_of(read_json(folder / path / "config.json"), f"{path}/config.json")
             elif kind == "Normalize":
                 self.is_normal = True
@@ -143,7 +154,7 @@ def _load(folder: Path, context: int | None) -> Sentences:
         return _of_table(folder, place, context)
     config = read_json(folder / "config.json")
     names = config.get("architectures")
-    if isinstance(names, list) and any(name in FAMILIES for name in names):
+    if isinstance(names, list) and any(str(name) in FAMILIES for name in names):
         return _of_decoder(folder, config, context)
     if not isinstance(names, list) or not any(str(name).startswith("Bert") for name in names):
         known = ", ".join(("BertModel", "StaticModel", *FAMILIES))
@@ -157,7 +168,7 @@ def _of_table(folder: Path, place: Path, context: int | None) -> Sentences:
     config = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
     recipe.is_normal = bool(config.get("normalize", recipe.is_normal))
     tokenizer = Words(read_tokenizer(place, table.vocabulary))
-    sizes = {"width": table.vectors.shape[1], "context": context or CONTEXT, "vocabulary": table.vocabulary}
+    sizes = {"least": 0, "width": table.vectors.shape[1], "context": context or CONTEXT, "vocabulary": table.vocabulary}
     return Sentences(table, tokenizer, recipe=recipe, **sizes)
 
 

@@ -65,12 +65,18 @@ class Weights:
         return name in self._places
 
     def get_tensor(self, name: str) -> NDArray[Any]:
-        """A copy: f16 as it is, bf16 as f32."""
+        """A copy: f16 as it is, bf16 as f32. Raises ModelError where it is not all numbers."""
         data, kind, shape = self._places[name]
         stored = data.view(_TYPES[kind]).reshape(shape)
+        found: NDArray[Any]
         if kind == "BF16":
-            return (stored.astype(np.uint32) << np.uint32(16)).view(np.float32)
-        return np.array(stored)
+            found = (stored.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        else:
+            found = np.array(stored)
+        with np.errstate(invalid="ignore", over="ignore"):
+            if not np.isfinite(found.sum(dtype=np.float64)):
+                raise ModelError(f"the weights' {name} holds what is no number: the file is damaged")
+        return found
 
     def numbers(self, name: str, dimensions: int) -> NDArray[Any]:
         """As `get_tensor`, of whole numbers and f64 too. Raises ModelError."""
@@ -92,7 +98,10 @@ class Weights:
 def read_json(path: Path) -> dict[str, Any]:
     """The object in `path`. Raises ModelError that names it."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        value = json.loads(text)
+        if "\\ud" in text.lower():
+            json.dumps(value, ensure_ascii=False).encode()  # half of a pair is no character
     except OSError as error:
         raise ModelError(f"{path.name} cannot be read: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from aios.abi.calls import LLMEmbed
-from aios.abi.messages import Embeddings, Usage
+from aios.abi.messages import Embedding, Embeddings, Usage
 
 from ..embed import in_form, texts_of
 from .connection import Response
@@ -56,16 +56,16 @@ async def embed(upstream: Server, args: LLMEmbed, model: str, batch: int | None)
     """Vectors of all texts, asked batch by batch; those that come in the form that was asked stay as they are."""
     texts = texts_of(args)
     size = batch or BATCH
-    vectors: list[list[float] | str] = []
+    found: list[Embedding] = []
     tokens, named = 0, model
     with upstream.attempt(is_streamed=False, has_spoken=lambda: False):
         for start in range(0, len(texts), size):
             part = texts[start : start + size]
             body = await _ask(upstream, args, model, args.input if len(part) == len(texts) else part, len(part))
-            vectors += [item.embedding for item in body.data]
+            found += in_form(args, [item.embedding for item in body.data], upstream.name, start)
             tokens += (body.usage.prompt_tokens or 0) if body.usage is not None else 0
             named = body.model or named
-        return Embeddings(in_form(args, vectors, upstream.name), named, upstream.name, Usage.of(tokens, 0))
+        return Embeddings(found, named, upstream.name, Usage.of(tokens, 0))
 
 
 async def _ask(upstream: Server, args: LLMEmbed, model: str, given: Any, count: int) -> _Body:
