@@ -46,6 +46,8 @@ EXCEPTIONS = {
     ("eval", "kernel/tool"),
     # `aios bench nano` measures the bare decoder, `aios bench kernel` the queue.
     ("eval", "kernel/llm"),
+    # `aios bench memory` measures its policies of eviction on traces, without a kernel.
+    ("eval", "kernel/memory"),
     # `aios demo context` saves a search in the context manager's two forms, and reads them back.
     ("eval", "kernel/context"),
     # A tool's worker process reads the manifests that `@tool` made.

@@ -33,6 +33,8 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "sto_diff": {"path": "a"},
     "sto_rollback": {"path": "a", "version": 1},
     "sto_retrieve": {"query": "a"},
+    "sto_mount": {"name": "m"},
+    "sto_unmount": {"name": "m"},
     "tool_run": {"name": "calculator", "arguments": {"expression": "1"}},
     "acc_check": {"call": "mem_list"},
     "proc_spawn": {"agent": "tester"},

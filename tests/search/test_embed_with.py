@@ -67,7 +67,7 @@ async def test_an_entry_is_found_by_what_it_means(tmp_path: Path) -> None:
         assert await found(kernel, "where is the cat") == ["my feline sleeps"]
         assert await found(kernel, "car", mode="vector") == ["an automobile"]
         assert await found(kernel, "car", mode="keyword") == []
-        assert kernel.statistics()["search"]["unembedded"] == {"memory": 0}
+        assert kernel.statistics()["search"]["unembedded"]["memory"] == 0
         accounts = {(process.owner, process.agent): process.nice for process in kernel.processes.list()}
         assert (accounts["", "index"], accounts["", "search"]) == (10, 0)
 
@@ -107,4 +107,4 @@ async def test_a_stop_does_not_wait_for_what_is_still_to_be_embedded(tmp_path: P
         await kernel.stop(drain=60.0)
     async with running(tmp_path / "home", tmp_path / "model") as kernel:
         await kernel.search.idle()
-        assert kernel.statistics()["search"]["unembedded"] == {"memory": 0}
+        assert kernel.statistics()["search"]["unembedded"]["memory"] == 0

@@ -174,6 +174,19 @@ def test_a_listing_is_in_order_page_by_page_and_leaves_out_what_no_path_can_name
     assert ([entry.path for entry in entries], has_more) == (["~b", "é.txt"], False)
 
 
+def test_a_page_is_full_though_much_beside_it_is_not_shown(
+    folder: Beneath, top: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(beneath, "SPARE", 3)
+    for n in range(40):
+        (top / "sub" / f"link{n:02}").symlink_to("a.txt")
+        (top / "sub" / f"m{n:02}").touch()
+    entries, has_more = folder.list("sub", limit=4)
+    assert ([e.path for e in entries], has_more) == (["sub/a.txt", "sub/inner", "sub/m00", "sub/m01"], True)
+    entries, has_more = folder.list("sub", after="m37", limit=2)
+    assert ([e.path for e in entries], has_more) == (["sub/m38", "sub/m39"], False)
+
+
 def test_a_walk_sees_what_listings_show_in_bounded_steps_and_says_what_it_cannot_read(
     folder: Beneath, top: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

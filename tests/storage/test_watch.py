@@ -7,14 +7,15 @@ import ctypes
 import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from aios.kernel.storage import watch
+from aios.kernel.storage import watch, watchfiles_watch
 from aios.kernel.storage.watch import Inotify
-from aios.testing import until
+from aios.kernel.storage.watchfiles_watch import Watchfiles
+from aios.testing import settle, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(not sys.platform.startswith("linux"), reason="inotify is Linux's")]
 
@@ -22,13 +23,13 @@ pytestmark = [pytest.mark.anyio, pytest.mark.skipif(not sys.platform.startswith(
 class Ear:
     """Shows folders to a watch, and keeps what it hears."""
 
-    def __init__(self, top: Path) -> None:
+    def __init__(self, top: Path, kind: type[Inotify] | type[Watchfiles]) -> None:
         self.top = top
-        self.watch = Inotify()
+        self.watch = kind()
         self.heard: set[str] = set()
         self.new_folders: list[str] = []
         self.num_lost = 0
-        self.watch.listen("mount", self._hear, self._lose)
+        self.watch.listen("mount", str(top), self._hear, self._lose)
 
     def show(self, path: str = "") -> bool:
         descriptor = os.open(self.top / path, os.O_RDONLY | os.O_DIRECTORY)
@@ -36,6 +37,16 @@ class Ear:
             return self.watch.add("mount", path, descriptor)
         finally:
             os.close(descriptor)
+
+    async def begun(self) -> None:
+        """Until it hears."""
+
+        def is_heard() -> bool:
+            (self.top / ".begun").touch()
+            return ".begun" in self.heard
+
+        await until(is_heard)
+        self.heard.clear()
 
     def _hear(self, path: str, is_new_folder: bool) -> None:
         self.heard.add(path)
@@ -47,11 +58,55 @@ class Ear:
 
 
 @pytest.fixture
-async def ear(tmp_path: Path) -> Iterator[Ear]:
+async def ear(tmp_path: Path) -> AsyncIterator[Ear]:
     (tmp_path / "top" / "sub").mkdir(parents=True)
     (tmp_path / "outside").mkdir()
-    ear = Ear(tmp_path / "top")
+    ear = Ear(tmp_path / "top", Inotify)
     yield ear
+    ear.watch.close()
+
+
+@pytest.fixture(params=[Inotify, Watchfiles])
+async def any_ear(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Ear]:
+    (tmp_path / "top" / "sub").mkdir(parents=True)
+    ear = Ear(tmp_path / "top", request.param)
+    ear.show()
+    ear.show("sub")
+    await ear.begun()
+    yield ear
+    ear.watch.close()
+
+
+async def test_whatever_watches_what_comes_changes_moves_and_goes_is_heard_of(any_ear: Ear) -> None:
+    ear = any_ear
+    (ear.top / "new").write_text("x")
+    (ear.top / "sub" / "é").write_text("x")
+    await until(lambda: {"new", "sub/é"} <= ear.heard)
+    ear.heard.clear()
+    (ear.top / "sub" / "é").rename(ear.top / "moved")
+    (ear.top / "new").unlink()
+    (ear.top / "folder").mkdir()
+    await until(lambda: {"new", "sub/é", "moved"} <= ear.heard and "folder" in ear.new_folders)
+    assert not [path for path in ear.heard if path.startswith(("/", ".."))]
+    ear.watch.drop("mount")
+    ear.heard.clear()
+    (ear.top / "after").touch()
+    await settle()
+    assert ear.heard == set()
+
+
+async def test_a_large_batch_of_watchfiles_and_what_it_cannot_name_count_as_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchfiles_watch, "LARGE", 10)
+    ear = Ear(tmp_path, Watchfiles)
+    await ear.begun()
+    for n in range(30):
+        (tmp_path / str(n)).touch()
+    await until(lambda: ear.num_lost)
+    before = ear.num_lost
+    (tmp_path / os.fsdecode(b"\xff\xfe")).touch()
+    await until(lambda: ear.num_lost > before)
     ear.watch.close()
 
 
@@ -117,7 +172,7 @@ async def test_what_is_dropped_is_heard_no_more_and_neither_is_what_is_below_it(
 
 async def test_two_mounts_of_one_folder_both_hear(ear: Ear) -> None:
     other: set[str] = set()
-    ear.watch.listen("other", lambda path, _: other.add(path), lambda: None)
+    ear.watch.listen("other", str(ear.top / "sub"), lambda path, _: other.add(path), lambda: None)
     ear.show("sub")
     descriptor = os.open(ear.top / "sub", os.O_RDONLY)
     ear.watch.add("other", "", descriptor)

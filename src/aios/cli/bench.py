@@ -14,21 +14,30 @@ from aios.abi.errors import BadRequest
 from .console import print_json
 from .options import one_of
 
-BENCHMARKS = ("kernel", "nano", "cores", "switch", "prefix")
+BENCHMARKS = ("kernel", "nano", "cores", "switch", "prefix", "memory")
 
 
 def command(
-    what: Annotated[str, typer.Argument(metavar="WHAT", help="kernel, nano, cores, switch or prefix.")],
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="kernel, nano, cores, switch, prefix or memory.")],
     quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds: figures are rougher.")] = False,
     plot: Annotated[
         Path | None, typer.Option(help="Draw what 'switch' has measured to this .png, .svg or .pdf.")
+    ] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="Blocks that requests used, for 'memory', as Mooncake's traces are written.",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="All figures, as JSON.")] = False,
 ) -> None:
     """Measure. 'kernel': CPU of a call in process and through HTTP, memory, many agents. 'nano': tokens per CPU-second
     of the packaged model, bare and under the kernel. 'cores': the same for models of several sizes, and what exactness
     costs. 'switch': what it costs to interrupt a generation and to go on, beside computing its context again. 'prefix':
-    what the prefix cache saves when many agents have one system prompt.
+    what the prefix cache saves when many agents have one system prompt. 'memory': what it costs to write and read an
+    entry, what tries save of growing dialogues, which policy keeps what is wanted.
 
     \b
     Examples:
@@ -39,13 +48,15 @@ def command(
     one_of("benchmark", what, BENCHMARKS)
     if plot is not None and what != "switch":
         raise BadRequest(f"--plot draws what 'aios bench switch' measures, not '{what}'", param="plot")
+    if trace is not None and what != "memory":
+        raise BadRequest(f"--trace is for 'aios bench memory', not '{what}'", param="trace")
     module = importlib.import_module(f"aios.eval.bench.{what}")
     if what == "nano":
         sys.argv = [f"aios bench {what}", *(["--json"] if as_json else [])]
         sys.argv += ["--rounds", "2", "--tokens", "32"] if quick else []
         module.main()
         return
-    more: dict[str, Any] = {"plot": plot} if what == "switch" else {}
+    more: dict[str, Any] = {"switch": {"plot": plot}, "memory": {"trace": trace}}.get(what, {})
     figures = module.main(as_json, quick, **more)
     if as_json:
         print_json(figures)

@@ -24,7 +24,7 @@ from aios.abi.errors import AiosError, Conflict, NotFound
 from .base import MAX_DEPTH
 from .exchange import rename_new
 from .faults import Gone, is_a_folder, is_folder, is_there, told
-from .naming import LIST, OURS, check_names, find_name, fits, listed_as, path_name, readable
+from .naming import LIST, OURS, check_names, find_name, fits, is_nameable, listed_as, normal, path_name, readable
 from .staged import MAX_INTEGER, Signature, Staged
 
 IS_SUPPORTED = hasattr(os, "O_NOFOLLOW") and {os.open, os.stat, os.rename, os.unlink, os.mkdir} <= os.supports_dir_fd
@@ -33,6 +33,8 @@ _THROUGH = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC | 
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | getattr(os, "O_NOFOLLOW", 0)
 LEFT = 3600.0
 """Seconds after which what has a name of ours was left by a crash. Another kernel may be at the same folder."""
+SPARE = 100
+"""Names that are read with a page, since some may be of what is not shown."""
 STEP = 500
 """Entries that a walk yields together."""
 
@@ -143,10 +145,13 @@ class Beneath:
         Links, and what is neither file nor folder or has a name that no path can hold, are left out."""
         start = f"{path}/" if path else ""
         with self._folder(path) as folder, readable(folder) as opened:
-            with os.scandir(opened) as found:
-                names = heapq.nsmallest(limit + 1, (name for each in found if (name := path_name(each)) > after))
-            shown = dict.fromkeys(names[:limit])
-            return [e for name in shown if (e := _entry(opened, start, name)) is not None], len(names) > limit
+            entries: list[Entry] = []
+            while names := _first_names(opened, after, limit + 1 - len(entries) + SPARE):
+                entries += [e for name in names if (e := _entry(opened, start, name)) is not None]
+                if len(entries) > limit:
+                    return entries[:limit], True
+                after = names[-1]
+            return entries, False
 
     def walk(self, path: str = "", enter: Callable[[str, int], None] | None = None) -> Generator[Batch, None, None]:
         """All that `list` would show, folder by folder, some entries at a time, from `path` down as far as paths reach.
@@ -324,8 +329,18 @@ def _way(folder: int, name: str, *, make: bool) -> str:
     return there
 
 
+def _first_names(folder: int, after: str, count: int) -> list[str]:
+    """The first names of the folder that come after `after`, in order, whatever has them."""
+    os.lseek(folder, 0, os.SEEK_SET)
+    with os.scandir(folder) as found:
+        names = (name if name.isascii() else normal(name) for each in found if (name := each.name))
+        return list(dict.fromkeys(heapq.nsmallest(count, (name for name in names if name > after))))
+
+
 def _entry(folder: int, start: str, name: str) -> Entry | None:
-    """What is called `name`; None when it has just gone, or become something else."""
+    """What is called `name`; None when it has just gone, or is nothing that is shown."""
+    if not is_nameable(name):
+        return None
     try:
         found = os.stat(listed_as(folder, name), dir_fd=folder, follow_symlinks=False)
         return Entry(start + name, is_folder(name, found), Signature.of(found))

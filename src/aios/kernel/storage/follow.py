@@ -21,12 +21,12 @@ from ..spaces import Scope
 from . import seen
 from .base import MAX_DEPTH
 from .beneath import Batch, Beneath
+from .disk import Disk
 from .faults import Gone
 from .locks import PathLocks
 from .naming import fits, is_nameable, normal
 from .notice import Noted, Notice
 from .seen import Known
-from .threads import Threads
 from .tree import TOP, Tree
 from .watch import Watch
 
@@ -88,7 +88,7 @@ class Follower:
         self,
         scope: Scope,
         beneath: Beneath,
-        threads: Threads,
+        disk: Disk,
         database: Database,
         notice: Notice,
         locks: PathLocks,
@@ -98,7 +98,7 @@ class Follower:
     ) -> None:
         self._scope = scope
         self._beneath = beneath
-        self._threads = threads
+        self._disk = disk
         self._database = database
         self._notice = notice
         self._locks = locks
@@ -120,7 +120,7 @@ class Follower:
         self._num_seen = 0
         self._num_unkept = 0
         if watch is not None:
-            watch.listen(scope, self.hear, self.look_whole)
+            watch.listen(scope, beneath.folder, self.hear, self.look_whole)
 
     @property
     def progress(self) -> Progress:
@@ -170,7 +170,7 @@ class Follower:
             self._timer = None
         if self._watch is not None:
             self._watch.drop(self._scope)
-            self._watch.listen(self._scope, self.hear, self.look_whole)
+            self._watch.listen(self._scope, self._beneath.folder, self.hear, self.look_whole)
 
     # ── working ──
 
@@ -265,7 +265,7 @@ class Follower:
         walk = self._beneath.walk(folder, self._enter)
         here, num_there = None, 0
         try:
-            while (batch := await self._threads.run(next, walk, None)) is not None:
+            while (batch := await self._disk.run_long(next, walk, None)) is not None:
                 if batch.folder != here:
                     here, num_there = batch.folder, await self._read(partial(seen.num_in, folder=batch.folder))
                 known = await self._read(partial(seen.known_in, folder=batch.folder, names=_names(batch)))
@@ -276,7 +276,7 @@ class Follower:
                     noted += await self._look_for(batch.folder, note)
                 self._num_seen += len(batch.entries)
         finally:
-            await self._threads.run(walk.close)
+            self._disk.later(walk.close)
         return noted
 
     async def _look_for(self, folder: str, note: Note) -> Noted:

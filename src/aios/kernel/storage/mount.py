@@ -6,19 +6,21 @@ What calls do there is in `mount_reads.py`, `mount_writes.py` and `mount_moves.p
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeVar
 
 import apsw
 
-from aios.abi.errors import AiosError, BadRequest, Conflict, Denied, NotFound, Stopping, TooLarge
+from aios.abi.errors import AiosError, BadRequest, Conflict, Denied, Full, NotFound, Stopping, TooLarge
 
 from ..clock import Clock, Timer
 from ..database import Database, answered
 from ..spaces import Scope
 from . import mount_table, seen
 from .beneath import Beneath, Entry
+from .disk import Disk
 from .faults import Gone
 from .follow import Follower
 from .intake import Intake
@@ -29,7 +31,7 @@ from .notice import Notice
 from .outlet import Outlet
 from .quota import VERSION_BYTES, Quota
 from .seen import Known
-from .threads import Threads
+from .staged import Staged
 from .tree import Tree
 from .watch import Watch
 
@@ -37,7 +39,8 @@ log = logging.getLogger("aios.storage")
 
 LOOK = 10.0
 """Seconds after which it is looked whether the folder is there, is gone, or is back."""
-NUM_THREADS = 4
+MAX_CALLS = 128
+"""Calls at one mount: a slow disk must not hold up all others' files."""
 T = TypeVar("T")
 
 
@@ -87,17 +90,18 @@ class Mount:
         self.scope = row.scope
         self.room = room
         self.locks = PathLocks()
-        self.threads = Threads(NUM_THREADS, "aios_mount")
+        self.disk = Disk()
         self.beneath = Beneath(row.folder, row.scope.mount, durable=room.database.is_durable)
         self.beneath.identity = row.identity
         self.notice = Notice(
-            self.scope, self.beneath, self.threads, room.database, room.intake, room.quota, room.clock, room.heard
+            self.scope, self.beneath, self.disk, room.database, room.intake, room.quota, room.clock, room.heard
         )
         self.follower = Follower(
-            self.scope, self.beneath, self.threads, room.database, self.notice, self.locks, room.clock, room.watch,
+            self.scope, self.beneath, self.disk, room.database, self.notice, self.locks, room.clock, room.watch,
             self.lose,
         )  # fmt: skip
         self.why_gone: str | None = "it was not looked for yet"
+        self._num_calls = 0
         self._timer: Timer | None = None
         self._looking: asyncio.Task[None] | None = None
 
@@ -117,7 +121,7 @@ class Mount:
         if self._looking is not None:
             self._looking.cancel()
         await self.follower.close()
-        self.threads.close()
+        self.disk.close()
 
     async def present(self) -> None:
         """Return if the folder is there, as far as is known. Raises Stopping that says why not."""
@@ -130,7 +134,7 @@ class Mount:
 
     async def _look(self) -> None:
         """See whether the folder is there, and is the one that is meant. Raises Gone."""
-        found = await self.threads.run(self.beneath.look)
+        found = await self.disk.run(self.beneath.look)
         if found != self.beneath.identity:
             if self.beneath.identity is not None:
                 await self._check_new()
@@ -146,7 +150,7 @@ class Mount:
         """Another folder than before is there. One that is empty is most likely where a disk is to be mounted, and to
         take it for the folder would be to take all its files for deleted. Raises Gone."""
         is_used = self.room.database.read(lambda c: mount_table.is_used(c, self.scope))
-        if is_used and await self.threads.run(self.beneath.is_empty):
+        if is_used and await self.disk.run(self.beneath.is_empty):
             raise Gone("an empty folder is in its place; if that is meant, unmount it and mount it again")
 
     def lose(self, error: Gone) -> None:
@@ -180,11 +184,33 @@ class Mount:
         except AiosError as error:
             log.warning("the mount '%s': %s", self.scope.mount, error)
 
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[None]:
+        """A call is at the mount. Raises Full when too many are."""
+        if self._num_calls >= MAX_CALLS:
+            raise Full(
+                f"{MAX_CALLS} calls are at the mount '{self.scope.mount}'; try again",
+                code="mount_is_busy",
+                retry_after=1.0,
+            )
+        self._num_calls += 1
+        try:
+            yield
+        finally:
+            self._num_calls -= 1
+
     # ── what is where ──
 
     async def run(self, work: Callable[..., T], *args: object) -> T:
         """Something that may block, in a thread of this mount."""
-        return await self.threads.run(work, *args)
+        return await self.disk.run(work, *args)
+
+    async def discard(self, stage: Staged) -> None:
+        """Leave nothing of it behind, at once if the disk answers."""
+        try:
+            await self.run(stage.discard)
+        except Gone:
+            self.disk.later(stage.discard)
 
     def tree(self, connection: apsw.Connection) -> Tree:
         return Tree(connection, self.scope, self.room.quota)

@@ -51,39 +51,34 @@ class MountCalls:
         }  # fmt: skip
 
     async def run(self, args: Args, ask: Ask, store: Do) -> Any:
-        mount = self._mounts.find(ask.scope)
-        mount.check(ask.path, writes=isinstance(args, WRITES) or (isinstance(args, StoClear) and not args.trash))
-        do = self._do.get(type(args))
-        if do is None:
-            return await store(args, ask)
-        try:
+        do = self._do.get(type(args), _in_store)
+        writes = isinstance(args, WRITES) or (isinstance(args, StoClear) and not args.trash)
+        async with self._at(ask, writes=writes) as mount:
             return await do(args, ask, mount, store)
-        except Gone as error:
-            mount.lose(error)
-            raise mount.gone() from None
 
     async def write(self, ask: Ask, source: bytes | AsyncIterable[bytes], base: int | None) -> Version:
-        mount = self._mounts.find(ask.scope)
-        mount.check(ask.path, writes=True)
-        await mount.present()
-        try:
+        async with self._at(ask, writes=True) as mount:
+            await mount.present()
             return await Writes(mount).write(ask.path, source, ask.stamp, base=base, once=ask.once)
-        except Gone as error:
-            mount.lose(error)
-            raise mount.gone() from None
 
     @asynccontextmanager
     async def reading(self, ask: Ask) -> AsyncIterator[Reading]:
         """The file as it is in its folder now."""
-        mount = self._mounts.find(ask.scope)
-        mount.check(ask.path, writes=False)
-        await mount.present()
-        try:
+        async with self._at(ask, writes=False) as mount:
+            await mount.present()
             async with Reads(mount).reading(ask.path) as reading:
                 yield reading
-        except Gone as error:
-            mount.lose(error)
-            raise mount.gone() from None
+
+    @asynccontextmanager
+    async def _at(self, ask: Ask, *, writes: bool) -> AsyncIterator[Mount]:
+        mount = self._mounts.find(ask.scope)
+        mount.check(ask.path, writes=writes)
+        with mount.entered():
+            try:
+                yield mount
+            except Gone as error:
+                mount.lose(error)
+                raise mount.gone() from None
 
     # ── one by one ──
 
@@ -149,6 +144,10 @@ class MountCalls:
         if now.entry is None or now.is_kept:
             return None
         return mount.not_kept(ask.path, now.entry.signature.size).message
+
+
+async def _in_store(args: Any, ask: Ask, mount: Mount, store: Do) -> Any:
+    return await store(args, ask)
 
 
 def other_mount(args: StoMove) -> BadRequest:

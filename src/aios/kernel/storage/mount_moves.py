@@ -6,6 +6,7 @@ does not have. Paths are inside the mount.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
 from functools import partial
@@ -20,10 +21,10 @@ from ..database import exactly_once, rows
 from . import moves, seen, trash, versions
 from .base import parent_of
 from .beneath import Batch, Entry
+from .disk import unbroken
 from .mount import Mount
 from .seen import Known
 from .staged import Signature, Staged
-from .threads import unbroken
 from .tree import BELOW, Node, Tree
 from .versions import Stamp
 
@@ -124,7 +125,7 @@ class Moves:
         except AiosError:
             await self._mount.run(self._beneath.put_back, aside, path)
             raise
-        await self._mount.run(self._beneath.remove, aside)
+        await self._mount.disk.run_long(self._beneath.remove, aside)
         return count
 
     async def _check_file(self, path: str, aside: str) -> None:
@@ -135,7 +136,7 @@ class Moves:
             raise self._mount.not_kept(path, entry.signature.size)
 
     async def _check_folder(self, path: str, aside: str) -> None:
-        odd = await self._mount.run(self._beneath.odd, aside)
+        odd = await self._mount.disk.run_long(self._beneath.odd, aside)
         if odd is not None:
             shown = self._mount.shown(f"{path}{odd[len(aside) :]}")
             raise Conflict(
@@ -145,7 +146,7 @@ class Moves:
                 param="path",
             )
         walk = self._beneath.walk(aside)
-        while (batch := await self._mount.run(next, walk, None)) is not None:
+        while (batch := await self._mount.disk.run_long(next, walk, None)) is not None:
             folder = f"{path}{batch.folder[len(aside) :]}"
             if batch.is_last is None:
                 raise Conflict(f"'{self._mount.shown(folder)}' cannot be read: it stays", code="not_kept", param="path")
@@ -189,7 +190,8 @@ class Moves:
                     signatures[each.id] = await self._write(place, each)
             await self._mount.run(self._beneath.put_back, aside, path)
         except BaseException:
-            await self._mount.run(self._beneath.remove, aside)
+            with contextlib.suppress(AiosError):  # it was never made, or the disk is away
+                await self._mount.disk.run_long(self._beneath.remove, aside)
             raise
         top = await self._mount.run(self._beneath.stat, path)
         if not top.is_folder:
@@ -213,13 +215,13 @@ class Moves:
                 f"'{self._mount.shown(place)}' has left the trash for good", code="not_in_trash", param="path"
             )
         with outlet.held(kept.content) as content:
-            stage = await self._mount.threads.open(self._beneath.stage, place, undo=Staged.discard)
+            stage = await self._mount.disk.open(self._beneath.stage, place, undo=Staged.discard)
             try:
                 async for block in outlet.stream(content, 0, content.size):
                     await self._mount.run(stage.write, block)
                 return await self._mount.run(stage.commit, None)
             finally:
-                await self._mount.run(stage.discard)
+                await self._mount.discard(stage)
 
 
 def _aside() -> str:

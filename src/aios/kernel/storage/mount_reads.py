@@ -87,16 +87,16 @@ class Reads:
             if not now.is_settled and signature.size <= INLINE:
                 await self.note(path)
                 before, (descriptor, signature) = descriptor, await self._open(path)
-                await mount.run(os.close, before)
+                mount.disk.later(os.close, before)
                 now = self._current(path, signature)
             elif not now.is_settled:
                 mount.follower.hear(path)
             yield Reading(mount, descriptor, signature.size, now.version)
         finally:
-            await mount.run(os.close, descriptor)
+            mount.disk.later(os.close, descriptor)
 
     async def _open(self, path: str) -> tuple[int, Signature]:
-        return await self._mount.threads.open(self._mount.beneath.open, path, undo=lambda found: os.close(found[0]))
+        return await self._mount.disk.open(self._mount.beneath.open, path, undo=lambda found: os.close(found[0]))
 
     def _current(self, path: str, signature: Signature) -> Current:
         return Current(Entry(path, False, signature), self._mount.find(path))

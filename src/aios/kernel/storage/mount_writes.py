@@ -20,13 +20,13 @@ from aios.abi.errors import TooLarge
 from ..database import exactly_once
 from . import contents, seen, versions
 from .contents import SMALL, Body
+from .disk import unbroken
 from .faults import Changed
 from .mount import Current, Mount
 from .notice import BLOCK
 from .quota import VERSION_BYTES
 from .staged import Signature
 from .staged import Staged as Stage
-from .threads import unbroken
 from .tree import Tree
 from .versions import Staged, Stamp
 
@@ -122,11 +122,11 @@ class Writes:
 
     @asynccontextmanager
     async def _staging(self, path: str) -> AsyncIterator[Stage]:
-        stage = await self._mount.threads.open(self._mount.beneath.stage, path, undo=Stage.discard)
+        stage = await self._mount.disk.open(self._mount.beneath.stage, path, undo=Stage.discard)
         try:
             yield stage
         finally:
-            await self._mount.run(stage.discard)
+            await self._mount.discard(stage)
 
     async def _tee(self, stage: Stage, blocks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
         async for block in blocks:

@@ -21,6 +21,8 @@ from .mount import Mount, Room
 from .mount_table import MountRow
 from .watch import open_watch
 
+OPEN = 5.0
+"""Seconds that a start waits for the disks of mounted folders."""
 SHARED = Place(NOBODY, "")
 MayUse = Callable[[Place, str], bool]
 """Whether an agent may look into the shared mount of that name."""
@@ -35,6 +37,7 @@ class Mounts:
         self._spaces = spaces
         self._may_use = may_use
         self._mounts: dict[Scope, Mount] = {}
+        self._late: set[asyncio.Future[Mount]] = set()
 
     async def open(self, sections: Iterable[MountSection] = ()) -> None:
         """Before the first call. A folder that is not there is no reason not to start; one that may not be mounted is:
@@ -52,8 +55,10 @@ class Mounts:
                 mount_table.put(connection, row)
 
         await self._room.database.run(job)
-        for row in rows.values():
-            await self._begin(row)
+        looking = [asyncio.ensure_future(self._begin(row)) for row in rows.values()]
+        if looking:
+            _, late = await asyncio.wait(looking, timeout=OPEN)
+            self._late.update(late)
 
     def _wanted(self, section: MountSection, rows: dict[Scope, MountRow]) -> tuple[Scope, MountRow]:
         """What the configuration asks for, taking on what is known of it."""
@@ -88,6 +93,8 @@ class Mounts:
         return mount
 
     async def close(self) -> None:
+        for late in self._late:
+            late.cancel()
         for mount in self._mounts.values():
             await mount.close()
         if self._room.watch is not None:

@@ -24,11 +24,11 @@ from . import contents, seen, trash, versions
 from .base import parent_of
 from .beneath import Beneath, Entry
 from .contents import SMALL, Body
+from .disk import Disk
 from .intake import Intake
 from .quota import VERSION_BYTES, Quota
 from .seen import Known
 from .staged import Signature
-from .threads import Threads
 from .tree import Tree
 from .versions import Staged, Stamp
 
@@ -67,7 +67,7 @@ class Notice:
         self,
         scope: Scope,
         beneath: Beneath,
-        threads: Threads,
+        disk: Disk,
         database: Database,
         intake: Intake,
         quota: Quota,
@@ -76,7 +76,7 @@ class Notice:
     ) -> None:
         self._scope = scope
         self._beneath = beneath
-        self._threads = threads
+        self._disk = disk
         self._database = database
         self._intake = intake
         self._quota = quota
@@ -89,7 +89,7 @@ class Notice:
         known = await self._known(paths)
         rest, noted = list(paths), Noted()
         while rest:
-            looks, rest = await self._threads.run(self._look, rest, known, thorough)
+            looks, rest = await self._disk.run(self._look, rest, known, thorough)
             small = [look for look in looks if not _is_large(look)]
             if small:
                 noted += await self._database.run(partial(self._apply_all, small))
@@ -217,7 +217,7 @@ class Notice:
     async def _note_large(self, path: str) -> Noted:
         for number in range(TRIES):
             try:
-                descriptor, before = await self._threads.open(
+                descriptor, before = await self._disk.open(
                     self._beneath.open, path, undo=lambda found: os.close(found[0])
                 )
             except (NotFound, BadRequest, Conflict, Denied):  # it has just gone; that is heard of
@@ -229,7 +229,7 @@ class Notice:
             except TooLarge:
                 return Noted(num_unkept=1)
             finally:
-                await self._threads.run(os.close, descriptor)
+                self._disk.later(os.close, descriptor)
             if noted is not None:
                 return noted
         return Noted()
@@ -248,7 +248,7 @@ class Notice:
         """None if somebody changed it meanwhile, so that it is to be read again."""
         async with self._intake.staged(self._scope, self._blocks(descriptor, before.size), self._quota) as staged:
             checked = time.time_ns()
-            after = Signature.of(await self._threads.run(os.fstat, descriptor))
+            after = Signature.of(await self._disk.run(os.fstat, descriptor))
             is_whole = after == before and staged.size == before.size
             if not is_whole and not is_last:
                 return None
@@ -257,7 +257,7 @@ class Notice:
 
     async def _blocks(self, descriptor: int, size: int) -> AsyncIterator[bytes]:
         """As much as the file had when it was opened: one that grows for ever ends all the same."""
-        while size > 0 and (block := await self._threads.run(os.read, descriptor, min(BLOCK, size))):
+        while size > 0 and (block := await self._disk.run(os.read, descriptor, min(BLOCK, size))):
             size -= len(block)
             yield block
 

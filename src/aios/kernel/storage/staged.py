@@ -8,6 +8,7 @@ import secrets
 import stat as st
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from threading import Lock
 from typing import NamedTuple
 
 from aios.abi.errors import Conflict, NotFound
@@ -46,6 +47,8 @@ class Staged:
         self._folder = folder
         self._above = above
         self._durable = durable
+        self._lock = Lock()
+        """A write that hangs, and whoever gives it up, are two threads."""
         self._part = f".aios-{secrets.token_hex(8)}.part"
         try:
             with told(path):
@@ -55,18 +58,17 @@ class Staged:
             raise
 
     def write(self, data: bytes | memoryview) -> None:
-        assert self._file is not None
         left = memoryview(data)
-        with told(self._path):
+        with self._lock, told(self._path):
+            assert self._file is not None
             while left:
                 left = left[os.write(self._file, left) :]
 
     def commit(self, expected: Signature | None) -> Signature:
         """Put it into its place, if what is there looks as `expected` (None: if nothing is there); what it looks like
         now. Raises Changed otherwise, and then may be said again with what was seen by a second look."""
-        assert self._file is not None
         try:
-            with self._above() as (folder, name):
+            with self._lock, self._above() as (folder, name):
                 if _inode(folder) != _inode(self._folder):  # the folder was moved, and another is in its place
                     raise Changed
                 return self._rename(find_name(folder, name), name, expected)
@@ -90,7 +92,7 @@ class Staged:
             with readable(self._folder) as folder:
                 os.fsync(folder)
         signature = Signature.of(os.fstat(self._file))
-        self.discard()
+        self._close()
         return signature
 
     def _replace(self, there: str, expected: Signature) -> None:
@@ -124,6 +126,10 @@ class Staged:
 
     def discard(self) -> None:
         """Leave nothing behind. May be said twice, and after `commit`."""
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
         if self._file is None:
             return
         os.close(self._file)

@@ -1,7 +1,8 @@
 """Hearing of what is changed in folders by others, as Linux tells it (inotify). Knows no mount and no version.
 
-Not by watchfiles, which goes through links: for a link to /usr in a folder it took 2.9 s to watch 15,450 folders there.
-It also keeps to itself that the system has dropped events, and looks twenty times a second whether there are any.
+Not by watchfiles, as on other systems (`watchfiles_watch.py`), which goes through links: for a link to /usr in a folder
+it took 2.9 s to watch 15,450 folders there. It also keeps to itself that the system has dropped events, and looks
+twenty times a second whether there are any.
 
 One descriptor serves all folders. It is read on the event loop, when there is something and some at a time.
 """
@@ -12,12 +13,15 @@ import asyncio
 import contextlib
 import ctypes
 import errno
+import logging
 import os
 import struct
 import sys
 import threading
 from collections.abc import Callable, Hashable
 from typing import NamedTuple, Protocol
+
+log = logging.getLogger("aios.storage")
 
 CLOSE_WRITE, MOVED_FROM, MOVED_TO, CREATE, DELETE = 0x8, 0x40, 0x80, 0x100, 0x200
 DELETE_SELF, MOVE_SELF, UNMOUNT, OVERFLOW, IGNORED = 0x400, 0x800, 0x2000, 0x4000, 0x8000
@@ -39,8 +43,8 @@ class Watch(Protocol):
         """From now on tell changes in the folder that is open as `folder`, not in those below it, to `top`; False if
         the system has no room for that. May be called from any thread, and again when the folder has moved."""
 
-    def listen(self, top: Hashable, heard: Heard, lost: Callable[[], None]) -> None:
-        """`lost` is called when the system has dropped events: anything may have changed."""
+    def listen(self, top: Hashable, folder: str, heard: Heard, lost: Callable[[], None]) -> None:
+        """`folder` is where `top` is. `lost` is called when the system has dropped events: all may have changed."""
 
     def drop(self, top: Hashable, path: str = "") -> None:
         """Forget the folder `path` of `top` and all below it."""
@@ -85,7 +89,7 @@ class Inotify:
         known[place.top] = place.path
         self._numbers[place] = number
 
-    def listen(self, top: Hashable, heard: Heard, lost: Callable[[], None]) -> None:
+    def listen(self, top: Hashable, folder: str, heard: Heard, lost: Callable[[], None]) -> None:
         self._listeners[top] = heard, lost
 
     def drop(self, top: Hashable, path: str = "") -> None:
@@ -138,11 +142,14 @@ class Inotify:
 
 def open_watch() -> Watch | None:
     """What this system has to watch with; None when it has nothing, or no room for it."""
-    if not sys.platform.startswith("linux"):
-        return None
     try:
-        return Inotify()
-    except OSError:
+        if sys.platform.startswith("linux"):
+            return Inotify()
+        from .watchfiles_watch import Watchfiles
+
+        return Watchfiles()
+    except (OSError, ImportError) as error:
+        log.warning("changes in mounted folders are found by looking through them: %s", error)
         return None
 
 
