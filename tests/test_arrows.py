@@ -17,21 +17,16 @@ ALLOWED: dict[str, set[str]] = {
     "abi": set(),
     **{f"kernel/{name}": {"abi"} | {f"kernel/{other}" for other in SMALL} for name in SMALL | MODULES},
     "kernel/scheduler": {"abi", "kernel/syscall", "kernel/process", "kernel/clock", "kernel/trace"},
+    "kernel/transfers": {"abi", "kernel/storage"} | {f"kernel/{name}" for name in SMALL},
     "kernel/idempotency": {"abi"} | {f"kernel/{name}" for name in SMALL},
     "kernel/prepare": {"abi", "kernel/syscall"},
     "kernel/check": {"abi", "kernel/memory", "kernel/storage"} | {f"kernel/{name}" for name in SMALL},
     "kernel/backup": {"abi", "kernel/check", "kernel/storage"} | {f"kernel/{name}" for name in SMALL},
     "kernel/control": {"abi", "kernel/scheduler"} | {f"kernel/{name}" for name in SMALL},
-    "kernel/kernel": {
-        "abi",
-        "kernel/scheduler",
-        "kernel/control",
-        "kernel/idempotency",
-        "kernel/prepare",
-        "kernel/check",
-    }
+    "kernel/kernel": {"abi"}
+    | {f"kernel/{name}" for name in ("scheduler", "control", "idempotency", "transfers", "prepare", "check")}
     | {f"kernel/{n}" for n in SMALL | MODULES},
-    "kernel": {f"kernel/{name}" for name in SMALL | {"kernel", "check", "backup"}},
+    "kernel": {f"kernel/{name}" for name in SMALL | {"kernel", "transfers", "check", "backup"}},
     "sdk": {"abi"},
     "agents": {"abi", "sdk"},
     "gateway": {"abi", "kernel"},

@@ -92,6 +92,12 @@ def test_lines_of_the_log_are_aligned_by_cells() -> None:
     assert [console.width_of(text[: text.index("sto_read")]) for text in (plain, wide)] == [36, 36]
 
 
+def test_a_line_of_the_log_says_which_core_it_is_about() -> None:
+    event = {"time": 0.0, "pid": 0, "agent": "kernel", "name": "core", "core": "gpu", "call_id": ""}
+    text = logs.line({**event, "state": "failed", "why": "its engine broke: MemoryError"})
+    assert text.endswith("core gpu      failed (its engine broke: MemoryError)")
+
+
 def test_a_narrow_terminal_does_without_figures_before_what_a_process_does() -> None:
     waits = process(call("queued", position=21, estimate=1.2))
     wide, narrow = view.lines([waits], 120), view.lines([waits], 80)

@@ -204,6 +204,12 @@ def test_a_saved_core_is_there_after_a_restart_and_a_broken_one_does_not_keep_th
             if not saved:
                 done = aios("cores", "add", "more", *REMOTE, "--save", env=env)
                 assert (done.returncode, f"Saved in {config}" in done.stderr) == (0, True), done.stderr
+            else:
+                gone = aios("cores", "remove", "more", "--wait", env=env).stderr
+                assert gone == (
+                    "Removed core 'more'.\nIt is back at the kernel's next start; --save takes it out of aios.toml.\n"
+                )
+                assert "next start" not in aios("cores", "add", "more", *REMOTE, env=env).stderr
             kernel.press_ctrl_c()
             kernel.read_until("has stopped")
         finally:

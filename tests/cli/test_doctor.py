@@ -191,7 +191,7 @@ def test_a_gguf_file_is_looked_at_and_what_is_missing_named(home: Path, monkeypa
     file.write_bytes(b"hello")
     assert found(object()) == ("bad", "F is no GGUF file")
     file.write_bytes(b"GGUF")
-    assert found(None) == ("bad", "it needs xllamacpp, which 'pip install aios-kernel[gguf]' brings")
+    assert found(None) == ("bad", "it needs xllamacpp, which pip install 'aios-kernel[gguf]' brings")
     assert found(object()) == ("ok", "the model in F")
 
 

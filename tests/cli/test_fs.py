@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,11 +50,11 @@ def test_what_is_removed_comes_back_and_is_gone_only_when_somebody_says_so(fs: R
     assert "went to the trash" in fs("rm", "a.md").stderr
     assert fs("ls").stderr.strip() == "Nothing is there."
     assert fs("ls", "--trash").stdout.splitlines()[1].split()[-1] == "a.md"
-    assert "a.md is back, at version 1" in fs("restore", "a.md").stderr
+    assert "a.md is back, at version 1" in fs("undo", "a.md").stderr
     fs("rm", "a.md")
     assert "say --yes" in fs("rm", ".", "--trash").stderr
     assert "left the trash for good" in fs("rm", ".", "--trash", "--yes").stderr
-    assert fs("restore", "a.md").returncode != 0
+    assert fs("undo", "a.md").returncode != 0
 
 
 def test_a_file_that_moves_keeps_its_history(fs: Run, tmp_path: Path) -> None:
@@ -63,7 +65,7 @@ def test_a_file_that_moves_keeps_its_history(fs: Run, tmp_path: Path) -> None:
 
 
 def test_bytes_come_out_as_they_went_in_also_from_a_pipe(served: Served, tmp_path: Path) -> None:
-    content = bytes(range(256)) * 20_000
+    content = bytes(range(256)) * 40_000  # more than a body of a call may be
     file = tmp_path / "blob"
     file.write_bytes(content)
     assert apart("fs", "put", "blob", str(file), env=served.env()).returncode == 0
@@ -113,3 +115,13 @@ def test_a_mounted_folder_is_listed_used_and_taken_away_again(fs: Run, served: S
 
 def key_of(served: Served, agent: str) -> str:
     return json.loads(aios("keys", "new", "k", "--agent", agent, "--json", env=served.env()).stdout)["key"]  # type: ignore[no-any-return]
+
+
+def test_a_link_opens_a_file_until_it_is_ended(served: Served, fs: Run, tmp_path: Path) -> None:
+    put(fs, "a.txt", b"one", tmp_path)
+    url = fs("share", "a.txt", "--hours", "1").stdout.strip()
+    with urllib.request.urlopen(url) as answer:
+        assert answer.read() == b"one"
+    assert "1 link ended" in fs("share", "a.txt", "--hours", "0").stderr
+    with pytest.raises(urllib.error.HTTPError):
+        urllib.request.urlopen(url)

@@ -34,6 +34,7 @@ async def test_a_switch_is_measured_in_the_pool_and_out_of_it() -> None:
     assert all(row[f"{key}_ms"] > 0 for row in rows for key in ("prefill", "ram_out", "disk_out", "disk_back"))
     figures = {"in_pool_us": 1.0, "under_kernel": {"cpu_us_per_switch": 1.0}, "models": {"nano": rows}}
     assert "300" in switch.table(figures)
+    assert "lost in the noise" in switch.table(figures | {"under_kernel": {"cpu_us_per_switch": -2.0}})
 
 
 def figures() -> dict[str, object]:

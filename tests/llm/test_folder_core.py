@@ -100,6 +100,40 @@ async def test_a_tool_that_must_be_called_is_called_with_arguments_that_fit(core
     assert json.loads(calls[0].function.arguments)["a"] in (1, 2)
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"max_tokens": 1},
+        {"max_tokens": 1, "tools": [ADD], "tool_choice": "required"},
+        {"max_tokens": 8, "stop": ["e", " ", "x" * 1000]},
+        {"max_tokens": 40, "tools": [ADD], "tool_choice": "required"},
+        {"max_tokens": 12, "response_format": {"type": "json_object"}},
+        {"max_tokens": 4, "logprobs": True, "top_logprobs": 20},
+        {"max_tokens": 8, "length_penalty": -4.0},
+        {"max_tokens": 8, "length_penalty": 4.0, "min_tokens": 8},
+    ],
+    ids=lambda more: "-".join(more),
+)
+async def test_the_widest_search_comes_to_the_same_whatever_is_asked_and_however_often_it_is_interrupted(
+    core: FolderCore, more: dict[str, Any]
+) -> None:
+    whole = await finish(core, ask(beam_width=16, **more))
+    assert whole.usage.completion_tokens <= more["max_tokens"]
+    assert lasting(await finish(core, ask(beam_width=16, **more), quantum=1)) == lasting(whole)
+    if more.get("logprobs"):
+        assert len(whole.logprobs or ()) == whole.usage.completion_tokens
+
+
+async def test_the_widest_search_in_the_smallest_window_is_answered_or_refused(tmp_path: Path) -> None:
+    core = core_of(foreign_model.write(tmp_path, "qwen2"), context_length=64)
+    await core.open()
+    assert (await finish(core, ask(beam_width=16, max_tokens=None))).usage.total_tokens <= 64
+    with pytest.raises(BadRequest, match="window is 64 tokens"):
+        await finish(core, ask("Hello " * 60, beam_width=16, max_tokens=None))
+    assert core.statistics()["kv_sequences"] == 0
+    await core.close()
+
+
 async def test_an_answer_in_json_has_the_schemas_form(core: FolderCore) -> None:
     schema = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"], "additionalProperties": False}
     form = {"type": "json_schema", "json_schema": {"schema": schema, "strict": True}}
@@ -334,13 +368,18 @@ async def test_a_window_that_kv_bytes_cannot_hold_is_refused_with_both_numbers(t
         await core.open()
 
 
-def test_without_the_packages_the_command_that_brings_them_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("package", ["tokenizers", "jinja2"])
+async def test_without_the_packages_the_command_that_brings_them_is_named(
+    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = foreign_model.write(tmp_path, "qwen2")
-    monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(ModelError, match=r"tokenizers is not installed; 'pip install aios-kernel\[local\]'"):
-        read(folder)
+    for module in ("folder", "local.foreign_chat", "local.sandbox"):
+        monkeypatch.delitem(sys.modules, f"aios.kernel.llm.{module}", raising=False)
+    monkeypatch.setitem(sys.modules, package, None)
+    core = make_core(CoreSection(name="m", kind="local", path=str(folder)))
+    says = rf"core 'm' cannot be loaded: {package} is not installed; pip install 'aios-kernel\[local\]' brings it"
+    with pytest.raises(ModuleFault, match=says):
+        await core.open()
 
 
 def test_without_torch_the_command_that_brings_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -507,7 +507,7 @@ async def test_a_missing_file_and_a_missing_xllamacpp_are_told(
         async with opened(tmp_path / "none.gguf", tmp_path):
             pass
     monkeypatch.setattr(gguf.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ModuleFault, match=r"pip install aios-kernel\[gguf\]"):
+    with pytest.raises(ModuleFault, match=r"pip install 'aios-kernel\[gguf\]'"):
         async with opened(model, tmp_path):
             pass
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from aios.abi.calls import LLMEmbed, LLMGenerate, ProcSignal, ProcSpawn
-from aios.abi.errors import AiosError, ModuleFault
+from aios.abi.errors import AiosError, CutShort, ModuleFault
 from aios.abi.messages import Message
 from aios.kernel import Config, CoreSection, Kernel, Scheduler, State
 from aios.kernel.llm.gguf import keeper
@@ -216,6 +216,20 @@ async def test_half_an_answer_of_a_core_that_is_given_up_goes_on_elsewhere_as_if
         assert "".join(text) == solo.message.content
 
 
+async def test_half_an_answer_that_was_to_go_on_on_a_core_that_leaves_does_not_wait_for_ever(
+    model: Path, tmp_path: Path, once: None
+) -> None:
+    async with world(model, tmp_path, "g", "h") as at:
+        at.kernel.cores.drain("h")
+        call = await at.stopped(lambda chunk: None)
+        at.kernel.cores.reopen("h")
+        at.kill("g")
+        await until(lambda: at.state("g") == "failed" and call.core is None)
+        at.kernel.cores.drain("h")
+        with pytest.raises(CutShort, match="core 'h' is being drained"):
+            await at.kernel.wait(call)
+
+
 async def test_half_an_answer_that_is_more_than_text_ends_with_its_core_if_somebody_has_heard_it(
     model: Path, tmp_path: Path, once: None
 ) -> None:
@@ -259,7 +273,7 @@ async def test_calls_that_waited_for_a_core_that_comes_back_no_more_are_told_so(
         at.kill("g")
         await until(lambda: at.state("g") == "restarting")
         call = at.submit()
-        with pytest.raises(ModuleFault, match=r"core 'g' failed \(its process could not be started again: .*bounds"):
+        with pytest.raises(ModuleFault, match=r"core 'g' failed \(it could not be started again: .*bounds"):
             await at.kernel.wait(call)
         write_gguf(path)
         at.kernel.cores.reopen("g")

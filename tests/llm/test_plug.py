@@ -13,10 +13,10 @@ import pytest
 
 from aios.abi.calls import LLMGenerate
 from aios.abi.errors import AiosError, Conflict, CutShort, ModuleFault, NotFound, Stopping, UpstreamFault
-from aios.abi.messages import Generation, Message
+from aios.abi.messages import Chunk, Generation, Message
 from aios.kernel import Config, Kernel, State
 from aios.kernel.config import CoreSection, ModelSection, RouterSection
-from aios.kernel.llm.base import NotBegun, Request
+from aios.kernel.llm.base import NotBegun, Request, Said
 from aios.kernel.llm.roster import CoreState
 from aios.testing import MockClock, ScriptedCore, booted, principal, settle, until
 
@@ -336,6 +336,35 @@ async def test_who_joins_late_and_hears_what_was_said_has_heard_it_too() -> None
             await at.kernel.wait(call)
         await until(lambda: at.state("one") is None)
         core.gate.set()
+
+
+async def test_an_answer_of_which_somebody_hears_the_first_piece_while_it_is_to_begin_anew_does_not() -> None:
+    core, other = ScriptedCore(name="one", model="m", tokens=12, slots=1), ScriptedCore(name="two", model="m")
+    core.gate.clear()
+    async with world(core, other) as at:
+        heard: list[str] = []
+        call = at.submit("m", on_chunk=lambda chunk: heard.append(chunk.text))
+        await core.entered(1)
+        at.kernel.cores.remove("one", now=True)
+        call.emit(Chunk("first"))  # it was on its way already
+        with pytest.raises(CutShort, match="in the middle"):
+            await at.kernel.wait(call)
+        assert heard == ["first"]
+
+
+async def test_half_an_answer_does_not_wait_for_a_core_that_drains_and_has_not_begun_it() -> None:
+    core = ScriptedCore(name="one", model="m", slots=1, resume="none", tokens=4)
+    other = ScriptedCore(name="two", model="m", resume="prefill_text")
+    core.gate.clear()
+    async with world(core, other) as at:
+        at.kernel.cores.drain("two")
+        at.submit("one")
+        call = at.submit("m")
+        await core.entered(1)
+        await until(lambda: call.state is State.QUEUED)
+        call.snapshot = Said("ok", 1)
+        core.gate.set()
+        assert (await at.kernel.wait(call)).core == "one"
 
 
 async def test_a_core_that_is_removed_while_it_opens_is_closed() -> None:

@@ -31,6 +31,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "sto_restore": {"path": "a"},
     "sto_history": {"path": "a"},
     "sto_diff": {"path": "a"},
+    "sto_share": {"path": "a"},
     "sto_rollback": {"path": "a", "version": 1},
     "sto_retrieve": {"query": "a"},
     "sto_mount": {"name": "m"},

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import numpy as np
 import pytest
-from search_world import World
+from search_world import Told, World
 
 from aios.kernel.database import value
 from aios.kernel.search import Where, keyword
@@ -196,3 +197,25 @@ async def test_scopes_that_are_searched_together_are_ranked_as_one(world: World)
                 (hit.row, round(hit.score, 5)) for hit in alone
             ]
     assert await world.rows([7], "red") == []
+
+
+async def test_misspelt_words_and_other_forms_of_a_word_are_found_by_the_vectors_of_letters(world: World) -> None:
+    await world.put(1, 1, "the accommodation in Copenhagen was expensive")
+    await world.put(1, 2, "a bicycle needs new tyres")
+    await world.search.open()
+    await world.search.idle()
+    assert await world.rows(1, "acommodation copenhaguen", mode="keyword") == []
+    assert await world.rows(1, "acommodation copenhaguen") == [1]
+
+
+async def test_a_stray_word_of_a_question_does_not_bury_what_the_vectors_have_found(tmp_path: Path) -> None:
+    told = Told(make=lambda text: np.eye(4)[0] if "feline" in text or "cat" in text else np.eye(4)[1])
+    world = World(tmp_path, told)
+    await world.search.open()
+    await world.put(1, 1, "the feline rests upon cushions")
+    for row in range(2, 30):
+        await world.put(1, row, f"somebody sleeps in house number {row}")
+    await world.search.idle()
+    assert (await world.rows(1, "somebody's cat sleeps where"))[0] == 1
+    assert (await world.rows(1, "house number 7"))[0] == 7
+    await world.close()

@@ -13,6 +13,8 @@ from storage_world import World
 from aios.abi.calls import MountInfo, StoHistory, StoMount, StoUnmount
 from aios.kernel.config import MountSection
 from aios.kernel.spaces import Scope
+from aios.kernel.storage.blobs import Blobs
+from aios.kernel.storage.check import check
 from aios.kernel.storage.mount import Mount
 from aios.testing import until
 
@@ -54,6 +56,12 @@ class MountWorld(World):
         await self.end()
         self.restart(**settings)
         await self.begin(*sections)
+
+    def check_integrity(self) -> None:
+        """As 'aios fs check' does."""
+        self.database.check_integrity()
+        blobs = Blobs(self.home / "blobs", durable=False)
+        assert self.database.read(lambda c: list(check(c, blobs, is_served=False))) == []
 
     def mounted(self, name: str = "docs", whose: tuple[str, str] = SHARED) -> Mount:
         return self.storage.mounts.find(Scope(*whose, name))

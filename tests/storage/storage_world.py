@@ -34,6 +34,7 @@ class World:
         self.database = Database.open(self.home / "aios.db", durable=durable)
         self.storage = StorageManager(self.database, self.home, self.clock, settings=StorageSection(**settings))
         self.storage.open()
+        self.store = self.storage._store
 
     def close(self) -> None:
         self.storage.close()

@@ -20,9 +20,9 @@ def chunks_of(data: bytes, *sizes: int, ranges: Ranges = SMALL) -> list[bytes]:
     for size in sizes:
         piece, data = data[:size], data[size:]
         cutter.feed(piece)
-        chunks += [bytes(chunk) for chunk in cutter.cut()]
+        chunks += [b"".join(chunk) for chunk in cutter.cut()]
     cutter.feed(data)
-    return chunks + [bytes(chunk) for chunk in cutter.cut(is_last=True)]
+    return chunks + [b"".join(chunk) for chunk in cutter.cut(is_last=True)]
 
 
 CONTENTS = st.one_of(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import random
 import threading
 from collections.abc import AsyncIterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ from storage_world import LARGE, World
 from aios.abi.calls import StoRead
 from aios.abi.errors import ModuleFault, Stopping, TooLarge
 from aios.kernel.database import rows
-from aios.kernel.storage import intake, outlet, trash
+from aios.kernel.spaces import Scope
+from aios.kernel.storage import blobs, intake, outlet, trash
 from aios.kernel.storage.contents import Chunk
 from aios.kernel.storage.outlet import _groups
 
@@ -101,7 +104,7 @@ async def test_a_disk_that_is_full_in_the_middle_of_a_content_keeps_nothing_of_i
     world: World, in_files: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     num_written = 0
-    put = world.storage._blobs.put
+    put = world.store.blobs.put
 
     def fills_up(hash: bytes, data: Any) -> int:
         nonlocal num_written
@@ -110,7 +113,7 @@ async def test_a_disk_that_is_full_in_the_middle_of_a_content_keeps_nothing_of_i
             raise Stopping("no space left", code="storage_full")
         return put(hash, data)
 
-    monkeypatch.setattr(world.storage._blobs, "put", fills_up)
+    monkeypatch.setattr(world.store.blobs, "put", fills_up)
     monkeypatch.setattr(intake, "BLOCK", 1)
     with pytest.raises(Stopping, match="no space left"):
         await world.write("a", LARGE * 3)
@@ -119,17 +122,14 @@ async def test_a_disk_that_is_full_in_the_middle_of_a_content_keeps_nothing_of_i
 
 async def nothing_left(world: World) -> None:
     """Of all that was begun."""
-    for _ in range(3):
-        await world.database.run(lambda c: None)
-        await asyncio.to_thread(lambda: None)
-    world.storage._threads.shutdown()
+    await asyncio.gather(*world.store.intake._ending, return_exceptions=True)
     assert (world.count("contents"), world.count("chunks"), world.blobs()) == (0, 0, [])
 
 
 @pytest.mark.parametrize("refused_by", ["quota", "base", "kind"])
 async def test_a_content_whose_write_is_refused_leaves_the_disk(world: World, in_files: None, refused_by: str) -> None:
     if refused_by == "quota":
-        world.storage._quota = world.storage._quota._replace(max_entries=0)
+        world.store.quota = world.store.quota._replace(max_entries=0)
     with pytest.raises(TooLarge if refused_by == "quota" else Exception):
         await world.write("a" if refused_by != "kind" else "", LARGE, **({"base": 7} if refused_by == "base" else {}))
     await nothing_left(world)
@@ -153,8 +153,8 @@ class Stream:
 
 
 def staged(world: World, source: Any) -> Any:
-    storage = world.storage
-    return storage._intake.staged(storage._spaces.scope(("o", "a"), "a")[0], source, storage._quota)  # type: ignore[arg-type]
+    storage = world.store
+    return storage.intake.staged(Scope("o", "a"), source, storage.quota)
 
 
 @pytest.mark.parametrize("block", [1, 50_000, 1 << 20])
@@ -232,11 +232,39 @@ async def test_what_a_dead_kernel_was_writing_is_dropped_by_the_next(world: Worl
         world.restart()
 
 
+async def test_a_file_that_a_dead_kernel_could_not_name_leaves_with_the_next(world: World, in_files: None) -> None:
+    await world.write("a", LARGE)
+    named = world.blobs()
+    data = b"written, and never named"
+    world.store.blobs.put(sha256(data).digest(), [memoryview(data)])
+    (world.home / "blobs" / "notes.txt").write_text("somebody's own")
+    await world.storage.keep_house()
+    assert len(world.blobs()) == len(named) + 2, "the kernel that wrote it may be about to name it"
+    world.restart()
+    await world.write("b", LARGE[::-1])
+    await world.storage.keep_house()
+    assert set(named) < set(world.blobs())
+    assert len(world.blobs()) == world.count("chunks", "body IS NULL") + 1
+    assert [await world.read(path) for path in "ab"] == [LARGE, LARGE[::-1]]
+
+
+async def test_a_content_whose_name_cannot_be_synced_is_refused_and_leaves_the_disk(
+    world: World, in_files: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(folder: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    world.restart(durable=True)
+    monkeypatch.setattr(blobs, "_sync_folder", broken)
+    with pytest.raises(Stopping, match=r"Input/output error.*nothing was written"):
+        await world.write("a", LARGE)
+    await nothing_left(world)
+
+
 async def test_two_who_write_the_same_at_once_share_it(world: World, in_files: None) -> None:
     await asyncio.gather(*(world.write(path, LARGE) for path in "abc"))
     for path in "abc":
         assert await world.read(path) == LARGE
-    await asyncio.to_thread(world.storage._threads.shutdown)
     assert len(world.blobs()) == world.count("chunks", "body IS NULL")
 
 
@@ -273,12 +301,12 @@ async def test_what_is_being_read_stays_though_its_last_version_goes(
     world: World, in_files: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await world.write("a", LARGE)
-    file = world.storage._database.read(lambda c: rows(c, "SELECT id FROM contents"))[0][0]
-    with world.storage._outlet.held(file) as content:
+    file = world.database.read(lambda c: rows(c, "SELECT id FROM contents"))[0][0]
+    with world.store.outlet.held(file) as content:
         await world.clear("a")
         await world.clear(".", trash=True)
         await world.write("a", "another")
-        stream = world.storage._outlet.stream(content, 0, content.size)
+        stream = world.store.outlet.stream(content, 0, content.size)
         assert b"".join([piece async for piece in stream]) == LARGE.encode()
     await world.storage.keep_house()
     assert world.blobs() == []

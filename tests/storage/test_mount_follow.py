@@ -25,7 +25,7 @@ async def world(tmp_path: Path) -> AsyncIterator[MountWorld]:
     world = await MountWorld(tmp_path).begun()
     yield world
     await world.end()
-    world.database.check_integrity()
+    world.check_integrity()
     world.close()
 
 

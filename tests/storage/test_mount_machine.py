@@ -273,7 +273,7 @@ class Machine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "world"):
             self.run(self.world.end())
-            self.world.database.check_integrity()
+            self.world.check_integrity()
             self.world.close()
             self.loop.close()
             shutil.rmtree(self.place)

@@ -102,7 +102,12 @@ async def test_a_mount_without_a_folder_has_a_fresh_one_of_the_kernels_own(world
     assert str(info.folder).startswith(str(world.home / "mounts" / "team-"))
     await world.write("team/a.txt", "x")
     assert (Path(info.folder) / "a.txt").read_text() == "x"
-    await world.again()
+    await world.end()
+    world.close()
+    world.home.rename(world.home.with_name("moved"))  # its own folder goes with the home
+    world.home = world.home.with_name("moved")
+    world.open()
+    await world.begin()
     assert await world.read("team/a.txt") == "x"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterator
@@ -23,6 +24,8 @@ from aios.abi.calls import (
 )
 from aios.abi.errors import BadRequest, Conflict, Denied, NotFound, Stopping, TooLarge
 from aios.kernel.storage import mount_reads, mount_writes
+from aios.kernel.storage.mount_writes import Writes
+from aios.kernel.storage.versions import Stamp
 
 pytestmark = pytest.mark.anyio
 
@@ -32,7 +35,7 @@ async def world(tmp_path: Path) -> AsyncIterator[MountWorld]:
     world = await MountWorld(tmp_path).begun()
     yield world
     await world.end()
-    world.database.check_integrity()
+    world.check_integrity()
     world.close()
 
 
@@ -143,6 +146,14 @@ async def test_a_mount_of_one_agent_is_no_others(world: MountWorld, tmp_path: Pa
     await world.write("mine/a.txt", "own", agent="two")
     assert (tmp_path / "mine" / "a.txt").read_text() == "x"
     assert await world.names(agent="one") == ["docs", "mine"]
+
+
+async def test_of_two_mounts_of_one_folder_each_takes_what_the_other_does_for_others_doings(world: MountWorld) -> None:
+    await world.mount("same", agent="one")
+    await world.write("docs/a.txt", "one", agent="two")
+    assert await world.write("same/a.txt", "two", agent="one") == 2
+    assert await world.read("docs/a.txt", agent="two") == "two"
+    assert await world.history("docs/a.txt") == [(1, "two"), (2, "outside")]
 
 
 async def test_a_read_only_mount_is_read_versioned_and_not_changed(world: MountWorld, tmp_path: Path) -> None:
@@ -313,6 +324,47 @@ async def test_who_is_faster_in_the_very_moment_of_a_write_loses_nothing(
     assert [await world.read("docs/a.txt", n) for n in (1, 2, 3, 4)] == ["one", "by others 1", "by others 2", "mine"]
 
 
+async def test_what_stays_after_all_is_put_beside_what_others_made_at_its_place(
+    world: MountWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that was changed, and another that came, while an agent cleared it."""
+    await world.write("docs/a.txt", "one")
+    real = world.mounted().beneath.set_aside
+
+    def slowly(path: str) -> str:
+        aside = real(path)
+        (world.top / aside).write_text("changed in the last moment")
+        world.put("a.txt", "new")
+        return aside
+
+    monkeypatch.setattr(world.mounted().beneath, "set_aside", slowly)
+    with pytest.raises(Conflict, match="being changed by others"):
+        await world.clear("docs/a.txt")
+    assert sorted(world.all_files().values()) == ["changed in the last moment", "new"]
+    assert {name for name in world.all_files() if name.endswith(".kept")} != set()
+
+
+async def test_an_upload_that_takes_its_time_holds_up_no_other_write(world: MountWorld) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b"the first part, "
+        begun.set()
+        await go_on.wait()
+        yield b"and the last"
+
+    upload = asyncio.ensure_future(Writes(world.mounted()).write("a.txt", slowly(), Stamp(1.0, "slow")))
+    await begun.wait()
+    assert await world.write("docs/a.txt", "quick") == 1
+    go_on.set()
+    assert (await upload).version == 2
+    assert world.text("a.txt") == await world.read("docs/a.txt", 2) == "the first part, and the last"
+    refused = asyncio.ensure_future(Writes(world.mounted()).write("new/b.txt", slowly(), Stamp(1.0), base=5))
+    with pytest.raises(Conflict, match="not at version 5"):
+        await refused
+    assert not (world.top / "new").exists()
+
+
 # ── room ──
 
 
@@ -342,6 +394,19 @@ async def test_past_the_bound_files_are_shown_and_read_and_their_history_says_th
     assert world.text("other.txt") == large(4)
     (info,) = world.storage.mounts.infos(("o", "a"), is_admin=True)  # type: ignore[arg-type]
     assert info.not_kept >= 1
+
+
+async def test_what_a_mount_keeps_counts_for_itself_and_not_for_its_agent(world: MountWorld, tmp_path: Path) -> None:
+    await world.again(limit=400_000)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "large.txt").write_text(large(5))
+    await world.mount("mine", tmp_path / "mine", agent="a")
+    assert await world.history("mine/large.txt") == [(1, "outside")]
+    assert world.kept("a") == (0, 0)
+    await world.write("own.txt", large(6))
+    with pytest.raises(TooLarge, match="a mount, may keep 400,000 bytes"):
+        await world.write("mine/more.txt", large(7))
+    assert sorted(os.listdir(tmp_path / "mine")) == ["large.txt"]
 
 
 # ── folders that are not there ──

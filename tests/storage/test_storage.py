@@ -24,7 +24,7 @@ from aios.abi.calls import (
     StoWrite,
 )
 from aios.abi.errors import BadRequest, Conflict, NotFound, TooLarge
-from aios.kernel.storage import manager, texts, tree
+from aios.kernel.storage import reading, texts, tree, writing
 
 pytestmark = pytest.mark.anyio
 
@@ -76,7 +76,8 @@ async def test_a_part_of_a_file_is_read_by_offset_and_length(world: World, size:
 
 async def test_more_than_a_call_carries_is_read_in_parts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     await world.write("a", LARGE)
-    monkeypatch.setattr(manager, "MAX_CALL", 100_000)
+    for module in (reading, writing):
+        monkeypatch.setattr(module, "MAX_CALL", 100_000)
     with pytest.raises(TooLarge, match=r"holds 200,000 bytes.*GET /aios/v1/files"):
         await world.read("a")
     halves = [(await world.call(StoRead(path="a", offset=n, length=100_000))).content for n in (0, 100_000)]
@@ -279,7 +280,7 @@ async def test_a_diff_says_what_changed_between_two_versions(world: World) -> No
 async def test_an_agent_at_its_bound_is_refused_and_loses_nothing_until_it_is_said_what_may_go(
     world: World, bound: str, limit: int
 ) -> None:
-    world.storage._quota = world.storage._quota._replace(**{bound: limit})
+    world.store.quota = world.store.quota._replace(**{bound: limit})
     await world.write("first", "x" * 10)
     await world.write("second", "x" * 10)
     await world.clear("second")

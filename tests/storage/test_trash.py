@@ -185,7 +185,7 @@ async def test_trash_that_was_being_emptied_when_the_kernel_died_is_counted_no_m
         await world.write("kept", "1234567890", agent)
         await world.write("large", LARGE, agent)
         await world.clear("large", agent)
-    monkeypatch.setattr(world.storage, "_drop_leaving", dies)
+    monkeypatch.setattr(world.store, "drop_leaving", dies)
     with pytest.raises(Stopping):
         await world.call(StoClear(path=".", trash=True))
     monkeypatch.undo()

@@ -2,7 +2,8 @@
 
 AiosError                      status  fault
 ├── BadRequest                 400     agent     arguments are wrong: says which and why
-│   └── ContextLengthExceeded  400     agent     prompt and answer do not fit the model's window
+│   ├── ContextLengthExceeded  400     agent     prompt and answer do not fit the model's window
+│   └── OutOfRange             416     agent     a part of a file is asked for that it does not have
 ├── Unauthorized               401     agent     no key, or a key that is not known (any more)
 ├── Denied                     403     agent     the access manager said no
 ├── NotFound                   404     agent     no such thing among what the caller may see
@@ -72,6 +73,10 @@ class BadRequest(AiosError):
 
 class ContextLengthExceeded(BadRequest):
     default_code = "context_length_exceeded"
+
+
+class OutOfRange(BadRequest):
+    status, default_code = 416, "out_of_range"
 
 
 class Unauthorized(AiosError):

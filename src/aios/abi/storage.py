@@ -43,12 +43,14 @@ class StoCreate(Args, frozen=True):
 
 
 class StoWrite(Args, frozen=True):
-    """With `base`, only if that is the file's newest version (0: if there is none), else 409."""
+    """With `base`, only if that is the file's newest version (0: if there is none), else 409. `upload` names what
+    PUT /aios/v1/files/PATH has taken in; `content` is empty then."""
 
     path: Path
-    content: Annotated[str, Meta(max_length=16 << 20)]
+    content: Annotated[str, Meta(max_length=24 << 20)]
     encoding: Encoding = "utf-8"
     base: Annotated[int, Meta(ge=0, le=2**53)] | None = None
+    upload: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
 
 
 class StoRead(Args, frozen=True):

@@ -35,6 +35,15 @@ def place() -> Path:
     return config_in_use(None) or home / "aios.toml"
 
 
+def at_next_start() -> list[dict[str, Any]]:
+    """The [[core]] sections that the running kernel's file has now; none where they cannot be known from here."""
+    try:
+        found: list[dict[str, Any]] = tomllib.loads(read(place())).get("core", [])
+    except (BadRequest, OSError, tomllib.TOMLDecodeError):
+        return []
+    return found
+
+
 def with_core(text: str, section: dict[str, Any], where: str) -> str:
     """`text` with a [[core]] of these keys at its end. Raises Conflict when another one has that name."""
     before = parse(text, where)

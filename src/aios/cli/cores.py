@@ -161,7 +161,7 @@ def _add(kernel: Client, section: dict[str, Any], save: bool) -> dict[str, Any]:
     if save and where:
         core_file.write(where, text)
         note(f"Saved in {where}.")
-    elif set(section) != {"name"}:
+    elif set(section) != {"name"} and section not in core_file.at_next_start():
         note("It is gone at the kernel's next start; --save writes it to aios.toml.")
     return core
 
@@ -231,6 +231,8 @@ def remove(
         note(safe(f"Core '{name}' is being removed: {_left(core)}; 'aios cores' shows when it is gone."))
     else:
         note(safe(f"Removed core '{name}'."))
+    if not as_json and any(section.get("name") == name for section in core_file.at_next_start()):
+        note("It is back at the kernel's next start; --save takes it out of aios.toml.")
 
 
 def _left(core: dict[str, Any]) -> str:

@@ -160,7 +160,7 @@ def _file(what: str, file: Path) -> Finding:
     if magic != b"GGUF":
         return Finding(what, "bad", f"{file} is no GGUF file")
     if importlib.util.find_spec("xllamacpp") is None:
-        return Finding(what, "bad", "it needs xllamacpp, which 'pip install aios-kernel[gguf]' brings")
+        return Finding(what, "bad", "it needs xllamacpp, which pip install 'aios-kernel[gguf]' brings")
     return Finding(what, "ok", f"the model in {file}")
 
 
@@ -168,7 +168,7 @@ def _of_hub(what: str, name: str) -> Finding:
     """A model of the hub: the kernel fetches it, and says what is in the way."""
     for package in ("huggingface_hub", *LOCAL_PACKAGES):
         if importlib.util.find_spec(package) is None:
-            return Finding(what, "bad", f"it needs {package}, which 'pip install aios-kernel[local]' brings")
+            return Finding(what, "bad", f"it needs {package}, which pip install 'aios-kernel[local]' brings")
     return Finding(what, "ok", f"{name} of the hub; the kernel fetches it when it starts, if it has not yet")
 
 
@@ -181,7 +181,7 @@ def _folder(what: str, folder: Path) -> Finding:
         return Finding(what, "bad", f"{folder} holds no .safetensors, and weights of other kinds cannot be read")
     for package in LOCAL_PACKAGES:
         if importlib.util.find_spec(package) is None:
-            return Finding(what, "bad", f"it needs {package}, which 'pip install aios-kernel[local]' brings")
+            return Finding(what, "bad", f"it needs {package}, which pip install 'aios-kernel[local]' brings")
     return Finding(what, "ok", f"the model in {folder}")
 
 

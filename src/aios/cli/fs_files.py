@@ -6,16 +6,18 @@ import base64
 import datetime
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
+from urllib.parse import quote
 
 import typer
 
 from aios.abi.calls import File, Stat
 from aios.abi.errors import BadRequest
 from aios.sdk import Client
+from aios.sdk.client import default_url
 
 from .acting import Agent, acting
-from .console import counted, note, print_json, safe, table, width
+from .console import counted, note, print_json, safe, span, table, width
 from .mem_view import size
 from .options import be_sure
 
@@ -127,15 +129,14 @@ def put(
       aios fs put notes/today.md today.md
       date | aios fs put now.txt -
     """
-    data = sys.stdin.buffer.read() if file == "-" else _read(Path(file))
-    with acting(agent, "fs put") as kernel:
-        made = kernel.sto_write(path, base64.b64encode(data).decode(), encoding="base64")
-    print_json(made) if as_json else note(f"{safe(made.path)} is at version {made.version} now, {size(len(data))}.")
+    with acting(agent, "fs put") as kernel, _opened(file) as data:
+        made = kernel.fetch("PUT", f"/aios/v1/files/{quote(path)}", data)
+    print_json(made) if as_json else note(f"{safe(made['path'])} is at version {made['version']} now.")
 
 
-def _read(file: Path) -> bytes:
+def _opened(file: str) -> BinaryIO:
     try:
-        return file.read_bytes()
+        return sys.stdin.buffer if file == "-" else Path(file).open("rb")
     except OSError as error:
         raise BadRequest(f"{file} cannot be read: {error.strerror}") from None
 
@@ -169,18 +170,18 @@ def rm(
     with acting(agent, "fs rm") as kernel:
         be_sure(f"Drop what the trash holds of '{safe(path)}', all versions, for good?", is_sure or not trash)
         count = kernel.sto_clear(path, trash=trash).count
-    gone = "left the trash for good" if trash else "went to the trash; 'aios fs restore' brings it back"
+    gone = "left the trash for good" if trash else "went to the trash; 'aios fs undo' brings it back"
     print_json({"count": count}) if as_json else note(f"{counted(count, 'entry', 'entries')} {gone}.")
 
 
-def restore(path: At, agent: Agent = None, as_json: Json = False) -> None:
+def undo(path: At, agent: Agent = None, as_json: Json = False) -> None:
     """Bring back what was cleared last at a path.
 
     \b
     Example:
-      aios fs restore notes/today.md
+      aios fs undo notes/today.md
     """
-    with acting(agent, "fs restore") as kernel:
+    with acting(agent, "fs undo") as kernel:
         made = kernel.sto_restore(path)
     print_json(made) if as_json else note(f"{safe(made.path)} is back, at version {made.version}.")
 
@@ -261,6 +262,33 @@ def rollback(
     print_json(made) if as_json else note(f"{safe(made.path)} is at version {made.version} now, the same as {version}.")
 
 
+def share(
+    path: At,
+    hours: Annotated[
+        float, typer.Option(min=0, max=366 * 24, help="How long it works; 0 ends all links to it.")
+    ] = 24.0,
+    version: VersionOf = None,
+    agent: Agent = None,
+    as_json: Json = False,
+) -> None:
+    """Make a link that opens a file for anybody who has it. It is shown this once.
+
+    \b
+    Examples:
+      aios fs share report.pdf --hours 2
+      aios fs share report.pdf --hours 0
+    """
+    with acting(agent, "fs share") as kernel:
+        made = kernel.sto_share(path, ttl=hours * 3600, version=version)
+    if as_json:
+        print_json(made)
+    elif made.url is None:
+        note(f"{counted(made.ended, 'link')} ended.")
+    else:
+        note(f"Works for {span(hours * 3600)}:")
+        print(f"{default_url().rstrip('/')}{made.url}")
+
+
 def stat(agent: Agent = None, as_json: Json = False) -> None:
     """Show what an agent's files take, and may.
 
@@ -286,9 +314,10 @@ commands = {
     "put": put,
     "mv": mv,
     "rm": rm,
-    "restore": restore,
+    "undo": undo,
     "history": history,
     "diff": diff,
     "rollback": rollback,
+    "share": share,
     "stat": stat,
 }

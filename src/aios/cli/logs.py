@@ -49,4 +49,5 @@ def line(event: dict[str, Any]) -> str:
     where = f" on {event['core']}" if event.get("core") and event["state"] == "running" else ""
     why = f" ({event['why']})" if event.get("why") else ""
     who = aligned(cut(safe(event["agent"]), 16), 16)
-    return safe(f"{at} {event['pid']:>5} {who} {event['name']:<13} {event['state']}{where}{why}  {event['call_id']}")
+    what = f"core {event['core']}" if event["name"] == "core" else event["name"]
+    return safe(f"{at} {event['pid']:>5} {who} {what:<13} {event['state']}{where}{why}  {event['call_id']}").rstrip()

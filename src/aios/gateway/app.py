@@ -21,7 +21,7 @@ from starlette.types import ASGIApp
 
 from aios.abi.errors import AiosError, BadRequest, Denied, KernelFault, NotFound
 
-from . import cores, embeddings, events, native, openai, openapi
+from . import cores, embeddings, events, files, native, openai, openapi
 from .errors import error_body, error_headers, refuse
 from .exchange import JSON, Exchange, Receive, Scope, Send, encode
 from .host import LocalNames, host_of
@@ -33,6 +33,7 @@ log = logging.getLogger("aios.gateway")
 
 CALLS = "/aios/v1/calls/"
 HEALTH = frozenset({"/healthz", "/readyz"})
+SHARED = "/aios/v1/shared/"
 
 
 class Endpoint:
@@ -67,6 +68,9 @@ def _routes() -> list[Route]:
         ("POST", "/aios/v1/cores/{name}/open", cores.open_core),
         ("POST", "/aios/v1/cores/{name}/drain", cores.drain_core),
         ("GET", "/aios/v1/check", native.check_home),
+        ("GET", "/aios/v1/files/{path:path}", files.get_file),
+        ("PUT", "/aios/v1/files/{path:path}", files.put_file),
+        ("GET", "/aios/v1/shared/{token}", files.get_shared),
         ("GET", "/aios/v1/keys", native.list_keys),
         ("POST", "/aios/v1/keys", native.mint_key),
         ("DELETE", "/aios/v1/keys/{id}", native.revoke_key),
@@ -130,7 +134,7 @@ class Gate:
         exchange.check_headers()
         if not self._names.allow(exchange.header(b"host")):
             raise self._bad_host(exchange)
-        if path not in HEALTH:
+        if path not in HEALTH and not path.startswith(SHARED):
             exchange.principal = self._kernel.authenticate(exchange.key())
         if exchange.scope["method"] == "POST":
             if path == "/v1/chat/completions":

@@ -238,6 +238,12 @@ class Exchange:
         self.is_started = True
         await self.send({"type": "http.response.start", "status": 200, "headers": head + (headers or [])})
 
+    async def begin(self, status: int, headers: Headers) -> None:
+        """The head of an answer whose body comes piece by piece."""
+        self.is_started = True
+        head = [*headers, (b"x-request-id", self.id.encode())]
+        await self.send({"type": "http.response.start", "status": status, "headers": head})
+
     async def write(self, data: bytes) -> None:
         """Send a piece of a begun answer. Waits while the client does not read."""
         await self.send({"type": "http.response.body", "body": data, "more_body": True})

@@ -39,6 +39,7 @@ REASONS = {
     408: "The request did not arrive in time.",
     409: "It conflicts with what is there.",
     413: "The body or content is beyond its bound.",
+    416: "The file does not have the part that is asked for.",
     429: "A queue or a bound is full; `retry-after` says when to return.",
     431: "The headers are too large.",
     499: "The call was cancelled.",
@@ -214,6 +215,30 @@ def _process_paths() -> dict[str, Any]:
     }
 
 
+def _file_paths() -> dict[str, Any]:
+    """Files as bytes. The path may hold slashes, which this language of descriptions has no word for."""
+    path = _parameter("path", "path", {"type": "string", "minLength": 1}, "A file, as the storage calls name it.")
+    version = _parameter("version", "query", {"type": "integer", "minimum": 1}, "An older version.")
+    part = _parameter("Range", "header", {"type": "string"}, "One part: bytes=FIRST-LAST, bytes=FIRST-, bytes=-LENGTH.")
+    match = _parameter("If-Match", "header", {"type": "string"}, 'The version that is written upon, such as "3".')
+    new = _parameter("If-None-Match", "header", {"type": "string"}, "*: only where there is no file.")
+    token = _parameter("token", "path", {"type": "string", "minLength": 1}, "As sto_share gives it.")
+    whole = {"description": "The bytes.", "content": _content({"type": "string", "format": "binary"}, "*/*")}
+    put = _get("putFile", "Write a file of any length.", _ref("Version"), path, KEY, match, new, tag="storage")
+    put["responses"] |= _responses(_ref("Version"), (*REASONS,), status=201)
+    put["requestBody"] = {"required": True, "content": _content({"type": "string", "format": "binary"}, "*/*")}
+    get = _get(
+        "getFile", "Read a file, or a part of it.", None, path, version, part, tag="storage", codes=tuple(REASONS)
+    )
+    shared = _get("getShared", "Read what a link opens; no key is needed.", None, token, part, codes=tuple(REASONS))
+    for each in (get, shared):
+        each["responses"] |= {"200": whole, "206": whole, "304": {"description": "As it was."}}
+    return {
+        "/aios/v1/files/{path}": {"put": put, "get": get},
+        "/aios/v1/shared/{token}": {"get": shared | {"security": []}},
+    }
+
+
 def _or_later(operation: dict[str, Any]) -> dict[str, Any]:
     """202 as well as 200: what was asked has begun."""
     answers = operation["responses"]
@@ -309,7 +334,7 @@ def document() -> dict[str, Any]:
         "info": {"title": "AIOS", "version": __version__, "description": ABOUT},
         "servers": [{"url": "/"}],
         "security": [{"bearer": []}, {"apiKey": []}],
-        "paths": {**_openai_paths(), **calls, **_process_paths(), **_kernel_paths()},
+        "paths": {**_openai_paths(), **calls, **_process_paths(), **_file_paths(), **_kernel_paths()},
         "components": {
             "schemas": schemas,
             "responses": _refusals(),

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 HEAD_BYTES = 64 << 10
 HEAD_SECONDS = 10.0
 REQUEST_SECONDS = 60.0
+FILES = b"/aios/v1/files/"
+SLOWEST = 64 << 10
+"""Bytes a second at which a file may come: those bodies have no bound but their own."""
 UNREAD_SECONDS = 30.0
 KEEP_ALIVE = 75
 BACKLOG = 2048
@@ -91,6 +94,8 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        if self._body_since and self.url.startswith(FILES):
+            self._body_since = min(self.loop.time(), self._body_since + len(data) / SLOWEST)
         if self._head_since:
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES:

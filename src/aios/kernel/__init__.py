@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .secret import check_key
     from .syscall import State, Syscall
     from .trace import Row
+    from .transfers import Opened
 
 _PLACES = {
     "ByteSize": "config",
@@ -37,6 +38,7 @@ _PLACES = {
     "CoreSection": "config",
     "GroupSection": "config",
     "Kernel": "kernel",
+    "Opened": "transfers",
     "MemorySection": "config",
     "Principal": "process",
     "Process": "process",
@@ -63,6 +65,7 @@ __all__ = [
     "GroupSection",
     "Kernel",
     "MemorySection",
+    "Opened",
     "Principal",
     "Process",
     "RouterSection",

@@ -61,6 +61,7 @@ from .storage import Segments, StorageManager, Swap
 from .syscall import TERMINAL, State, Syscall, move
 from .tool import ToolManager
 from .trace import Row, Trace
+from .transfers import Transfers
 
 OnChunk = Callable[[Chunk], None]
 
@@ -140,6 +141,7 @@ class Kernel:
     search: Search
     memory: MemoryManager
     storage: StorageManager
+    transfers: Transfers
     tools: ToolManager
     llm: LLMManager
     cores: Plug
@@ -168,6 +170,7 @@ class Kernel:
         self.memory = MemoryManager(self.database, clock, Segments(), self.search, self.spaces, config.memory)
         self._closers.callback(self.memory.close)
         await self._open_storage(groups)
+        self.transfers = Transfers(self, self.storage.streams)
         self.search.take_up()
         self.tools = ToolManager(self.storage, self.memory, config.tool, clock=clock, folders=[self.home])
         await self.tools.open()
@@ -278,11 +281,8 @@ class Kernel:
         `session` go to the same core where there is a choice. Servers that rank their calls are told `nice`, but never
         less than the process has.
         """
-        if self._is_stopping:
-            raise Stopping("the kernel is stopping; try again when it is back", retry_after=5)
+        process = self.vet(principal, name, args)
         spec = spec_of(name)
-        process = self._process_of(principal)
-        self.access.check(principal, spec, args, self.processes)
         body = None
         if key is not None:
             earlier = self.repeats.find(spec, args, process, key, on_chunk)
@@ -295,6 +295,15 @@ class Kernel:
             call.listeners.append(on_chunk)
         self._start(call, timeout)
         return call
+
+    def vet(self, principal: Principal, name: str, args: Args) -> Process:
+        """Whose process asks. Raises what `submit` would, by who asks and for what."""
+        if self._is_stopping:
+            raise Stopping("the kernel is stopping; try again when it is back", retry_after=5)
+        spec = spec_of(name)
+        process = self._process_of(principal)
+        self.access.check(principal, spec, args, self.processes)
+        return process
 
     def _start(self, call: Syscall, timeout: float | None) -> None:
         """Acknowledge and queue a call. A refusal raises at once."""

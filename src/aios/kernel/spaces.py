@@ -24,8 +24,9 @@ class Scope(NamedTuple):
 
     @property
     def payer(self) -> Place:
-        """Who is charged for what is kept there. A shared mount pays for itself."""
-        return Place(self.owner, self.agent) if self.owner != NOBODY else Place(NOBODY, self.mount)
+        """Who is charged for what is kept there. A mount pays for itself: others may put there what they like. No name
+        holds a line's end, so nobody else is called that."""
+        return Place(self.owner, f"{self.agent}\n{self.mount}" if self.mount else self.agent)
 
     def shown(self, path: str) -> str:
         """As agents write the path that is `path` inside."""

@@ -383,14 +383,22 @@ class AsyncCalls(ABC):
         *,
         encoding: Literal["utf-8", "base64"] | None = None,
         base: int | None = None,
+        upload: str | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
     ) -> calls.Version:
         """Write a file whole; each write is a new version.
 
-        With `base`, only if that is the file's newest version (0: if there is none), else 409.
+        With `base`, only if that is the file's newest version (0: if there is none), else 409. `upload` names what
+        PUT /aios/v1/files/PATH has taken in; `content` is empty then.
         """
-        sent: dict[str, Any] = {"path": path, "content": content, "encoding": encoding, "base": base}
+        sent: dict[str, Any] = {
+            "path": path,
+            "content": content,
+            "encoding": encoding,
+            "base": base,
+            "upload": upload,
+        }
         return await self._call(calls.Version, "sto_write", sent, idempotency_key, timeout)
 
     async def sto_read(
@@ -524,6 +532,23 @@ class AsyncCalls(ABC):
         """
         sent: dict[str, Any] = {"query": query, "k": k, "where": where, "mode": mode}
         return await self._call(calls.Passages, "sto_retrieve", sent, idempotency_key, timeout)
+
+    async def sto_share(
+        self,
+        path: str,
+        *,
+        ttl: float | None = None,
+        version: int | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.Link:
+        """Make a link that opens a file for anybody who has it, or end all links to it.
+
+        A link that opens the file, or that version of it, for anybody who has it, for `ttl` seconds; 0 ends all links
+        to it.
+        """
+        sent: dict[str, Any] = {"path": path, "ttl": ttl, "version": version}
+        return await self._call(calls.Link, "sto_share", sent, idempotency_key, timeout)
 
     async def sto_mount(
         self,
@@ -1076,14 +1101,22 @@ class Calls(ABC):
         *,
         encoding: Literal["utf-8", "base64"] | None = None,
         base: int | None = None,
+        upload: str | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
     ) -> calls.Version:
         """Write a file whole; each write is a new version.
 
-        With `base`, only if that is the file's newest version (0: if there is none), else 409.
+        With `base`, only if that is the file's newest version (0: if there is none), else 409. `upload` names what
+        PUT /aios/v1/files/PATH has taken in; `content` is empty then.
         """
-        sent: dict[str, Any] = {"path": path, "content": content, "encoding": encoding, "base": base}
+        sent: dict[str, Any] = {
+            "path": path,
+            "content": content,
+            "encoding": encoding,
+            "base": base,
+            "upload": upload,
+        }
         return self._call(calls.Version, "sto_write", sent, idempotency_key, timeout)
 
     def sto_read(
@@ -1217,6 +1250,23 @@ class Calls(ABC):
         """
         sent: dict[str, Any] = {"query": query, "k": k, "where": where, "mode": mode}
         return self._call(calls.Passages, "sto_retrieve", sent, idempotency_key, timeout)
+
+    def sto_share(
+        self,
+        path: str,
+        *,
+        ttl: float | None = None,
+        version: int | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.Link:
+        """Make a link that opens a file for anybody who has it, or end all links to it.
+
+        A link that opens the file, or that version of it, for anybody who has it, for `ttl` seconds; 0 ends all links
+        to it.
+        """
+        sent: dict[str, Any] = {"path": path, "ttl": ttl, "version": version}
+        return self._call(calls.Link, "sto_share", sent, idempotency_key, timeout)
 
     def sto_mount(
         self,

@@ -135,6 +135,10 @@ class AsyncFilePath(_Path):
         """Make `version` the newest again; the number that it has now."""
         return (await self._client.sto_rollback(self.path, version)).version
 
+    async def share(self, ttl: float = 86_400.0, version: int | None = None) -> str:
+        """A link that opens it for anybody, for `ttl` seconds: a path below the kernel's address."""
+        return (await self._client.sto_share(self.path, ttl=ttl, version=version)).url or ""
+
 
 class FilePath(_Path):
     """`(files / "a.md").write_text("…")`, `for each in files.iterdir()`."""
@@ -211,6 +215,10 @@ class FilePath(_Path):
     def rollback(self, version: int) -> int:
         """Make `version` the newest again; the number that it has now."""
         return self._client.sto_rollback(self.path, version).version
+
+    def share(self, ttl: float = 86_400.0, version: int | None = None) -> str:
+        """A link that opens it for anybody, for `ttl` seconds: a path below the kernel's address."""
+        return self._client.sto_share(self.path, ttl=ttl, version=version).url or ""
 
 
 def _kind_of(path: str, listing: Listing) -> str:

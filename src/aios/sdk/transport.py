@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from io import IOBase
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
@@ -119,8 +120,10 @@ class HTTP:
         import aiohttp
 
         headers = {**(more or {}), **({"Idempotency-Key": key} if key else {})}
-        data = None
-        if body is not None:
+        data: Any = None
+        if isinstance(body, IOBase):  # bytes of any length, sent as they are read
+            data, headers["Content-Type"] = body, "application/octet-stream"
+        elif body is not None:
             data, headers["Content-Type"] = msgspec.json.encode(body), "application/json"
         if timeout is not None:
             headers["X-AIOS-Timeout"] = f"{timeout:g}"

@@ -22,7 +22,7 @@ def check(path: Path) -> None:
     """Raise BadRequest when no picture could be drawn to `path`."""
     if importlib.util.find_spec("matplotlib") is None:
         raise BadRequest(
-            "matplotlib is not installed, and draws the picture; 'pip install aios-kernel[eval]' brings it",
+            "matplotlib is not installed, and draws the picture; pip install 'aios-kernel[eval]' brings it",
             code="not_installed",
         )
     if path.suffix.lower() not in (".png", ".svg", ".pdf"):

@@ -209,10 +209,11 @@ def _held(engine: Engine, key: str, length: int) -> Held:
 
 
 def table(figures: dict[str, Any]) -> str:
-    kernel = figures["under_kernel"]
+    cost = figures["under_kernel"]["cpu_us_per_switch"]
+    told = f"{cost:>8.1f} µs of CPU" if cost > 0 else "lost in the noise: measure again"
     lines = [
         f"a switch in the pool          {figures['in_pool_us']:>8.1f} µs",
-        f"… with all of the kernel's    {kernel['cpu_us_per_switch']:>8.1f} µs of CPU",
+        f"… with all of the kernel's    {told}",
     ]
     for model, rows in figures["models"].items():
         lines.append("")

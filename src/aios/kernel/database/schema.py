@@ -104,6 +104,7 @@ STORAGE = """
         id INTEGER PRIMARY KEY, scope INTEGER NOT NULL, hash BLOB NOT NULL, size INTEGER NOT NULL,
         refs INTEGER NOT NULL, token INTEGER, body BLOB);
     CREATE UNIQUE INDEX chunks_by_hash ON chunks(scope, hash);
+    CREATE INDEX chunks_in_files ON chunks(hash, token) WHERE token IS NOT NULL;
     INSERT INTO chunks SELECT rowid, 0, hash, size, 1, 0, NULL FROM old_contents WHERE body IS NULL;
     INSERT INTO contents SELECT rowid, hash, size, (SELECT count(*) FROM versions WHERE versions.hash = each.hash),
         iif(body IS NULL, json_array(rowid), NULL), body FROM old_contents AS each;
@@ -120,8 +121,8 @@ STORAGE = """
     DROP TABLE old_contents;
 
     CREATE TABLE uploads(
-        owner TEXT NOT NULL, agent TEXT NOT NULL, hash BLOB NOT NULL, content INTEGER NOT NULL, created REAL NOT NULL,
-        PRIMARY KEY(owner, agent, hash)) WITHOUT ROWID;
+        owner TEXT NOT NULL, agent TEXT NOT NULL, name TEXT NOT NULL, content INTEGER NOT NULL, created REAL NOT NULL,
+        PRIMARY KEY(owner, agent, name)) WITHOUT ROWID;
     CREATE TABLE links(
         hash BLOB PRIMARY KEY, file INTEGER NOT NULL, version INTEGER, created REAL NOT NULL, expires REAL NOT NULL,
         author TEXT NOT NULL) WITHOUT ROWID;

@@ -12,7 +12,6 @@ from aios.abi.home import home_path
 from ..config import HUB_NAME, CoreSection
 from .hub import Progress, fetch, share
 from .local.backend import AS_EVER, Compute
-from .local.foreign_chat import ForeignTemplate
 from .local.foreign_tokenizer import ForeignTokenizer
 from .local.load import load
 from .local.shape import ModelError
@@ -70,12 +69,14 @@ def read(folder: Path, context: int | None = None, kv_bytes: int = 0, compute: C
     try:
         return _read(folder, context, kv_bytes, compute)
     except ModuleNotFoundError as error:
-        raise ModelError(f"{error.name} is not installed; 'pip install aios-kernel[local]' brings it") from None
+        raise ModelError(f"{error.name} is not installed; pip install 'aios-kernel[local]' brings it") from None
     except ModelError as error:
         raise ModelError(f"{folder}: {error}") from None
 
 
 def _read(folder: Path, context: int | None, kv_bytes: int, compute: Compute) -> Model:
+    from .local.foreign_chat import ForeignTemplate  # needs jinja2, which may not be here: that is told with the rest
+
     decoder = load(folder, context=context, kv_bytes=kv_bytes, compute=compute)
     tokenizer = ForeignTokenizer(folder, decoder.shape.vocabulary)
     template = ForeignTemplate(folder, tokenizer)

@@ -212,5 +212,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3]))
     except ModuleNotFoundError as missing:
-        _say(Progress(error=f"{missing.name} is not installed; 'pip install aios-kernel[local]' brings it"))
+        _say(Progress(error=f"{missing.name} is not installed; pip install 'aios-kernel[local]' brings it"))
         sys.exit(1)

@@ -24,6 +24,8 @@ from .prices import Prices
 from .roster import AT_WORK, OPEN, CoreState, Roster, Seat
 from .router import Router
 
+GOING_ON = frozenset({CoreState.READY, CoreState.RESTARTING})
+"""States of cores that go on, now or soon, with half an answer of another one."""
 MAX_TRIES = 4
 """Times that a call is begun before its error is given to the agent. Being refused for load does not count: waiting
 for room is what the queue is for, and the call's own deadline ends it."""
@@ -134,7 +136,8 @@ class LLMManager:
         """Whether any core of its name can go on with what was said of `call`. If none can any more, whichever gets
         it says so."""
         route = self.router.route(call.args.model)
-        there = [seat for seat in route.seats if seat.state in OPEN] if route is not None else []
+        seats = route.seats if route is not None else []
+        there = [seat for seat in seats if seat.state in GOING_ON or (call.core == seat.name and seat.state in OPEN)]
         return any(seat.core.can_continue(call.args, said) for seat in there)
 
     def take(self, call: Syscall, seat: Seat) -> None:

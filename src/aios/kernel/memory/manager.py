@@ -36,7 +36,7 @@ from aios.abi.errors import AiosError, BadRequest, Denied, ModuleFault, TooLarge
 
 from ..clock import Clock
 from ..config import MemorySection
-from ..database import Database, Job, exactly_once
+from ..database import Database, Job, exactly_once, row
 from ..process import Place
 from ..search import Hit, Search
 from ..spaces import Spaces
@@ -332,7 +332,11 @@ class MemoryManager:
         self._residents.close()
 
     def statistics(self) -> dict[str, Any]:
-        return self._residents.statistics()
+        """`raw` and `swapped` are bytes of contents: of all entries, and of those that are on disk only."""
+        sql = "SELECT coalesce(sum(num_entries), 0), coalesce(sum(raw), 0) FROM blocks WHERE owner IS NOT NULL"
+        num_entries, raw = self._database.read(lambda c: row(c, sql)) or (0, 0)
+        found = self._residents.statistics()
+        return found | {"entries": num_entries, "raw": raw, "swapped": max(0, raw - found["resident_raw"])}
 
     def check_integrity(self) -> None:
         """Raises AssertionError when what is in memory is not sound."""
@@ -375,8 +379,8 @@ class MemoryManager:
             resident_entries=len(copies),
             resident_raw=copies.raw,
             resident=copies.size,
-            swapped_entries=row.num_entries - len(copies),
-            swapped=row.raw - copies.raw,
+            swapped_entries=max(0, row.num_entries - len(copies)),
+            swapped=max(0, row.raw - copies.raw),
             hits=copies.hits,
             misses=copies.misses,
             evictions=copies.evictions,

@@ -179,10 +179,10 @@ class Queue:
             result = await self._slices(call, slot)
         except asyncio.CancelledError:
             fate = call.fate
-            if fate is None and call.is_restarting:
+            if fate is None and call.is_restarting and not call.is_heard:  # a piece may have been on its way
                 result = self._forgotten(call)
             elif fate is None:
-                fate = CutShort("the kernel broke this call off; try again")
+                fate = CutShort("the kernel broke this call off in the middle; ask again", retry_after=1)
         except AiosError as error:
             fate = error
         except Exception as error:

@@ -16,13 +16,13 @@ from aios.abi.errors import AiosError
 from ..database import row as first_row
 from ..database import rows, value
 from .base import Asked, Hit, Meaning, Mode, Where
-from .fuse import best_first, fused
+from .fuse import Ranking, best_first, fused, trust_in
 from .keyword import by_looking, by_words
 from .nearest import Vectors, by_meaning
 from .tables import KEYS, Scope, Tables, as_list, first_key
 from .words import indexed
 
-CANDIDATES = 200
+CANDIDATES = 100
 """Texts of each ranking that are fused."""
 PORTION = 500
 """Texts that one job takes up."""
@@ -147,23 +147,23 @@ class Index:
             return []
         scores = self._relevance(connection, found, asked)
         if asked.recency or asked.importance:
-            scores = fused([(1.0, scores), *self._weights(connection, scores, asked)])
+            scores = fused([Ranking(1.0, scores), *self._weights(connection, scores, asked)])
         return [Hit(row, scores[row]) for row in best_first(scores)[: asked.k]]
 
     def _relevance(self, connection: apsw.Connection, scopes: Sequence[Scope], asked: Asked) -> dict[int, float]:
         count = max(CANDIDATES, 2 * asked.k)
-        words: dict[int, float] = {}
-        if asked.mode != "vector":
-            words = by_words(connection, self.tables, scopes, asked, count)
-            words = words or by_looking(connection, self.tables, scopes, asked)
+        if asked.mode == "vector":
+            return by_meaning(connection, self.tables, self._vectors, scopes, asked, count)
+        words = by_words(connection, self.tables, scopes, asked, count)
+        if not words.scores:
+            words = by_looking(connection, self.tables, scopes, asked)
         if asked.mode == "keyword":
-            return words
+            return words.scores
         near = by_meaning(connection, self.tables, self._vectors, scopes, asked, count)
-        return near if asked.mode == "vector" else fused([(1.0, words), (1.0, near)])
+        trust = {row: trust_in(share) for row, share in words.shares.items()}
+        return fused([Ranking(1.0, words.scores, trust), Ranking(1.0, near)])
 
-    def _weights(
-        self, connection: apsw.Connection, found: Iterable[int], asked: Asked
-    ) -> list[tuple[float, dict[int, float]]]:
+    def _weights(self, connection: apsw.Connection, found: Iterable[int], asked: Asked) -> list[Ranking]:
         source = self.tables.source
         sql = (
             f"SELECT row, {source.created}, {source.importance} FROM {source.table}"
@@ -172,7 +172,7 @@ class Index:
         facts = rows(connection, sql, (as_list(list(found)),))
         created = {row: float(when) for row, when, _ in facts}
         importance = {row: UNSAID if much is None else float(much) for row, _, much in facts}
-        return [(asked.recency, created), (asked.importance, importance)]
+        return [Ranking(asked.recency, created), Ranking(asked.importance, importance)]
 
     # ── looking ──
 

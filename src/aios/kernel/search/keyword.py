@@ -29,6 +29,18 @@ LOOK = 50
 """Texts that are read at once for that."""
 
 
+UNHELD = 0.25
+"""How much a word of the query that no text holds counts, beside one that hardly any does."""
+
+
+class Held(NamedTuple):
+    """What texts hold of a query, by row: their BM25, and the share of its words, each counting as much as it is rare.
+    Those that no text holds count less, since a query's "what" and "where" may be among them."""
+
+    scores: dict[int, float]
+    shares: dict[int, float]
+
+
 class _Term(NamedTuple):
     """A word as each scope writes it where a text has it."""
 
@@ -41,11 +53,9 @@ class _Term(NamedTuple):
         return " OR ".join(self.spellings)
 
 
-def by_words(
-    connection: apsw.Connection, tables: Tables, scopes: Sequence[Scope], asked: Asked, count: int
-) -> dict[int, float]:
-    """Rows of up to `count` texts that hold words of the query, and their scores."""
-    terms = _terms(connection, tables, scopes, asked.text)
+def by_words(connection: apsw.Connection, tables: Tables, scopes: Sequence[Scope], asked: Asked, count: int) -> Held:
+    """Of up to `count` texts that hold words of the query."""
+    terms, mass = _terms(connection, tables, scopes, asked.text)
     seeds = [term for term in terms if term.holders <= COMMON]
     chosen = _candidates(connection, tables, asked, [(term.text, term.rarity) for term in seeds], count)
     common = terms[len(seeds) :]
@@ -54,22 +64,28 @@ def by_words(
         if len(common) > 1:  # who holds both may be older than all who are read for one
             lists.append((f"({common[0].text}) AND ({common[1].text})", common[1].rarity))
         more = _candidates(connection, tables, asked, lists, count)
-        chosen += [row for row in more if row not in set(chosen)]
+        chosen = list(dict.fromkeys([*chosen, *more]))
         seeds.append(common[0])
-    return _scored(connection, tables, scopes, asked, terms, seeds, chosen[:count]) if chosen else {}
+    if not chosen:
+        return Held({}, {})
+    scores, shares = _scored(connection, tables, scopes, asked, terms, seeds, chosen[:count])
+    return Held(scores, {row: share / mass for row, share in shares.items()})
 
 
-def _terms(connection: apsw.Connection, tables: Tables, scopes: Sequence[Scope], query: str) -> list[_Term]:
-    """Those of the query that any text holds, the rarest first."""
+def _terms(
+    connection: apsw.Connection, tables: Tables, scopes: Sequence[Scope], query: str
+) -> tuple[list[_Term], float]:
+    """Those of the query that any text holds, the rarest first; and how rare all of its words are together."""
     sql = f"SELECT count(*) FROM {tables.words} WHERE {tables.words} MATCH ?"
     num_texts = sum(scope.texts for scope in scopes)
-    found = []
+    found, mass = [], 0.0
     for spellings in zip(*(terms_of(scope.number, query) for scope in scopes), strict=True):
         counts = {text: value(connection, sql, (text,)) for text in spellings}
         if holders := sum(counts.values()):
             held = tuple(text for text in spellings if counts[text])
             found.append(_Term(held, holders, rarity(num_texts, holders)))
-    return sorted(found, key=lambda term: term.holders)
+        mass += rarity(num_texts, holders) * (1.0 if holders else UNHELD)
+    return sorted(found, key=lambda term: term.holders), mass
 
 
 def _candidates(
@@ -99,8 +115,9 @@ def _scored(
     terms: Sequence[_Term],
     seeds: Sequence[_Term],
     chosen: list[int],
-) -> dict[int, float]:
-    """Those of `chosen`, each of which holds one of `seeds`, that may be found; by all `terms`."""
+) -> Held:
+    """Those of `chosen`, each of which holds one of `seeds`, that may be found: by all `terms`. A share is still how
+    rare the words are that a text holds, together."""
     connection.register_fts5_function("tally", _tally)
     any_seed, any_term = (" OR ".join(term.text for term in each) for each in (seeds, terms))
     own = tables.fulfils(f"{tables.words}.rowid", tables.among(scopes, asked.where))
@@ -114,7 +131,13 @@ def _scored(
     match = f"({any_seed}) AND ({any_term})"
     found = dict(rows(connection, sql, (match, min(chosen), max(chosen), as_list(chosen), *own.bindings)))
     tallies = [_by_term(msgspec.json.decode(text), terms) for text in found.values()]
-    return dict(zip(found, bm25([term.rarity for term in terms], tallies), strict=True))
+    rarities = [term.rarity for term in terms]
+    scores = dict(zip(found, bm25(rarities, tallies), strict=True))
+    return Held(scores, {row: _held(rarities, counts) for row, (_, *counts) in zip(found, tallies, strict=True)})
+
+
+def _held(rarities: Sequence[float], counts: Sequence[int]) -> float:
+    return sum(rarity for rarity, count in zip(rarities, counts, strict=True) if count)
 
 
 def _tally(api: apsw.FTS5ExtensionApi, /, *skipped: Any) -> str:
@@ -131,11 +154,11 @@ def _by_term(tally: list[int], terms: Sequence[_Term]) -> list[int]:
     return [tally[0], *(sum(islice(counts, len(term.spellings))) for term in terms)]
 
 
-def by_looking(connection: apsw.Connection, tables: Tables, scopes: Sequence[Scope], asked: Asked) -> dict[int, float]:
+def by_looking(connection: apsw.Connection, tables: Tables, scopes: Sequence[Scope], asked: Asked) -> Held:
     """The first of the newest rows whose text holds the query as it stands, upper or lower case."""
     text, source = asked.text.strip().lower(), tables.source
     if not text:
-        return {}
+        return Held({}, {})
     where = tables.among(scopes, asked.where)
     sql = f"SELECT row FROM {source.table} AS t WHERE {where.sql} ORDER BY row DESC LIMIT {SCAN}"
     newest = [row for (row,) in rows(connection, sql, where.bindings)]
@@ -149,5 +172,5 @@ def by_looking(connection: apsw.Connection, tables: Tables, scopes: Sequence[Sco
                 found[row] = -float(len(found))
             num_bytes += len(held)
             if len(found) >= asked.k or num_bytes >= SCAN_CHARS:
-                return found
-    return found
+                return Held(found, dict.fromkeys(found, 1.0))
+    return Held(found, dict.fromkeys(found, 1.0))

@@ -1,7 +1,9 @@
 """Files of agents: every write is a version, every clear can be undone."""
 
 from .manager import StorageManager
+from .outlet import Opened
 from .segments import Segments
+from .streams import Streams
 from .swap import Swap, SwapError
 
-__all__ = ["Segments", "StorageManager", "Swap", "SwapError"]
+__all__ = ["Opened", "Segments", "StorageManager", "Streams", "Swap", "SwapError"]

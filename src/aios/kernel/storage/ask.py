@@ -18,3 +18,8 @@ class Ask(NamedTuple):
     stamp: Stamp
     once: str | None
     is_admin: bool = False
+
+    @property
+    def shown(self) -> str:
+        """The path, as the caller writes it."""
+        return self.scope.shown(self.path)

@@ -228,7 +228,7 @@ class Beneath:
         return f"{path[: path.rfind('/') + 1]}{aside}"
 
     def put_back(self, aside: str, path: str) -> None:
-        """Undo `set_aside`. Raises Conflict when something else is at `path` by now."""
+        """Undo `set_aside`, or give it its place. Raises Conflict when something else is at `path` by now."""
         new = path.rpartition("/")[2]
         with self._above(aside) as (folder, name):
             if find_name(folder, new) is not None:

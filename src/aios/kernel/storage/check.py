@@ -18,8 +18,8 @@ import apsw
 from aios.abi.errors import ModuleFault
 
 from ..database import Fault, row, rows
-from .blobs import OLD, Blobs
-from .contents import hash_of
+from .blobs import OLD, Blobs, file_of
+from .contents import hash_of, named_files
 from .quota import ROOM, VERSION_BYTES
 
 SETTLED_SECONDS = 3600.0
@@ -47,7 +47,7 @@ _WRONG_NEWEST = """
     HAVING files.version <> max(versions.version) OR files.oldest <> min(versions.version)"""
 _KEPT = f"""
     WITH paid AS (
-        SELECT id, owner, iif(owner = '', mount, agent) AS agent FROM scopes),
+        SELECT id, owner, iif(mount = '', agent, agent || char(10) || mount) AS agent FROM scopes),
     entries AS (SELECT owner, agent, count(*) AS number FROM files JOIN paid ON scope = paid.id GROUP BY 1, 2),
     sizes AS (
         SELECT owner, agent, sum(versions.size + {VERSION_BYTES}) AS number
@@ -72,7 +72,7 @@ def check(connection: apsw.Connection, blobs: Blobs, *, is_served: bool) -> Iter
     yield from _table(connection, _NO_FILE, "file {0}", "it has versions and is in no folder", "its versions go")
     yield from _table(connection, _NO_FOLDER, "file {0}, '{2}'", "its folder is missing", "goes to the top")
     yield from _table(connection, _WRONG_NEWEST, "file {0}", "its newest version is not what it says", "is corrected")
-    yield from _table(connection, _KEPT, "files of {1}", "what they take is miscounted", "is counted")
+    yield from _table(connection, _KEPT, "files of {1!r}", "what they take is miscounted", "is counted")
     for path in _nobodys(connection, blobs, is_served=is_served):
         yield Fault(f"blobs/{path.parent.name}/{path.name}", "nothing names it", "is removed")
 
@@ -169,12 +169,7 @@ def _written(path: Path) -> float:
 
 
 def _is_named(connection: apsw.Connection, name: str) -> bool:
-    hash, _, token = name.partition(".")
-    try:
-        found = (bytes.fromhex(hash), int(token, 16) if token else OLD)
-    except ValueError:
-        return False
-    return row(connection, "SELECT 1 FROM chunks WHERE hash = ? AND token = ?", found) is not None
+    return (file := file_of(name)) is not None and bool(named_files(connection, [file]))
 
 
 def _bring_back(connection: apsw.Connection, blobs: Blobs) -> None:
@@ -184,7 +179,9 @@ def _bring_back(connection: apsw.Connection, blobs: Blobs) -> None:
             if token is None:
                 connection.execute("UPDATE chunks SET body = ? WHERE id = ?", (data, id))
             else:
-                connection.execute("UPDATE chunks SET token = ? WHERE id = ?", (blobs.put(hash, data), id))
+                connection.execute(
+                    "UPDATE chunks SET token = ? WHERE id = ?", (blobs.put(hash, [memoryview(data)]), id)
+                )
     for id, hash, body in rows(connection, "SELECT id, hash, body FROM contents WHERE chunks IS NULL"):
         if not _is(hash, body) and (data := _equal(connection, blobs, hash)) is not None:
             connection.execute("UPDATE contents SET body = ? WHERE id = ?", (data, id))

@@ -7,6 +7,7 @@ chunks is one among smaller, so what was shifted from one range into the other f
 
 from __future__ import annotations
 
+from collections import deque
 from typing import NamedTuple
 
 import numpy as np
@@ -42,6 +43,7 @@ RANGES: Ranges = (
     (0, Sizes(8 << 10, 16 << 10, 32 << 10)),
     (16 << 20, Sizes(64 << 10, 128 << 10, 256 << 10)),
     (64 << 20, Sizes(896 << 10, 1 << 20, 2 << 20)),
+    (256 << 20, Sizes(7 << 19, 4 << 20, 6 << 20)),
 )
 """From which byte on chunks are so large."""
 
@@ -50,69 +52,82 @@ def sizes_at(position: int, ranges: Ranges) -> Sizes:
     return next(sizes for begin, sizes in reversed(ranges) if position >= begin)
 
 
+Chunk = list[memoryview]
+"""Its bytes, in the pieces in which they came: nothing is copied."""
+
+
 class Cutter:
     """One content as it comes: `feed` it, then `cut` what can be cut, and `cut(is_last=True)` at the end. The chunks do
     not depend on how it came."""
 
     def __init__(self, ranges: Ranges | None = None) -> None:
         self._ranges = ranges or RANGES
-        self._waiting: list[bytes] = []
+        self._waiting: deque[memoryview] = deque()
         self._position = 0
         """Of the first byte that waits, in the content."""
         self.num_waiting = 0
-        self._scratch = Scratch()
+        self._hashes = np.empty(_STEP // 4 + 1, np.uint32)
+        self._is_above = np.empty(_STEP // 4 + 1, np.bool_)
 
     def feed(self, data: bytes) -> None:
-        self._waiting.append(data)
-        self.num_waiting += len(data)
+        if data:
+            self._waiting.append(memoryview(data))
+            self.num_waiting += len(data)
 
-    def cut(self, *, is_last: bool = False) -> list[memoryview]:
+    def cut(self, *, is_last: bool = False) -> list[Chunk]:
         """The next chunks. What may still be longer waits for the rest, unless this is the last of it."""
-        data = memoryview(self._waiting[0] if len(self._waiting) == 1 else b"".join(self._waiting))
         chunks = []
-        begin = 0
-        while begin < len(data):
+        while self.num_waiting:
             sizes = sizes_at(self._position, self._ranges)
-            if len(data) - begin < sizes.most and not is_last:
+            if self.num_waiting < sizes.most and not is_last:
                 break
-            chunk = data[begin : begin + first_cut(data[begin : begin + sizes.most], sizes, self._scratch)]
-            chunks.append(chunk)
-            begin += len(chunk)
-            self._position += len(chunk)
-        self._waiting = [bytes(data[begin:])]
-        self.num_waiting = len(data) - begin
+            chunks.append(self._take(self._first_cut(sizes)))
         return chunks
 
+    def _take(self, length: int) -> Chunk:
+        self._position += length
+        self.num_waiting -= length
+        chunk = []
+        while length:
+            piece = self._waiting.popleft()
+            if len(piece) > length:
+                self._waiting.appendleft(piece[length:])
+                piece = piece[:length]
+            chunk.append(piece)
+            length -= len(piece)
+        return chunk
 
-class Scratch:
-    """Room for a look at `_STEP` places, used again and again."""
+    def _first_cut(self, sizes: Sizes) -> int:
+        """The length of the next chunk."""
+        end = min(self.num_waiting, sizes.most)
+        for begin in range(sizes.least, end, _STEP):
+            places = self._places(self._span(begin - WINDOW, min(begin + _STEP, end)), sizes.bar)
+            if len(places):
+                return begin - WINDOW + int(places.min())
+        return end
 
-    def __init__(self) -> None:
-        self.hashes = np.empty(_STEP // 4 + 1, np.uint32)
-        self.is_above = np.empty(_STEP // 4 + 1, np.bool_)
+    def _span(self, begin: int, end: int) -> memoryview:
+        """Bytes that wait, in one piece: where they came in several, a copy."""
+        pieces = []
+        at = 0
+        for piece in self._waiting:
+            if at + len(piece) > begin:
+                pieces.append(piece[max(0, begin - at) : end - at])
+            at += len(piece)
+            if at >= end:
+                break
+        return pieces[0] if len(pieces) == 1 else memoryview(b"".join(pieces))
 
-
-def first_cut(data: memoryview, sizes: Sizes, scratch: Scratch) -> int:
-    """The length of the chunk that `data`, of at most `sizes.most` bytes, begins with."""
-    for begin in range(sizes.least, len(data), _STEP):
-        places = _places(data, begin, min(begin + _STEP, len(data)), sizes.bar, scratch)
-        if len(places):
-            return int(places.min())
-    return len(data)
-
-
-def _places(
-    data: memoryview, begin: int, end: int, bar: np.uint64, scratch: Scratch
-) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """All cuts from `begin` on and before `end`."""
-    found = []
-    for first in range(begin, min(begin + 4, end)):
-        words = np.frombuffer(data, "<u4", (end - first + 3) // 4, first - 4)
-        hashes, is_above = scratch.hashes[: len(words)], scratch.is_above[: len(words)]
-        np.multiply(words, _FIRST, out=hashes)
-        np.greater(hashes, _BAR, out=is_above)
-        found.append(np.flatnonzero(is_above) * 4 + first)
-    places = np.concatenate(found)
-    windows = np.ndarray((len(data) - WINDOW + 1,), f"V{WINDOW}", data, strides=(1,))  # one begins at every byte
-    halves = windows[places - WINDOW].view("<u8")
-    return places[halves[0::2] * _LEFT + halves[1::2] * _RIGHT > bar]
+    def _places(self, data: memoryview, bar: np.uint64) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        """All cuts in `data` that have a window before them."""
+        found = []
+        for first in range(WINDOW, min(WINDOW + 4, len(data))):
+            words = np.frombuffer(data, "<u4", (len(data) - first + 3) // 4, first - 4)
+            hashes, is_above = self._hashes[: len(words)], self._is_above[: len(words)]
+            np.multiply(words, _FIRST, out=hashes)
+            np.greater(hashes, _BAR, out=is_above)
+            found.append(np.flatnonzero(is_above) * 4 + first)
+        places = np.concatenate(found)
+        windows = np.ndarray((len(data) - WINDOW + 1,), f"V{WINDOW}", data, strides=(1,))  # one begins at every byte
+        halves = windows[places - WINDOW].view("<u8")
+        return places[halves[0::2] * _LEFT + halves[1::2] * _RIGHT > bar]

@@ -6,7 +6,7 @@ know what a crash leaves behind.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ import apsw
 import msgspec
 
 from ..database import row, rows, value
-from .blobs import damaged, lost
+from .blobs import File, damaged, lost
 
 WRITING = -1
 SMALL = 64 << 10
@@ -53,10 +53,6 @@ class Content(NamedTuple):
     hash: bytes
     size: int
     chunks: str | None
-
-
-File = tuple[bytes, int]
-"""Hash and token of a chunk's file."""
 
 
 def body(data: bytes) -> Body:
@@ -122,6 +118,12 @@ def known(connection: apsw.Connection, scope: int | None, hashes: Sequence[bytes
     """Those of `hashes` that the scope has a chunk for."""
     sql = "SELECT 1 FROM chunks WHERE scope = ? AND hash = ?"
     return {hash for hash in hashes if row(connection, sql, (scope, hash)) is not None}
+
+
+def named_files(connection: apsw.Connection, files: Iterable[File]) -> set[File]:
+    """Those of `files` that are a chunk's."""
+    sql = "SELECT 1 FROM chunks WHERE hash = ? AND token = ?"
+    return {file for file in files if row(connection, sql, file) is not None}
 
 
 def find(connection: apsw.Connection, id: int) -> Content:

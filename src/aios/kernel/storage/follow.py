@@ -7,6 +7,7 @@ Knows no call.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -247,10 +248,20 @@ class Follower:
 
     async def _note(self, paths: list[str], *, thorough: bool) -> Noted:
         """Those that nobody is at; the others when it is their turn again."""
+        with self._held(paths) as held:
+            noted, large = await self._notice.note_small(held, thorough=thorough) if held else (Noted(), [])
+        for path in large:
+            with self._held([path]) as alone:  # while it is read, the others are free
+                noted += await self._notice.note_large(path) if alone else Noted()
+        return noted
+
+    @contextlib.contextmanager
+    def _held(self, paths: list[str]) -> Iterator[list[str]]:
+        """Those of `paths` that nobody is at."""
         held = [path for path in paths if self._locks.try_hold(path)]
+        self._busy.update(set(paths).difference(held))
         try:
-            self._busy.update(set(paths).difference(held))
-            return await self._notice.note(held, thorough=thorough) if held else Noted()
+            yield held
         finally:
             for path in held:
                 self._locks.release(path)

@@ -7,13 +7,13 @@ order. What is not finished, whatever the reason, is dropped.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from hashlib import sha256
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import apsw
 
@@ -21,13 +21,16 @@ from aios.abi.errors import AiosError, TooLarge
 
 from ..database import Database
 from ..spaces import Scope
-from . import contents
-from .blobs import Blobs
+from . import chunker, contents
+from .blobs import Blobs, File
 from .chunker import Cutter
-from .contents import SMALL, Chunk, File, Piece
+from .contents import SMALL, Chunk, Piece
 from .quota import Quota
 from .tree import Tree
 from .versions import Staged
+from .workers import Workers
+
+log = logging.getLogger("aios.storage")
 
 BLOCK = 4 << 20
 """Bytes that are cut together."""
@@ -35,51 +38,64 @@ DEPTH = 3
 """Blocks that are hashed and written at the same time."""
 STEP = 1 << 20
 """Bytes that go into the database together, so that nobody's writes wait long behind them."""
-T = TypeVar("T")
 
 
 class Part(NamedTuple):
     """A chunk, and its bytes."""
 
     piece: Piece
-    data: memoryview
+    data: chunker.Chunk
 
 
 class Intake:
     """Contents of any length, as they come. Used on the event loop."""
 
-    def __init__(self, database: Database, blobs: Blobs, threads: ThreadPoolExecutor, max_file: int) -> None:
+    def __init__(self, database: Database, blobs: Blobs, workers: Workers, max_file: int) -> None:
         self._database = database
         self._blobs = blobs
-        self._threads = threads
+        self._workers = workers
         self.max_file = max_file
+        self._ending: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def staged(self, scope: Scope, source: AsyncIterable[bytes], quota: Quota) -> AsyncIterator[Staged]:
         """All of `source`, kept for as long as this is entered, and longer if it got a name by then. Raises TooLarge,
         Stopping when the disk is full, and what `source` raises."""
-        arrival = _Arrival(self._database, self._blobs, self._threads, scope, quota)
+        arrival = _Arrival(self._database, self._blobs, self._workers, scope, quota)
         try:
             async for block in source:
-                if arrival.size + len(block) > self.max_file:
-                    raise too_large(self.max_file)
+                self.check_size(arrival.size + len(block))
                 await arrival.feed(block)
             yield await arrival.finish()
         finally:
-            arrival.end()
+            ending = asyncio.get_running_loop().create_task(arrival.end())
+            self._ending.add(ending)
+            ending.add_done_callback(self._ended)
+            await asyncio.wait([ending])  # which a second cancelling does not stop
+
+    def check_size(self, size: int) -> None:
+        """Raises TooLarge."""
+        if size > self.max_file:
+            raise TooLarge(
+                f"a file may hold {self.max_file:,} bytes ([storage] max_file), and this is more",
+                code="file_too_large",
+            )
+
+    def _ended(self, ending: asyncio.Task[None]) -> None:
+        self._ending.discard(ending)
+        if not ending.cancelled() and isinstance(ending.exception(), AiosError):
+            log.warning("what was left of a write is not dropped before the next start: %s", ending.exception())
 
 
 class _Arrival:
     """One content. `end` drops what has no name by then."""
 
-    def __init__(
-        self, database: Database, blobs: Blobs, threads: ThreadPoolExecutor, scope: Scope, quota: Quota
-    ) -> None:
+    def __init__(self, database: Database, blobs: Blobs, workers: Workers, scope: Scope, quota: Quota) -> None:
         self.size = 0
         """Bytes that came."""
         self._database = database
         self._blobs = blobs
-        self._threads = threads
+        self._workers = workers
         self._scope = scope
         self._quota = quota
         self._cutter = Cutter()
@@ -92,7 +108,7 @@ class _Arrival:
         """Of the chunks that the store knows."""
         self._loose: set[File] = set()
         """Files that the store does not know."""
-        self._is_committing = self._is_over = False
+        self._committing: asyncio.Future[_Named | None] | None = None
 
     async def feed(self, block: bytes) -> None:
         self.size += len(block)
@@ -108,63 +124,51 @@ class _Arrival:
         id = self._id = await self._database.run(partial(_sealed, id=self._id, hash=hash))
         return Staged(id, self.size, hash)
 
-    def end(self) -> None:
-        self._is_over = True
-        for task in self._under_way:
-            task.add_done_callback(self._abandon)
-        if not self._is_committing:
-            self._leave()
+    async def end(self) -> None:
+        """Nothing is left of it when this returns, if it has no name by then."""
+        kept = await asyncio.gather(*self._under_way, return_exceptions=True)
+        self._loose.update(file for parts in kept if not isinstance(parts, BaseException) for file in _files(parts))
+        if self._committing is not None:
+            await asyncio.wait([self._committing])
+        if self._id is not None and self._database.read(partial(contents.is_unfinished, id=self._id)):
+            self._loose.update(await self._database.run(partial(contents.drop, id=self._id), frees=True))
+        await self._discard(self._loose)
 
-    def _abandon(self, task: asyncio.Task[list[Part]]) -> None:
-        if not task.cancelled() and task.exception() is None:
-            self._discard(_files(task.result()))
-
-    def _leave(self) -> None:
-        self._discard(self._loose)
-        if self._id is not None:
-            self._database.submit(partial(_drop_unfinished, id=self._id), self._dropped, frees=True)
-
-    def _dropped(self, files: list[File] | None, error: AiosError | None) -> None:
-        self._discard(files or ())  # after an error the next start, or the next sweep, finds them
-
-    def _discard(self, files: Iterable[File]) -> None:
-        for hash, token in files:
-            self._threads.submit(self._blobs.drop, hash, token)
+    async def _discard(self, files: Collection[File]) -> None:
+        if files:
+            await self._workers.run(partial(self._blobs.drop_all, list(files)))
 
     # ── cutting, hashing, writing ──
 
     async def _cut(self, *, is_last: bool) -> None:
-        chunks = await self._in_thread(partial(self._cutter.cut, is_last=is_last))
+        chunks = await self._workers.run(partial(self._cutter.cut, is_last=is_last))
         if chunks:
             self._under_way.append(asyncio.get_running_loop().create_task(self._keep(chunks)))
         while len(self._under_way) >= DEPTH:
             await self._name_next()
 
-    async def _keep(self, chunks: list[memoryview]) -> list[Part]:
+    async def _keep(self, chunks: list[chunker.Chunk]) -> list[Part]:
         """The chunks by their hash. Large ones that the scope has not yet are files now."""
-        hashes = await self._in_thread(lambda: [sha256(data).digest() for data in chunks])
+        hashes = await self._workers.run(lambda: [_hash(data) for data in chunks])
         known = self._database.read(lambda c: contents.known(c, self._scope_id, hashes))
-        return await self._in_thread(lambda: self._written(chunks, hashes, known))
+        return await self._workers.run(lambda: self._written(chunks, hashes, known))
 
-    def _written(self, chunks: Iterable[memoryview], hashes: Iterable[bytes], known: set[bytes]) -> list[Part]:
+    def _written(self, chunks: Iterable[chunker.Chunk], hashes: Iterable[bytes], known: set[bytes]) -> list[Part]:
         parts: list[Part] = []
         try:
             for data, hash in zip(chunks, hashes, strict=True):
                 parts.append(Part(self._piece(data, hash, hash in known), data))
             self._blobs.sync(hash for hash, _ in _files(parts))
         except AiosError:
-            for file in _files(parts):
-                self._blobs.drop(*file)
+            self._blobs.drop_all(_files(parts))
             raise
         return parts
 
-    def _piece(self, data: memoryview, hash: bytes, is_known: bool) -> Piece:
-        if len(data) <= SMALL:
-            return Piece(hash, len(data), bytes(data), None)
-        return Piece(hash, len(data), None, None if is_known else self._blobs.put(hash, data))
-
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+    def _piece(self, data: chunker.Chunk, hash: bytes, is_known: bool) -> Piece:
+        size = sum(map(len, data))
+        if size <= SMALL:
+            return Piece(hash, size, b"".join(data), None)
+        return Piece(hash, size, None, None if is_known else self._blobs.put(hash, data))
 
     # ── naming ──
 
@@ -180,29 +184,29 @@ class _Arrival:
     async def _again(self, parts: list[Part]) -> list[Part]:
         """What the scope had when it was asked, it may have dropped since: with files for all."""
         bare = {part.piece.hash: part.data for part in parts if _is_bare(part.piece)}
-        written = await self._in_thread(lambda: self._written(bare.values(), bare, set()))
+        written = await self._workers.run(lambda: self._written(bare.values(), bare, set()))
         self._loose.update(_files(written))
         known = {part.piece.hash: part for part in written}
         return [known.get(part.piece.hash, part) for part in parts]
 
     async def _commit(self, pieces: list[Piece]) -> bool:
         """Name `pieces`, the next ones. False if one without bytes is gone from the scope: nothing was done then."""
-        committed: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        committed: asyncio.Future[_Named | None] = asyncio.get_running_loop().create_future()
 
         def then(named: _Named | None, error: AiosError | None) -> None:
-            self._is_committing = False
-            if named is not None:
-                self._take(pieces, named)
-            elif error is not None and error.code == "storage_failed":
+            if error is not None and error.code == "storage_failed":
                 self._loose.clear()  # after a failed fsync the next kernel may find them named
-            if self._is_over:
-                self._leave()
-            if not committed.done():
-                committed.set_result(named is not None) if error is None else committed.set_exception(error)
+            if named is not None:
+                self._take(named)
+            committed.set_result(named) if error is None else committed.set_exception(error)
 
-        self._is_committing = True
+        self._committing = committed
         self._database.submit(partial(self._add, pieces), then)
-        return await committed
+        # The wait may be cancelled, the job not: `end` waits for it.
+        named = await asyncio.shield(committed)
+        if named is not None:
+            await self._discard_surplus(pieces)
+        return named is not None
 
     def _add(self, pieces: list[Piece], connection: apsw.Connection) -> _Named | None:
         bare = [piece.hash for piece in pieces if _is_bare(piece)]
@@ -216,14 +220,17 @@ class _Arrival:
         contents.grow(connection, id, self._chunks + [chunk.id for chunk in chunks], size)
         return _Named(id, scope, chunks)
 
-    def _take(self, pieces: list[Piece], named: _Named) -> None:
+    def _take(self, named: _Named) -> None:
         self._id, self._scope_id = named.id, named.scope
         self._chunks += [chunk.id for chunk in named.chunks]
         self._hashes += [chunk.hash for chunk in named.chunks]
         self._num_bytes += sum(chunk.size for chunk in named.chunks)
         self._loose -= {(chunk.hash, chunk.token) for chunk in named.chunks if chunk.token is not None}
+
+    async def _discard_surplus(self, pieces: list[Piece]) -> None:
+        """Files of chunks that somebody else had named first."""
         surplus = self._loose & {(piece.hash, piece.token) for piece in pieces if piece.token is not None}
-        self._discard(surplus)
+        await self._discard(surplus)
         self._loose -= surplus
 
 
@@ -241,9 +248,11 @@ def _sealed(connection: apsw.Connection, id: int | None, hash: bytes) -> int:
     return id
 
 
-def _drop_unfinished(connection: apsw.Connection, id: int) -> list[File]:
-    """Drop a content that never got a name. One that lost its name again has been swept, or will be."""
-    return contents.drop(connection, id) if contents.is_unfinished(connection, id) else []
+def _hash(pieces: chunker.Chunk) -> bytes:
+    hash = sha256()
+    for piece in pieces:
+        hash.update(piece)
+    return hash.digest()
 
 
 def _is_bare(piece: Piece) -> bool:
@@ -266,7 +275,3 @@ def _steps(parts: list[Part]) -> Iterator[list[Part]]:
             step, size = [], 0
     if step:
         yield step
-
-
-def too_large(max_file: int) -> TooLarge:
-    return TooLarge(f"a file may hold {max_file:,} bytes ([storage] max_file), and this is more", code="file_too_large")

@@ -85,13 +85,14 @@ class Current(NamedTuple):
 class Mount:
     """Made when it is mounted, or at the start. `open` begins to follow the folder."""
 
-    def __init__(self, row: MountRow, room: Room) -> None:
+    def __init__(self, row: MountRow, room: Room, folder: str) -> None:
         self.row = row
+        self.folder = folder
         self.scope = row.scope
         self.room = room
         self.locks = PathLocks()
         self.disk = Disk()
-        self.beneath = Beneath(row.folder, row.scope.mount, durable=room.database.is_durable)
+        self.beneath = Beneath(folder, row.scope.mount, durable=room.database.is_durable)
         self.beneath.identity = row.identity
         self.notice = Notice(
             self.scope, self.beneath, self.disk, room.database, room.intake, room.quota, room.clock, room.heard
@@ -156,7 +157,7 @@ class Mount:
     def lose(self, error: Gone) -> None:
         """The folder is not there. Nothing of it is deleted by that."""
         if self.why_gone is None:
-            log.warning("the folder %s of the mount '%s' is gone: %s", self.row.folder, self.scope.mount, error.why)
+            log.warning("the folder %s of the mount '%s' is gone: %s", self.folder, self.scope.mount, error.why)
         self.why_gone = error.why
         self.follower.rest()
 

@@ -123,10 +123,17 @@ class Moves:
 
             count = await self._database.run(exactly_once(once, job, Count), frees=True)
         except AiosError:
-            await self._mount.run(self._beneath.put_back, aside, path)
+            await self._put_back(aside, path)
             raise
         await self._mount.disk.run_long(self._beneath.remove, aside)
         return count
+
+    async def _put_back(self, aside: str, path: str) -> None:
+        """What stays after all. If others have made something at its place meanwhile, beside that."""
+        try:
+            await self._mount.run(self._beneath.put_back, aside, path)
+        except Conflict:
+            await self._mount.run(self._beneath.put_back, aside, f"{path}.{secrets.token_hex(4)}.kept")
 
     async def _check_file(self, path: str, aside: str) -> None:
         """Whether what is set aside is what the store has. Its name has changed, and with it when it was changed."""

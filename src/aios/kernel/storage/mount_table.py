@@ -23,7 +23,8 @@ _COLUMNS = "owner, agent, name, folder, device, inode, is_read_only, is_configur
 
 
 class MountRow(NamedTuple):
-    """`identity` is of the folder as it was last seen, None before that."""
+    """`folder` is absolute, or for one of the kernel's own from its home on. `identity` is of the folder as it was last
+    seen, None before that."""
 
     scope: Scope
     folder: str

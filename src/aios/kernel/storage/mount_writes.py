@@ -22,7 +22,7 @@ from . import contents, seen, versions
 from .contents import SMALL, Body
 from .disk import unbroken
 from .faults import Changed
-from .mount import Current, Mount
+from .mount import Mount
 from .notice import BLOCK
 from .quota import VERSION_BYTES
 from .staged import Signature
@@ -63,13 +63,15 @@ class Writes:
         once: str | None = None,
     ) -> Version:
         """A new content. Raises Conflict, TooLarge."""
+        check = partial(versions.check_base, path=path, base=base)
         async with self._mount.locks.hold(path):
             if (done := self._mount.answered(once, Version)) is not None:
                 return done
-            async with self._arriving(path, source) as arrived:
-                record = partial(versions.write, path=path, content=arrived.content, stamp=stamp)
-                check = partial(versions.check_base, path=path, base=base)
-                return await self._place(path, arrived, record, check, once)
+            await self._expected(path, 0, check)
+        # What comes may take its time: nobody else waits for that.
+        async with self._arriving(path, source) as arrived, self._mount.locks.hold(path):
+            record = partial(versions.write, path=path, content=arrived.content, stamp=stamp)
+            return await self._place(path, arrived, record, check, once)
 
     async def create(self, path: str, kind: str, stamp: Stamp, once: str | None = None) -> Version:
         """An empty file, or a folder. Raises Conflict when something is there."""
@@ -140,26 +142,24 @@ class Writes:
     ) -> Version:
         """Put what has arrived into its place and have it recorded, unless `check` refuses. The caller holds it."""
         for _ in range(TRIES):
-            now = await self._mount.current(path)
-            if now.entry is not None and now.entry.is_folder:
-                raise self._mount.is_there(path)
-            if not now.is_kept:
-                self._check_kept(path, now)
-                continue
-            self._database.read(partial(self._check_store, path, arrived.size, check))
-            expected = now.entry.signature if now.entry is not None else None
             try:
+                expected = await self._expected(path, arrived.size, check)
                 return await unbroken(self._commit(path, arrived.stage, expected, record, once))
             except Changed:
                 continue
         raise self._mount.is_busy(path)
 
-    def _check_kept(self, path: str, now: Current) -> None:
-        """Raises TooLarge if what is to be replaced can be no version; otherwise it was changed just now."""
-        assert now.entry is not None
-        refusal = self._mount.not_kept(path, now.entry.signature.size)
-        if isinstance(refusal, TooLarge):
-            raise refusal
+    async def _expected(self, path: str, size: int, check: Check | None) -> Signature | None:
+        """What the file looks like that is to be replaced by one of `size` bytes, None if there is none. Raises what
+        would refuse that, and Changed if it was changed in this moment."""
+        now = await self._mount.current(path)
+        if now.entry is not None and now.entry.is_folder:
+            raise self._mount.is_there(path)
+        if now.entry is not None and not now.is_kept:
+            refusal = self._mount.not_kept(path, now.entry.signature.size)
+            raise refusal if isinstance(refusal, TooLarge) else Changed
+        self._database.read(partial(self._check_store, path, size, check))
+        return now.entry.signature if now.entry is not None else None
 
     def _check_store(self, path: str, size: int, check: Check | None, connection: apsw.Connection) -> None:
         """Raises what the store would refuse, before the folder is changed."""

@@ -42,7 +42,6 @@ class Mounts:
     async def open(self, sections: Iterable[MountSection] = ()) -> None:
         """Before the first call. A folder that is not there is no reason not to start; one that may not be mounted is:
         raises ConfigError."""
-        self._room = self._room._replace(watch=open_watch())
         rows = {row.scope: row for row in self._room.database.read(mount_table.all_rows)}
         wanted = dict(await asyncio.to_thread(lambda: [self._wanted(section, rows) for section in sections]))
         gone = [scope for scope, row in rows.items() if row.is_configured and scope not in wanted]
@@ -81,13 +80,16 @@ class Mounts:
         """A folder of the kernel's own. Blocks shortly."""
         folder = self._home / "mounts" / f"{name}-{secrets.token_hex(4)}"
         folder.mkdir(mode=0o700, parents=True)
-        return str(folder.resolve())
+        return str(folder.relative_to(self._home))
 
-    def _is_own(self, row: MountRow) -> bool:
-        return Path(row.folder).parent == (self._home / "mounts").resolve()
+    def _place(self, row: MountRow) -> str:
+        """Where the folder is: one of the kernel's own, in its home, wherever that is now."""
+        return row.folder if row.folder.startswith("/") else str(self._home.resolve() / row.folder)
 
     async def _begin(self, row: MountRow) -> Mount:
-        mount = self._mounts[row.scope] = Mount(row, self._room)
+        if self._room.watch is None:
+            self._room = self._room._replace(watch=open_watch())
+        mount = self._mounts[row.scope] = Mount(row, self._room, self._place(row))
         self._spaces.add_mount(Place(*row.scope[:2]), row.scope.mount)
         await mount.open()
         return mount
@@ -108,7 +110,7 @@ class Mounts:
         known = self._mounts.get(scope)
         if args.folder is not None:
             folder = await asyncio.to_thread(mount_table.real_folder, args.folder, self._home)
-        elif known is not None and self._is_own(known.row):
+        elif known is not None and not known.row.folder.startswith("/"):
             folder = known.row.folder
         else:
             folder = await asyncio.to_thread(self._fresh, args.name)
@@ -177,7 +179,7 @@ class Mounts:
         return MountInfo(
             name=row.scope.mount,
             agent=row.scope.agent or None,
-            folder=row.folder if with_folder else None,
+            folder=mount.folder if with_folder else None,
             is_read_only=row.is_read_only,
             is_configured=row.is_configured,
             why_gone=mount.why_gone,

@@ -18,7 +18,7 @@ import apsw
 from aios.abi.errors import BadRequest, Conflict, Denied, NotFound, TooLarge
 
 from ..clock import Clock
-from ..database import Database
+from ..database import Database, Job
 from ..spaces import Scope
 from . import contents, seen, trash, versions
 from .base import parent_of
@@ -86,16 +86,25 @@ class Notice:
     async def note(self, paths: Sequence[str], *, thorough: bool = False) -> Noted:
         """See to it that the store has what is at `paths` now, as far as there is room. Raises Gone, and what keeps the
         store from being written."""
+        noted, large = await self.note_small(paths, thorough=thorough)
+        for path in large:
+            noted += await self.note_large(path)
+        return noted
+
+    async def note_small(self, paths: Sequence[str], *, thorough: bool = False) -> tuple[Noted, list[str]]:
+        """As `note`, but for large files, which take their time: those are for `note_large`."""
         known = await self._known(paths)
-        rest, noted = list(paths), Noted()
+        rest, noted, large = list(paths), Noted(), list[str]()
         while rest:
             looks, rest = await self._disk.run(self._look, rest, known, thorough)
+            large += [look.path for look in looks if _is_large(look)]
             small = [look for look in looks if not _is_large(look)]
             if small:
-                noted += await self._database.run(partial(self._apply_all, small))
-            for look in looks:
-                if _is_large(look):
-                    noted += await self._note_large(look.path)
+                noted += await self._record(partial(self._apply_all, small))
+        return noted, large
+
+    async def _record(self, job: Job[Noted]) -> Noted:
+        noted = await self._database.run(job)
         if noted.num_kept:
             self._heard(self._scope)
         return noted
@@ -214,7 +223,7 @@ class Notice:
 
     # ── large files, which are read and kept as streams ──
 
-    async def _note_large(self, path: str) -> Noted:
+    async def note_large(self, path: str) -> Noted:
         for number in range(TRIES):
             try:
                 descriptor, before = await self._disk.open(
@@ -253,7 +262,7 @@ class Notice:
             if not is_whole and not is_last:
                 return None
             look = Look(path, Entry(path, False, before), None, checked if is_whole else 0)
-            return await self._database.run(lambda c: self._apply(Tree(c, self._scope, self._quota), look, staged))
+            return await self._record(lambda c: self._apply(Tree(c, self._scope, self._quota), look, staged))
 
     async def _blocks(self, descriptor: int, size: int) -> AsyncIterator[bytes]:
         """As much as the file had when it was opened: one that grows for ever ends all the same."""

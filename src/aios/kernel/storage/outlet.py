@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
@@ -17,8 +16,10 @@ import apsw
 
 from ..database import Database
 from . import contents
-from .blobs import Blobs
-from .contents import Chunk, Content, File
+from .blobs import Blobs, File
+from .contents import Chunk, Content
+from .versions import Kept
+from .workers import Workers
 
 STEP = 1 << 20
 """Bytes that are read from the database together."""
@@ -32,6 +33,20 @@ CHANGES = 5000
 """Rows after which no more are."""
 
 
+class Opened(NamedTuple):
+    """A file that is being read: `name` is its last part, `version` 0 and no `hash` if it is none that is kept."""
+
+    name: str
+    version: int
+    size: int
+    hash: bytes | None
+    stream: Callable[[int, int], AsyncIterator[bytes]]
+    """Bytes from an offset on, so many at most, piece by piece. Raises ModuleFault where one is damaged."""
+
+    async def part(self, offset: int, length: int) -> bytes:
+        return b"".join([piece async for piece in self.stream(offset, length)])
+
+
 class _Group(NamedTuple):
     """Chunks that are read together: one file, or some of the database, and which bytes of them are wanted."""
 
@@ -43,10 +58,10 @@ class _Group(NamedTuple):
 class Outlet:
     """What is read, and what is dropped when nobody reads it any more. Used on the event loop."""
 
-    def __init__(self, database: Database, blobs: Blobs, threads: ThreadPoolExecutor) -> None:
+    def __init__(self, database: Database, blobs: Blobs, workers: Workers) -> None:
         self._database = database
         self._blobs = blobs
-        self._threads = threads
+        self._workers = workers
         self._held: Counter[int] = Counter()
 
     @contextmanager
@@ -60,13 +75,11 @@ class Outlet:
             if not self._held[id]:
                 del self._held[id]
 
-    async def whole(self, content: Content) -> bytes:
-        return await self.part(content, 0, content.size)
-
-    async def part(self, content: Content, offset: int, length: int) -> bytes:
-        if content.chunks is None:
-            return self._body(content)[offset : offset + length]
-        return b"".join([piece async for piece in self.stream(content, offset, length)])
+    @contextmanager
+    def opened(self, name: str, kept: Kept) -> Iterator[Opened]:
+        """As `held`, for a file of that name."""
+        with self.held(kept.content) as content:
+            yield Opened(name, kept.version, kept.size, content.hash, partial(self.stream, content))
 
     async def stream(self, content: Content, offset: int, length: int) -> AsyncGenerator[bytes]:
         """Bytes of a held content, piece by piece. Raises ModuleFault at one that is damaged."""
@@ -99,8 +112,7 @@ class Outlet:
     async def _fetch(self, group: _Group) -> bytes:
         chunk = group.chunks[0]
         if chunk.token is not None:
-            get = partial(self._blobs.get, chunk.hash, chunk.token)
-            data = await asyncio.get_running_loop().run_in_executor(self._threads, get)
+            data = await self._workers.run(partial(self._blobs.get, chunk.hash, chunk.token))
         else:
             data = await self._database.read_async(partial(_joined, chunks=group.chunks))
         return data[group.begin : group.end]
@@ -115,8 +127,7 @@ class Outlet:
         while ids := self._to_drop():
             files = await self._database.run(lambda c: _drop(c, ids), frees=True)
             if files:
-                remove = partial(_remove, self._blobs, files)
-                await asyncio.get_running_loop().run_in_executor(self._threads, remove)
+                await self._workers.run(partial(self._blobs.drop_all, files))
 
     def _to_drop(self) -> list[int]:
         # Decided here, where contents are held: what is seen to have no name can be held by nobody new.
@@ -136,11 +147,6 @@ def _drop(connection: apsw.Connection, ids: list[int]) -> list[File]:
         if connection.total_changes() - before > CHANGES:
             break
     return files
-
-
-def _remove(blobs: Blobs, files: list[File]) -> None:
-    for file in files:
-        blobs.drop(*file)
 
 
 def _groups(chunks: list[Chunk], begin: int, end: int) -> Iterator[_Group]:

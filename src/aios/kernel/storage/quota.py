@@ -32,13 +32,14 @@ class Quota(NamedTuple):
         there = kept(connection, ROOM, *payer)
         if there.entries + entries > self.max_entries:
             raise TooLarge(
-                f"an agent may keep {self.max_entries:,} files and folders, its trash among them; {HOW_TO_MAKE_ROOM}",
+                f"an agent, or a mount, may keep {self.max_entries:,} files and folders, its trash among them; "
+                f"{HOW_TO_MAKE_ROOM}",
                 code="too_many_files",
             )
         if there.bytes + size > self.max_bytes:
             raise TooLarge(
-                f"an agent may keep {self.max_bytes:,} bytes of files ([storage] limit), older versions and its trash "
-                f"among them, and this would be {there.bytes + size:,}; {HOW_TO_MAKE_ROOM}",
+                f"an agent, or a mount, may keep {self.max_bytes:,} bytes of files ([storage] limit), older versions "
+                f"and its trash among them, and this would be {there.bytes + size:,}; {HOW_TO_MAKE_ROOM}",
                 code="storage_of_agent_full",
             )
 

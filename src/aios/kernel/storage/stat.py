@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import apsw
-
 from aios.abi.calls import StorageStat
 
 from ..database import kept, row, value
-from ..spaces import Scope
-from .quota import ROOM, VERSION_BYTES, Quota
+from .quota import ROOM, VERSION_BYTES
+from .tree import Tree
 
-_SCOPES = "(SELECT id FROM scopes WHERE owner = ?1 AND agent = ?2 AND (?1 != '' OR mount = ?3))"
+_SCOPES = "(SELECT id FROM scopes WHERE owner = ?1 AND agent = ?2 AND mount = ?3)"
 _IN_TRASH = f"""
     WITH RECURSIVE trash(id) AS (
         SELECT id FROM files WHERE scope IN {_SCOPES} AND trashed IS NOT NULL
@@ -28,8 +26,9 @@ _STORED = f"""
 """
 
 
-def stat(connection: apsw.Connection, scope: Scope, quota: Quota) -> StorageStat:
+def stat(tree: Tree) -> StorageStat:
     """Of all that the scope's payer keeps. Looks at each entry and version."""
+    connection, scope, quota = tree.connection, tree.scope, tree.quota
     there = kept(connection, ROOM, *scope.payer)
     trash = row(connection, _IN_TRASH, scope) or (0, 0)
     count = f"SELECT count(*) FROM versions JOIN files ON file = id WHERE scope IN {_SCOPES}"

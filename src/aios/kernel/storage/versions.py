@@ -13,7 +13,7 @@ from ..database import row, rows
 from . import contents
 from .contents import Body
 from .quota import VERSION_BYTES, forget
-from .tree import Tree
+from .tree import Node, Tree
 
 STEP = 200
 """Versions that leave together, so that no job holds up the writes of others for long."""
@@ -48,11 +48,7 @@ class Kept(NamedTuple):
 def write(tree: Tree, path: str, content: Body | Staged, stamp: Stamp, base: int | None = None) -> Version:
     """A new version of the file at `path`, which is made where it is not there, with the folders above it. With `base`
     only if that is its newest version. Raises Conflict, TooLarge."""
-    node = tree.find(path) if tree.id is not None else None
-    if node is not None and node.kind == "folder":
-        shown = tree.scope.shown(path)
-        raise Conflict(f"'{shown}' is a folder; a file needs another name", code="path_exists", param="path")
-    check_base(tree, path, base)
+    node = writable(tree, path, base)
     if node is None:
         folder, _, name = path.rpartition("/")
         parent = tree.make_folder(folder, stamp.at)
@@ -60,11 +56,21 @@ def write(tree: Tree, path: str, content: Body | Staged, stamp: Stamp, base: int
     return add(tree, path, node.id, node.version + 1, content, stamp)
 
 
+def writable(tree: Tree, path: str, base: int | None) -> Node | None:
+    """The file at `path`, if there is one. Raises Conflict where none can be written upon version `base`."""
+    node = tree.find(path)
+    if node is not None and node.kind == "folder":
+        shown = tree.scope.shown(path)
+        raise Conflict(f"'{shown}' is a folder; a file needs another name", code="path_exists", param="path")
+    check_base(tree, path, base)
+    return node
+
+
 def check_base(tree: Tree, path: str, base: int | None) -> None:
     """Raises Conflict unless the newest version of the file is `base`, 0 being that there is none."""
     if base is None:
         return
-    node = tree.find(path) if tree.id is not None else None
+    node = tree.find(path)
     newest = 0 if node is None else node.version
     if base != newest:
         there = f"its newest version is {newest}" if newest else "there is no such file"

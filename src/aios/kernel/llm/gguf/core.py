@@ -90,7 +90,7 @@ class GgufCore:
     async def open(self) -> None:
         """Load the model. Raises ModuleFault: it cannot be, and why."""
         if importlib.util.find_spec("xllamacpp") is None:
-            why = "xllamacpp is not installed; 'pip install aios-kernel[gguf]' brings it"
+            why = "xllamacpp is not installed; pip install 'aios-kernel[gguf]' brings it"
             raise ModuleFault(f"core '{self.name}' cannot be loaded: {why}", code="core_unloadable")
         try:
             info = await aside(f"open {self.name}", lambda: read_info(self._path))

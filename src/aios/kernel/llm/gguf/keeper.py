@@ -109,9 +109,9 @@ class Keeper:
         try:
             await self._start()
         except AiosError:
-            return f"its process could not be started again: {self.process.reason()}"
+            return f"it could not be started again: {self.process.reason()}"
         except (OSError, msgspec.MsgspecError) as error:
-            return f"its process could not be started again: {error}"
+            return f"it could not be started again: {error}"
         return None
 
     def _give_up(self, why: str) -> None:

@@ -144,7 +144,7 @@ def load_sentences(folder: Path, context: int | None = None) -> Sentences:
     try:
         return _load(folder, context)
     except ModuleNotFoundError as error:
-        raise ModelError(f"{error.name} is not installed; 'pip install aios-kernel[local]' brings it") from None
+        raise ModelError(f"{error.name} is not installed; pip install 'aios-kernel[local]' brings it") from None
     except ModelError as error:
         raise ModelError(f"{folder}: {error}") from None
 

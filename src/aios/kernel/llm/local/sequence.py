@@ -180,7 +180,7 @@ class Sequence:
                 branch.kv = pool.open(self.spec.longest, now=now)
             for _ in range(self.spec.beam_width - len(self.branches)):
                 self._spare.append(pool.open(self.spec.longest))
-        except MemoryError:
+        except BaseException:  # whatever it is, nothing stays reserved
             self.release()
             raise
 

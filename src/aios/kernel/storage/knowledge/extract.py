@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple, TypeVar, TypeVarTuple
 
 from ...clock import Clock
+from ..workers import Workers
 from . import converter
 from .converter import Converted, Converter, Program, Unreadable
 from .formats import Format, Text, places, text_of, text_of_page
@@ -43,7 +44,7 @@ class Workshop:
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
-        self.threads = ThreadPoolExecutor(NUM_TEXTS, "aios_knowledge")
+        self.workers = Workers(NUM_TEXTS)
         self.pdf = converter.pdf()
         self._turns: dict[Format, asyncio.Semaphore] = {
             "html": asyncio.Semaphore(NUM_PAGES), "pdf": asyncio.Semaphore(NUM_PDFS)
@@ -54,7 +55,7 @@ class Workshop:
         return self._turns.get(format, self._texts)
 
     def close(self) -> None:
-        self.threads.shutdown(wait=False, cancel_futures=True)
+        self.workers.close()
 
 
 class Extractor:
@@ -96,7 +97,7 @@ class Extractor:
         return await worker.convert(pieces, limit)
 
     async def _in_thread(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._workshop.threads, work, *args)
+        return await self._workshop.workers.run(partial(work, *args))
 
     async def close(self) -> None:
         for each in self._converters.values():

@@ -195,7 +195,8 @@ class Reader:
             return
         try:
             with self._store.outlet.held(kept.content) as content:
-                format = format_of(file.path, await self._store.outlet.part(content, 0, HEAD))
+                head = b"".join([piece async for piece in self._store.outlet.stream(content, 0, HEAD)])
+                format = format_of(file.path, head)
                 async with self._store.workshop.turn(format):  # kept within: what waits to be kept takes memory
                     await self._keep(kept, await self._extracted(extractor, format, content))
         except ModuleFault as error:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from tests.context.generations import FakePool, keeper
-from tests.context.small_disk import SmallDisk, small_disk
+from tests.context.small_swap_disk import SmallDisk, small_disk
 from tests.context.test_tiers import stopped, where
 from tests.llm import tiny_model
 

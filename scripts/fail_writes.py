@@ -1,0 +1,274 @@
+"""Fail every n-th write, sync, rename and the like under a kernel while an agent writes memory and files.
+
+For every kind of operation on the disk, SQLite's and the kernel's own, and for every n until nothing fails any more:
+the n-th one fails, or every n-th, or all from there on, because the disk is full or broken. Each call then is carried
+out, X
+
+    scripts/fail_writes.py                         everything, some hours on a small machine
+    scripts/fail_writes.py --count 20 --seed 3     so many of them, drawn at random
+    scripts/fail_writes.py --only file.rename --mode durable
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import copy
+import errno
+import itertools
+import json
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from crash import audit
+from crash.clients import Book, Client, Lost
+from crash.disk import BROKEN, FULL, KINDS, Manner, Plan
+from crash.door import Dead, Door, Setting, prepare
+
+from aios.abi.errors import AiosError
+
+SETUP_STEPS = 60
+TRIES = 2
+"""So often a call with a key is asked while the disk fails."""
+CLEAR_CODES = ("storage_full", "storage_failed")
+"""What a call may be refused with when the disk fails it."""
+NOTHING_DONE = ("nothing was recorded", "nothing was written")
+NOT_TOLD = "this call has ended"
+MANNERS: tuple[Manner, ...] = ("once", "every", "all")
+SCENES = ("load", "boot", "new home")
+
+
+class Sweep:
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+        self.options, self.folder, self.book = options, folder, Book()
+        self.template = folder / "template"
+        self.client = Client("a", ("", "own"), str(options.seed), self.book)
+        self.errors: Counter[str] = Counter()
+        self.failed: Counter[str] = Counter()
+        """Runs in which something failed, by kind."""
+
+    # ── before ──
+
+    async def set_up(self) -> None:
+        """A home with something in it, which every run begins with a copy of."""
+        door = await self.begun(self.template, None)
+        await door.ready()
+        work = self.client.steps
+        for _ in range(SETUP_STEPS):
+            self.client.pending = work.next(self.client.known)
+            await self.client.finish(door.ask)
+        await door.look("check")
+        await door.look("stop")
+        door.kill()
+
+    async def begun(self, home: Path, plan: Plan | None) -> Door:
+        door = Door(home, Setting(mode=self.options.mode, plan=plan, files_from=100_000))
+        await door.start()
+        return door
+
+    # ── one run ──
+
+    async def run(self, scene: str, plan: Plan) -> dict[str, Any]:
+        """What the disk says of it."""
+        home = self.folder / "home"
+        shutil.rmtree(home, ignore_errors=True)
+        client = Client("a", ("", "own"), "fresh", self.book)
+        if scene != "new home":
+            shutil.copytree(self.template, home, ignore=shutil.ignore_patterns("reserve"))
+            client = copy.deepcopy(self.client)
+            client.book = self.book
+        before = len(self.book.faults)
+        try:
+            return await self._run(client, home, scene, plan)
+        finally:
+            for n in range(before, len(self.book.faults)):
+                self.book.faults[n] = f"[{scene}, {shown(plan)}] {self.book.faults[n]}"
+                self.tell(self.book.faults[n])
+
+    async def _run(self, client: Client, home: Path, scene: str, plan: Plan) -> dict[str, Any]:
+        door = await self.begun(home, plan)
+        said: dict[str, Any] = {"failed": True, "counts": {}}
+        try:
+            await door.ready()
+            if scene == "load":
+                await door.look("arm")
+                await self._load(client, door)
+            said = await door.look("disarm")
+            if scene == "load":
+                await self._go_on(client, door)
+            if plan.number % 2:
+                await door.look("stop")
+        except AiosError as error:
+            self._judge(client, "to boot", error, also=("home_unusable", "home_not_writable"))
+        except Dead:
+            client.blame("the kernel ended with no word of why")
+        door.kill()
+        await self._audit(client, home)
+        return said
+
+    async def _load(self, client: Client, door: Door) -> None:
+        for step in client.steps.one_of_each(lambda: client.known):
+            client.pending = step
+            for _ in range(TRIES if step.key is not None else 1):
+                if client.pending is not None:
+                    await self._ask(client, door)
+            if client.pending is not None:
+                return  # what becomes of it the next kernel tells
+
+    async def _ask(self, client: Client, door: Door) -> AiosError | None:
+        """Ask the pending call. It is pending no more once it is known what became of it."""
+        step = client.pending
+        assert step is not None
+        try:
+            client.take(step, await door.ask(client.agent, step.name, step.args, step.key))
+        except AiosError as error:
+            self._judge(client, step.name, error)
+            if error.code != "storage_failed":
+                await self._either(client, door, error)
+            return error
+        client.pending = None
+        return None
+
+    async def _either(self, client: Client, door: Door, error: AiosError) -> None:
+        """After a refusal: the agent sees what was before, or what is after."""
+        found, step = await client.seen(door.ask), client.pending
+        assert step is not None
+        before = client.known
+        if before.plain() != found and (known := client.done(step, found)) is not None:
+            client.known, client.pending = known, None
+            self.book.counts["refused and done"] += 1
+            if error.message.startswith(NOT_TOLD) and step.key is not None:
+                client.unheard.append((step, before.answer(step.name, step.args)))
+            elif any(each in error.message for each in NOTHING_DONE):
+                client.blame(f"{step.name} was refused, and done: {error.message}")
+            return
+        self.book.counts["refused"] += 1
+        if (where := audit.difference(before.plain(), found)) is not None:
+            client.blame(f"{step.name} was refused and left something else than before or after:{where}")
+        if step.key is None:  # with one, it may be done at the next start
+            client.pending = None
+
+    async def _go_on(self, client: Client, door: Door) -> None:
+        """The disk is well again. Unless a sync failed that was promised, so is the kernel."""
+        if client.pending is not None and client.pending.key is None:
+            return
+        client.pending = client.pending or client.steps.next(client.known)
+        name = client.pending.name
+        if (error := await self._ask(client, door)) is not None:
+            self.book.counts["refused until a restart"] += 1
+            if error.code != "storage_failed" or self.options.mode != "durable":
+                client.blame(f"{name} is refused on a disk that is well again: {error.message}")
+
+    async def _audit(self, client: Client, home: Path) -> None:
+        door = await self.begun(home, None)
+        try:
+            await door.ready()
+            await client.settle(door.ask)
+            for wrong in await door.look("check"):
+                client.blame(f"after a restart: {wrong}")
+        except Lost:
+            pass
+        except (AiosError, Dead) as error:
+            client.blame(f"after a restart on a disk that works: {error!r}")
+        door.kill()
+
+    def _judge(self, client: Client, what: str, error: AiosError, also: tuple[str, ...] = ()) -> None:
+        self.errors[f"{error.status} {error.code}"] += 1
+        text = error.message
+        if error.code not in (*CLEAR_CODES, *also):
+            client.blame(f"{what} was refused with {error.code}: {text}")
+        elif "\n" in text or "Traceback" in text or not 20 < len(text) < 600:
+            client.blame(f"{what} was refused in no clear sentence: {text!r}")
+
+    # ── all ──
+
+    async def all(self) -> None:
+        await self.set_up()
+        started, self.is_over = time.monotonic(), False
+        jobs = self.drawn(await self.totals()) if self.options.count else self.every()
+        for num, (scene, plan) in enumerate(jobs, 1):
+            self.is_over = not (await self.run(scene, plan))["failed"]
+            if not self.is_over:
+                self.failed[f"{scene}: {plan.what}"] += 1
+            if num % 10 == 0:
+                self.tell(f"{num} runs, {scene}: {shown(plan)}, {self.failed.total()} failures,"
+                          f" {len(self.book.faults)} faults, {time.monotonic() - started:.0f} s")  # fmt: skip
+
+    def every(self) -> Iterator[tuple[str, Plan]]:
+        """Each series ends with the first run that nothing failed in."""
+        series = itertools.product(self.options.scenes, self.options.only, (FULL, BROKEN), MANNERS)
+        for scene, what, error, then in series:
+            for number in itertools.count(1):
+                yield scene, Plan(what, number, error, then, scene != "load")
+                if self.is_over:
+                    break
+
+    async def totals(self) -> dict[tuple[str, str], int]:
+        """How many operations of each kind there are in a scene, when nothing fails."""
+        found = {}
+        for scene in self.options.scenes:
+            counts = (await self.run(scene, Plan("none", 0, armed=scene != "load")))["counts"]
+            found |= {(scene, what): counts[what] for what in self.options.only if counts.get(what)}
+        self.tell(", ".join(f"{scene}: {count} {what}" for (scene, what), count in found.items()))
+        return found
+
+    def drawn(self, totals: dict[tuple[str, str], int]) -> Iterator[tuple[str, Plan]]:
+        draw = random.Random(self.options.seed)
+        kinds = list(totals)
+        for n in range(self.options.count):
+            scene, what = kinds[n % len(kinds)]
+            number = draw.randint(1, totals[scene, what])
+            yield scene, Plan(what, number, draw.choice((FULL, BROKEN)), draw.choice(MANNERS), scene != "load")
+
+    def tell(self, text: str) -> None:
+        print(text, file=sys.stderr if self.options.json else sys.stdout, flush=True)
+
+
+def shown(plan: Plan) -> str:
+    return f"{plan.what} {plan.number} ({plan.then}): {errno.errorcode[plan.error]}"
+
+
+def report(sweep: Sweep) -> dict[str, Any]:
+    return {
+        "mode": sweep.options.mode,
+        "seed": sweep.options.seed,
+        "runs_with_a_failure": dict(sweep.failed),
+        "errors": dict(sweep.errors),
+        "counts": dict(sweep.book.counts),
+        "faults": len(sweep.book.faults),
+        "first_faults": sweep.book.faults[:5],
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--count", type=int, default=0, help="so many runs, drawn at random, instead of all")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--mode", choices=["fast", "durable"], default="fast")
+    parser.add_argument("--only", choices=KINDS, action="append", help="this kind of operation")
+    parser.add_argument("--scenes", choices=SCENES, action="append", help="when it fails")
+    parser.add_argument("--json", action="store_true", help="figures only, as one JSON object")
+    options = parser.parse_args()
+    options.only, options.scenes = options.only or list(KINDS), options.scenes or list(SCENES)
+    prepare()
+    folder = Path(tempfile.mkdtemp(prefix="aios-fails-"))
+    sweep = Sweep(options, folder)
+    asyncio.run(sweep.all())
+    outcome = report(sweep)
+    print(json.dumps(outcome))
+    if outcome["faults"]:
+        print(f"the kernels' log is kept: {folder / 'kernel.log'}", file=sys.stderr)
+        return 1
+    shutil.rmtree(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
