@@ -333,7 +333,7 @@ async def test_an_aborted_call_frees_the_servers_slot(model: Path, tmp_path: Pat
     async with opened(model, tmp_path, context_length=2048) as core:
         heard: list[Chunk] = []
         task = asyncio.create_task(whole(core, long(), heard))
-        await until(lambda: len(heard) > 3)
+        await until(lambda: bool(heard))
         task.cancel()
         await asyncio.wait([task])
         assert task.cancelled()
@@ -341,7 +341,6 @@ async def test_an_aborted_call_frees_the_servers_slot(model: Path, tmp_path: Pat
         await until(lambda: not any(slot["is_processing"] for slot in slots(core)))
         took = asyncio.get_running_loop().time() - began
         assert took < 5  # about 1 ms on an idle machine; the bound is for a loaded one
-        assert len(said(heard)) < 1900
 
 
 async def test_a_call_aborted_while_its_prompt_is_read_is_not_read_to_the_end(model: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from mount_world import MountWorld
 
 from aios.abi.calls import Passage, Passages, StoRetrieve, StoWrite, Where
-from aios.kernel.config import StorageSection
+from aios.kernel.config import MountSection, StorageSection
 from aios.kernel.database import Database
 from aios.kernel.process import Place
 from aios.kernel.search import Search
@@ -50,6 +50,10 @@ class KnowledgeWorld(MountWorld):
         await self.search.close()
         await super().end()
         self.check()
+
+    async def again(self, *sections: MountSection, **settings: Any) -> None:
+        await super().again(*sections, **settings)
+        await self.storage.keep_house()  # behind what is done at the start
 
     def check(self) -> None:
         assert self.search.check_integrity() == []

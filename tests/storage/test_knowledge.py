@@ -93,7 +93,7 @@ async def test_a_file_that_gets_the_number_of_one_that_has_gone_answers_with_its
 ) -> None:
     await world.write("a.txt", "harbour")
     assert await world.paths("harbour") == ["a.txt"]
-    world.storage.knowledge.sweep = no_sweep  # type: ignore[method-assign]
+    world.storage._store.on_drop = no_sweep
     await world.clear("a.txt")
     await world.clear("", trash=True)
     await world.write("b.txt", "airport", agent="b")
@@ -287,7 +287,6 @@ async def test_what_a_kernel_was_reading_when_it_died_is_read_by_the_next(world:
     await world.database.run(half)
     await world.again()
     assert await world.found("harbour") == [("a.txt", 2)]
-    await world.storage.keep_house()
     assert world.count("passages") == world.count("readings") == 1
 
 

@@ -135,10 +135,15 @@ def exact(
       aios eval exact --backend torch --json
     """
     one_of("backend", backend, BACKENDS)
-    logging.getLogger("aios.context").setLevel(logging.ERROR)  # some kernels get too little disk, and are meant to
+    told = logging.getLogger("aios.context")
+    level = told.level
+    told.setLevel(logging.ERROR)  # some kernels get too little disk, and are meant to
     with tempfile.TemporaryDirectory(prefix="aios-exact-") as folder:
         work = prove(count, Path(folder), seed=seed, backend=backend, on_round=lambda found: _tell_exact(found, count))
-        found: Found = run_loop(work)
+        try:
+            found: Found = run_loop(work)
+        finally:
+            told.setLevel(level)
     if sys.stderr.isatty():
         note("")
     if as_json:

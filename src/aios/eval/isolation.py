@@ -197,8 +197,8 @@ def _files(agent: Agent) -> tuple[str, abi.Args]:
     draw, path = agent.draw, agent.path()
     name = draw.choices(
         ("sto_write", "sto_read", "sto_list", "sto_history", "sto_diff", "sto_move", "sto_clear", "sto_restore",
-         "sto_rollback", "sto_create", "sto_stat"),
-        (30, 20, 10, 6, 6, 5, 4, 4, 3, 2, 2),
+         "sto_rollback", "sto_create", "sto_stat", "sto_share"),
+        (30, 20, 10, 6, 6, 5, 4, 4, 3, 2, 2, 2),
     )[0]  # fmt: skip
     match name:
         case "sto_write":
@@ -220,6 +220,8 @@ def _files(agent: Agent) -> tuple[str, abi.Args]:
             return name, abi.StoRestore(path=path)
         case "sto_rollback":
             return name, abi.StoRollback(path=path, version=draw.randint(1, 3))
+        case "sto_share":
+            return name, abi.StoShare(path=path, ttl=draw.choice((0, 60)))
         case "sto_create":
             return name, abi.StoCreate(path=path, kind=draw.choice(("file", "folder")))
     return name, abi.StoStat()

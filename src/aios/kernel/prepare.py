@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from aios.abi.errors import AiosError, KernelFault
 
 from .syscall import Syscall
+
+log = logging.getLogger("aios.kernel")
 
 Then = Callable[[AiosError | None], None]
 
@@ -44,6 +47,7 @@ class Preparation:
             del self._under_way[call.id]
             error = None if task.cancelled() else task.exception()
             if error is not None and not isinstance(error, AiosError):
+                log.error("a call could not be prepared", exc_info=error)
                 error = KernelFault(f"the kernel broke while a call was prepared: {type(error).__name__}: {error}")
             then(error)
 

@@ -56,7 +56,7 @@ async def measure(*, quick: bool = False, files: int = FILES) -> dict[str, Any]:
         reading, bare = Times(), Times()
         with reading.once():
             await _read_all(kernel, who)
-        num = kernel.database.read(lambda c: int(c.execute("SELECT count(*) FROM passages").fetchone()[0]))
+        num = _number(kernel, "SELECT count(*) FROM passages")
         with bare.once():
             table = _bare([text for each in sections for text in each])
         await kernel.search.idle()
@@ -104,7 +104,12 @@ def _size(kernel: Kernel) -> int:
         "SELECT (page_count - freelist_count) * page_size"
         " FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
     )
-    return kernel.database.read(lambda c: int(c.execute(sql).fetchone()[0]))
+    return _number(kernel, sql)
+
+
+def _number(kernel: Kernel, sql: str) -> int:
+    (found,) = kernel.database.read(lambda c: c.execute(sql).fetchall())
+    return int(str(found[0]))
 
 
 def _bare(texts: Sequence[str]) -> apsw.Connection:

@@ -194,7 +194,8 @@ class Moves:
             disk.health.spent(disk.budget)
             return None
         file = await disk.write(snapshot)
-        self.failures[pool] += file is None
+        if file is None:  # else the pool would be held here for good, though its core has left
+            self.failures[pool] += 1
         return file
 
     async def saved(self, entry: Entry) -> File | None:

@@ -80,7 +80,9 @@ class Windows:
         if measure is None:
             return  # nobody knows the window: the server behind the core says when it is too small
         call.why = "its messages are counted"
-        writer = self._writer(args, measure) if args.window == "summarise" else None
+        # Asked for once: the summariser's core may leave while its summary is made.
+        of_writer = self._of_writer(args, measure)
+        writer = self._writer(args, measure, of_writer) if args.window == "summarise" else None
         found = await self._aside(
             call, measure, partial(_decide, args, measure, 0 if writer is None else writer.reserve)
         )
@@ -89,7 +91,7 @@ class Windows:
         report = ContextReport("drop", len(found.dropped), found.total - found.tokens, not measure.is_exact)
         kept = found.kept
         if writer is not None:
-            summary, is_cut = await self._summary(call, writer, found.dropped)
+            summary, is_cut = await self._summary(call, writer, of_writer, found.dropped)
             kept = await self._aside(call, measure, partial(_noted, args, measure, writer, found, summary))
             report = msgspec.structs.replace(report, policy="summarise", summary=summary, is_summary_cut=is_cut)
             self._counts["summaries"] += 1
@@ -99,19 +101,19 @@ class Windows:
         self._counts["dropped_messages"] += report.dropped_messages
         self._counts["dropped_tokens"] += report.dropped_tokens
 
-    def _writer(self, args: LLMGenerate, measure: Measure) -> Writer:
+    def _of_writer(self, args: LLMGenerate, measure: Measure) -> Measure | None:
+        return measure if self._with in (None, args.model) else self._cores.measure(self._with)
+
+    def _writer(self, args: LLMGenerate, measure: Measure, of_writer: Measure | None) -> Writer:
         model = self._with or args.model
-        context = measure.context if model == args.model else self._context(model)
+        context = None if of_writer is None else of_writer.context
         return Writer.of(model, context, measure.context, is_foreign=model != args.model or not measure.is_exact)
 
-    def _context(self, model: str | None) -> int | None:
-        measure = self._cores.measure(model)
-        return None if measure is None else measure.context
-
-    async def _summary(self, call: Syscall, writer: Writer, dropped: Sequence[Message]) -> tuple[str, bool]:
+    async def _summary(
+        self, call: Syscall, writer: Writer, measure: Measure | None, dropped: Sequence[Message]
+    ) -> tuple[str, bool]:
         """What `dropped` comes to, and whether the model had more to say."""
         args: LLMGenerate = call.args
-        measure = self._cores.measure(writer.model)
         parts = await self._aside(call, measure, partial(writer.parts, args, dropped))
         summary, is_cut = "", False
         for number, part in enumerate(parts, 1):

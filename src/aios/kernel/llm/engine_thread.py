@@ -55,8 +55,10 @@ class Job:
         self.bell.set()
 
     def fail(self, error: ModuleFault) -> None:
-        self.failure, self.is_over = error, True
-        self.bell.set()
+        """Nothing for one whose last word has come: it is to be heard."""
+        if not self.is_over:
+            self.failure, self.is_over = error, True
+            self.bell.set()
 
     def take(self) -> tuple[str, int]:
         """Text and number of tokens that nobody was told of."""

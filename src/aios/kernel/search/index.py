@@ -90,6 +90,10 @@ class Index:
         connection.execute(sql, (self.tables.room, scope))
         self._on_change()
 
+    def is_behind(self, connection: apsw.Connection) -> bool:
+        """Whether there are texts to be taken up."""
+        return value(connection, "SELECT taken_up FROM search_rooms WHERE room = ?", (self.tables.room,)) is not None
+
     def take_up(self, connection: apsw.Connection) -> bool:
         """Put some of the texts that the room had before it had an index. Whether there may be more."""
         room, source = self.tables.room, self.tables.source

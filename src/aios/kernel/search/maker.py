@@ -46,8 +46,11 @@ class Maker:
 
     async def open(self) -> None:
         name, dimension = self.embedder.name, self.embedder.dimension
+        self.model = self._database.read(lambda c: newest_model(c, name))
         if dimension is None:
-            self.model = self._database.read(lambda c: newest_model(c, name))
+            return
+        if self.model is not None and self.model.dimension == dimension:  # nothing is written: the disk may be full
+            self._is_confirmed = True
         else:
             self.model = await self._database.run(lambda c: model_of(c, name, dimension))
             self._is_confirmed = True

@@ -43,7 +43,8 @@ class Search:
     def take_up(self) -> None:
         """Put texts into the index that their room had before it had one, or whose index is to be made anew."""
         for index in self._indexes:
-            while self._database.run_now(index.take_up):
+            # Nothing is written without need: a home on a full disk must open, so that it can be cleared.
+            while self._database.read(index.is_behind) and self._database.run_now(index.take_up):
                 pass
 
     async def open(self) -> None:

@@ -261,11 +261,11 @@ class Beneath:
             for name in self.folder.split("/"):
                 opened = _enter(opened, name) if name else opened
         except OSError as error:
-            raise Gone(error.strerror or str(error)) from None
+            raise Gone.because(error.strerror or str(error)) from None
         try:
             found = os.fstat(opened)
             if meant and self.identity not in (None, Identity.of(found)):
-                raise Gone("another folder is in its place")
+                raise Gone.because("another folder is in its place")
             yield opened
         finally:
             os.close(opened)

@@ -80,9 +80,9 @@ class Disk:
 
     def _check(self) -> None:
         if self._is_closed:
-            raise Gone("it was unmounted")
+            raise Gone.because("it was unmounted")
         if self._stuck:
-            raise Gone("its disk does not answer")
+            raise Gone.because("its disk does not answer")
 
     async def _wait(self, future: asyncio.Future[T], limit: float | None) -> T:
         loop, was_cancelled = asyncio.get_running_loop(), False
@@ -92,7 +92,7 @@ class Disk:
             if left is not None and left <= 0:
                 self._stuck.add(future)
                 future.add_done_callback(self._answered)
-                raise Gone("its disk does not answer")
+                raise Gone.because("its disk does not answer")
             try:
                 await asyncio.wait((future,), timeout=left)
             except asyncio.CancelledError:

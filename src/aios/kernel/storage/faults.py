@@ -16,9 +16,13 @@ class Gone(Stopping):
 
     default_code = "mount_gone"
 
-    def __init__(self, why: str) -> None:
-        super().__init__(f"the mounted folder is not there ({why})", retry_after=30)
-        self.why = why
+    why = ""
+
+    @classmethod
+    def because(cls, why: str) -> Gone:
+        error = cls(f"the mounted folder is not there ({why})", retry_after=30)
+        error.why = why
+        return error
 
 
 class Changed(Exception):

@@ -152,7 +152,7 @@ class Mount:
         take it for the folder would be to take all its files for deleted. Raises Gone."""
         is_used = self.room.database.read(lambda c: mount_table.is_used(c, self.scope))
         if is_used and await self.disk.run(self.beneath.is_empty):
-            raise Gone("an empty folder is in its place; if that is meant, unmount it and mount it again")
+            raise Gone.because("an empty folder is in its place; if that is meant, unmount it and mount it again")
 
     def lose(self, error: Gone) -> None:
         """The folder is not there. Nothing of it is deleted by that."""

@@ -45,15 +45,17 @@ class Mounts:
         rows = {row.scope: row for row in self._room.database.read(mount_table.all_rows)}
         wanted = dict(await asyncio.to_thread(lambda: [self._wanted(section, rows) for section in sections]))
         gone = [scope for scope, row in rows.items() if row.is_configured and scope not in wanted]
+        changed = [row for scope, row in wanted.items() if rows.get(scope) != row]
         rows = {scope: row for scope, row in (rows | wanted).items() if scope not in gone}
 
         def job(connection: apsw.Connection) -> None:
             for scope in gone:
                 mount_table.remove(connection, scope)
-            for row in wanted.values():
+            for row in changed:
                 mount_table.put(connection, row)
 
-        await self._room.database.run(job)
+        if gone or changed:  # a home on a full disk is opened too, so that it can be cleared
+            await self._room.database.run(job)
         looking = [asyncio.ensure_future(self._begin(row)) for row in rows.values()]
         if looking:
             _, late = await asyncio.wait(looking, timeout=OPEN)

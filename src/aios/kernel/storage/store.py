@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -39,6 +40,7 @@ class Store:
         self._left_over = self.blobs.others()
         self.on_drop: Callable[[], Awaitable[None]] = _nothing
         """Takes out what was made of files that are in the store no more."""
+        self._sweeping = asyncio.Lock()
 
     async def run(self, ask: Ask, job: Callable[[Tree], T], kind: type[T], *, frees: bool = False) -> T:
         """What a job makes that writes, once it is committed. It is done once where the call has a key."""
@@ -72,6 +74,10 @@ class Store:
     async def drop_left_over(self) -> None:
         """Take out files that nothing names, since an earlier kernel died before it could name or drop them. What this
         one writes is not looked at, so once is enough."""
+        async with self._sweeping:  # a generator is nobody else's meanwhile
+            await self._drop_left_over()
+
+    async def _drop_left_over(self) -> None:
         while (files := await self.workers.run(lambda: next(self._left_over, None))) is not None:
             named = await self.database.read_async(partial(contents.named_files, files=files))
             await self.workers.run(partial(self.blobs.drop_all, files - named))

@@ -52,7 +52,8 @@ class Keeper:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-        self._is_up.clear()
+        self.given_up = self.given_up or "it was closed"
+        self._is_up.set()  # whoever waits for it hears that
         await self.process.stop()
 
     async def serving(self, *, is_patient: bool) -> Process:
