@@ -300,6 +300,8 @@ async def test_metrics_count_calls_and_readiness_follows_the_kernel() -> None:
             assert f'aios_core_{name}{{core="scripted"}} {value}' in text
         for figure in ("disk_failures", "disk_is_failing", "disk_spent", "suspended_text", "restores_disk"):
             assert f"aios_context_{figure} 0.0" in text
+        for figure in ("unembedded", "refused", "is_failing", "cache_bytes"):
+            assert f"aios_search_{figure} 0.0" in text
         assert (await at.get("/readyz"))[0] == 200
         at.kernel.is_ready = False
         assert (await at.get("/readyz"))[0] == 503

@@ -205,6 +205,22 @@ async def _write_on(kernel: Kernel, who: Any, is_enough: asyncio.Event) -> None:
         await kernel.call(who, "sto_clear", abi.StoClear(path="busy.txt"))
 
 
+async def test_a_mount_that_is_the_kernels_own_comes_back_in_another_home(tmp_path: Path) -> None:
+    home, target, other = tmp_path / "home", tmp_path / "backup", tmp_path / "other"
+    async with booted(home=home) as kernel:
+        boss = kernel.authenticate((home / "admin.key").read_text().strip())
+        await kernel.call(boss, "sto_mount", abi.StoMount(name="team"))
+        await kernel.call(boss, "sto_write", abi.StoWrite(path="team/d/a.txt", content="shared"))
+        await asyncio.to_thread(backup, home, target)
+    restore(target, other)
+    shutil.rmtree(home)
+    async with booted(home=other) as kernel:
+        boss = kernel.authenticate((other / "admin.key").read_text().strip())
+        assert (await kernel.call(boss, "sto_read", abi.StoRead(path="team/d/a.txt"))).content == "shared"
+        assert (await kernel.call(boss, "sto_write", abi.StoWrite(path="team/d/a.txt", content="more"))).version == 2
+    assert (next((other / "mounts").iterdir()) / "d" / "a.txt").read_text() == "more"
+
+
 async def test_what_a_restore_replaces_stays_beside_it(tmp_path: Path) -> None:
     home, target = tmp_path / "home", tmp_path / "backup"
     key = await fill(home)

@@ -172,7 +172,7 @@ async def test_another_model_embeds_everything_anew_and_the_old_vectors_are_not_
     await until(lambda: other.asked)  # it is asked what its dimension is before anything is marked
     other.gate.set()
     await world.search.idle()
-    assert (now(world)["dimension"], now(world)["unembedded"]) == (16, {"memory": 0})
+    assert (now(world)["dimension"], now(world)["unembedded"]) == (16, 0)
     assert (await world.rows(2, "word3", mode="vector"))[0] == 3
     await opened(world, Told("other", make=lambda text: by_first_word(text, 16)))
     assert now(world)["embedded"] == 0, "nothing is left to do for the same model"

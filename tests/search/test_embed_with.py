@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from aios.abi.calls import MemSearch, MemWrite
-from aios.abi.errors import AiosError
+from aios.abi.calls import LLMEmbed, MemSearch, MemWrite
+from aios.abi.errors import AiosError, UpstreamFault
+from aios.abi.messages import Embedding, Embeddings, Usage
 from aios.kernel import Kernel
 from aios.kernel.config import Config, CoreSection, SearchSection
 from aios.kernel.llm.roster import CoreState
 from aios.kernel.llm.sentences import SentenceCore
+from aios.kernel.search import Asking
 from aios.testing import ScriptedCore, booted, principal, until
 
 pytestmark = pytest.mark.anyio
@@ -67,7 +69,7 @@ async def test_an_entry_is_found_by_what_it_means(tmp_path: Path) -> None:
         assert await found(kernel, "where is the cat") == ["my feline sleeps"]
         assert await found(kernel, "car", mode="vector") == ["an automobile"]
         assert await found(kernel, "car", mode="keyword") == []
-        assert kernel.statistics()["search"]["unembedded"]["memory"] == 0
+        assert kernel.statistics()["search"]["unembedded"] == 0
         accounts = {(process.owner, process.agent): process.nice for process in kernel.processes.list()}
         assert (accounts["", "index"], accounts["", "search"]) == (10, 0)
 
@@ -107,4 +109,17 @@ async def test_a_stop_does_not_wait_for_what_is_still_to_be_embedded(tmp_path: P
         await kernel.stop(drain=60.0)
     async with running(tmp_path / "home", tmp_path / "model") as kernel:
         await kernel.search.idle()
-        assert kernel.statistics()["search"]["unembedded"]["memory"] == 0
+        assert kernel.statistics()["search"]["unembedded"] == 0
+
+
+@pytest.mark.parametrize("text", ["not base64!", "AAAA", ""])
+async def test_a_core_that_answers_with_garbage_is_a_fault_of_its_own(text: str) -> None:
+    async def ask(args: LLMEmbed, is_urgent: bool) -> Embeddings:
+        return Embeddings([Embedding(0, text)], "m", "liar", Usage.of(1, 0))
+
+    asking = Asking("liar", "liar", ask, lambda: None)
+    if text:
+        with pytest.raises(UpstreamFault, match="core 'liar' answered with a vector that is none"):
+            await asking.embed(["x"])
+    else:
+        assert [len(vector) for vector in await asking.embed(["x"])] == [0]

@@ -8,9 +8,9 @@ from typing import Any
 
 from aios.abi.calls import CALLS, Args, StoClear, StoList, StoRead, StoWrite
 from aios.kernel.config import StorageSection
-from aios.kernel.database import Database, kept, value
+from aios.kernel.database import Database, Fault, kept, rows, value
 from aios.kernel.process import Process
-from aios.kernel.storage import StorageManager
+from aios.kernel.storage import StorageManager, check, mend
 from aios.kernel.storage.chunker import Sizes
 from aios.kernel.syscall import Syscall
 from aios.testing import MockClock
@@ -70,6 +70,17 @@ class World:
 
     def kept(self, agent: str = "a") -> tuple[int, int]:
         return tuple(self.database.read(lambda c: kept(c, "storage", "o", agent)))  # type: ignore[return-value]
+
+    def faults(self) -> list[Fault]:
+        """What 'aios fs check' finds in these tables."""
+        return self.database.read(lambda c: list(check.check(c, self.store.blobs, is_served=False)))
+
+    def repair(self) -> None:
+        self.database.run_now(lambda c: mend.repair(c, self.store.blobs))
+        self.database.read(lambda c: mend.remove_nobodys(c, self.store.blobs))
+
+    def damage(self, sql: str, *bindings: Any) -> None:
+        self.database.run_now(lambda c: rows(c, sql, bindings))
 
     def blobs(self) -> list[Path]:
         """The files of large chunks."""

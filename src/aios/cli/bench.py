@@ -14,7 +14,7 @@ from aios.abi.errors import BadRequest
 from .console import print_json
 from .options import one_of
 
-BENCHMARKS = ("kernel", "nano", "cores", "switch", "prefix", "memory", "search", "knowledge", "retrieval")
+BENCHMARKS = ("kernel", "nano", "cores", "switch", "prefix", "memory", "search", "knowledge", "retrieval", "storage")
 OWN = {"plot": "switch", "trace": "memory", "embed_folder": "retrieval"}
 """Options of one benchmark only."""
 
@@ -43,7 +43,8 @@ def command(
     costs. 'switch': what it costs to interrupt a generation and to go on, beside computing its context again. 'prefix':
     what the prefix cache saves when many agents have one system prompt. 'memory': what it costs to write and read an
     entry, what tries save of growing dialogues, which policy keeps what is wanted. 'search': how long a search of
-    memory takes. 'retrieval': how often it finds the passage that answers a question.
+    memory takes. 'retrieval': how often it finds the passage that answers a question. 'storage': small writes, a
+    gigabyte beside cp, and what a changed line of a long file costs.
 
     \b
     Examples:

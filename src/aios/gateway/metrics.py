@@ -33,6 +33,8 @@ class KernelCollector(Collector):
         yield from self._flat("context", numbers["context"])
         yield from self._flat("journal", numbers["journal"])
         yield from self._flat("memory", numbers["memory"])
+        yield from self._flat("search", numbers["search"])
+        yield from self._flat("search_cache", numbers["search"]["cache"])
         yield from self._tokens()
 
     def _moves(self) -> Metric:

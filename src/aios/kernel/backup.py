@@ -1,7 +1,8 @@
 """A home's memory and files, copied while a kernel works on it, and put back. Knows the store's files, and no room.
 
-What is copied: the database, as it is at one moment, every large chunk that it names, and the configuration. Not the
-keys in files (`admin.key`: a home makes itself another), nor suspended generations, which are computed again.
+What is copied: the database, as it is at one moment, every large chunk that it names, the configuration, and the
+folders that the kernel made for mounts, as their files are when they are come to. Not the keys in files (`admin.key`: a
+home makes itself another), nor suspended generations, which are computed again, nor mounted folders of the machine.
 
 Chunks are never changed and each has a name of its own, so they are copied first, then the database, then those that it
 names and that came between; one that left between is no longer named by a copy that is made once more.
@@ -27,6 +28,7 @@ from .database import HomeError, HomeLock, rows
 from .storage.blobs import Blobs
 
 NAME = "aios.db"
+MOUNTS = "mounts"
 MARK = "backup.json"
 """Says in a backup what it is, and is written last: without it a backup was cut off."""
 RESTORING = "restoring"
@@ -54,8 +56,10 @@ def take_backup(home: Path, target: Path, *, tell: Tell = lambda done, total: No
         named = _copied(home, target, tell)
         with contextlib.suppress(FileNotFoundError):
             _copy(home / "aios.toml", target / "aios.toml")
+        _copy_tree(home / MOUNTS, target / MOUNTS)
         total = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
         taken = Backup(time.time(), len(named), total)
+        os.sync()  # the mark is to mean that all else is on the disk
         (target / MARK).write_text(json.dumps({"format": FORMAT, **taken._asdict()}))
     except OSError as error:
         raise HomeError(f"the backup is not whole: {error.filename or target}: {error.strerror or error}") from None
@@ -137,6 +141,18 @@ def _copy(source: Path, target: Path) -> None:
     part.replace(target)
 
 
+def _copy_tree(source: Path, target: Path) -> None:
+    """Plain files and folders, as they are; what comes and goes meanwhile may be there or not."""
+    for folder, _, names in os.walk(source):
+        to = target / Path(folder).relative_to(source)
+        to.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in names:
+            path = Path(folder) / name
+            with contextlib.suppress(FileNotFoundError):
+                if path.is_file() and not path.is_symlink():
+                    shutil.copyfile(path, to / name)
+
+
 def _drop_others(folder: Path, named: set[Path]) -> None:
     for chunk in _all_chunks(folder):
         if chunk not in named:
@@ -167,6 +183,9 @@ def restore_backup(source: Path, home: Path, *, tell: Tell = lambda done, total:
             (fresh / NAME).chmod(0o600)
             if not _copy_chunks(source, fresh, chunks_named(fresh / NAME), tell):
                 raise BadRequest(f"{source} is not whole: chunks of files are missing in it", param="source")
+            _copy_tree(source / MOUNTS, fresh / MOUNTS)
+            if not (home / "aios.toml").exists() and (source / "aios.toml").exists():
+                _copy(source / "aios.toml", home / "aios.toml")
         except (OSError, apsw.Error) as error:
             raise BadRequest(f"{source} cannot be restored: {error}", param="source") from None
         if found := check_home(fresh):
@@ -174,6 +193,7 @@ def restore_backup(source: Path, home: Path, *, tell: Tell = lambda done, total:
             raise BadRequest(
                 f"{source} is damaged ({found[0].where}: {found[0].what}); nothing was replaced", param="source"
             )
+        _move_mounts(fresh, home)
         return Restored(taken, _put_in_place(fresh, home))
 
 
@@ -196,17 +216,32 @@ def _locked(home: Path) -> Iterator[None]:
         lock.free()
 
 
+def _move_mounts(fresh: Path, home: Path) -> None:
+    """Folders that the kernel made for mounts will be in this home, wherever they were before."""
+    connection = apsw.Connection(os.fspath(fresh / NAME))
+    try:
+        for *which, folder in rows(connection, "SELECT owner, agent, name, folder FROM mounts"):
+            own = Path(folder).name
+            if Path(folder).parent.name == MOUNTS and (fresh / MOUNTS / own).is_dir():
+                sql = "UPDATE mounts SET folder = ?, device = NULL, inode = NULL WHERE (owner, agent, name) = (?, ?, ?)"
+                connection.execute(sql, (str(home.resolve() / MOUNTS / own), *which))
+    finally:
+        connection.close()
+
+
 def _put_in_place(fresh: Path, home: Path) -> Path | None:
     """A kernel that finds `RESTORING` does not begin: this was cut off between two moves, and is to be done again."""
     (home / RESTORING).write_text("'aios fs restore' was cut off\n")
-    old = [home / name for name in (NAME, f"{NAME}-wal", f"{NAME}-shm", "blobs", "swap") if (home / name).exists()]
+    old = [
+        home / name for name in (NAME, f"{NAME}-wal", f"{NAME}-shm", "blobs", MOUNTS, "swap") if (home / name).exists()
+    ]
     before = home / time.strftime("before-restore-%Y%m%d-%H%M%S") if old else None
     if before is not None:
         before.mkdir(mode=0o700, exist_ok=True)
         for path in old:
             path.rename(before / path.name)
     for path in sorted(fresh.iterdir(), reverse=True):  # the chunks before what names them
-        if path.name in (NAME, "blobs"):
+        if path.name in (NAME, "blobs", MOUNTS):
             path.rename(home / path.name)
     (home / RESTORING).unlink()
     shutil.rmtree(fresh, ignore_errors=True)

@@ -17,7 +17,7 @@ from .memory import check as check_memory
 from .memory import repair as repair_memory
 from .memory.search import entries_in
 from .search import Index, Search
-from .storage import Segments, Swap, SwapError
+from .storage import Segments, Swap, SwapError, mend
 from .storage import check as storage
 from .storage.blobs import Blobs
 from .storage.knowledge import check as knowledge
@@ -68,7 +68,7 @@ def repair(connection: apsw.Connection, rooms: Rooms) -> None:
         if index.check_integrity(connection):
             index.rebuild(connection)
     repair_memory(connection, rooms.segments, rooms.indexes["memory"])
-    storage.repair(connection, rooms.blobs)
+    mend.repair(connection, rooms.blobs)
     knowledge.repair(connection, rooms.indexes["files"])
     for index in rooms.indexes.values():
         while index.take_up(connection):
@@ -82,6 +82,7 @@ def repair_home(home: Path) -> tuple[list[Fault], list[Fault]]:
         before = database.read(lambda c: list(faults(c, rooms, is_served=False)))
         if before:
             database.run_now(lambda c: repair(c, rooms))
+            database.read(lambda c: mend.remove_nobodys(c, rooms.blobs))
             _drop_swap(home, before)
         return before, database.read(lambda c: list(faults(c, rooms, is_served=False))) if before else []
 

@@ -50,6 +50,7 @@ from .idempotency import Repeats
 from .journal import Journal, OpenRecord
 from .llm import Core, LLMManager, Plug, Prices, Roster, Router, Seat, SwapsOut
 from .llm.cores import make_core
+from .llm.local.blas import use_one_thread
 from .llm.manager import half_said
 from .memory import Distiller, MemoryManager, RuntimeMemory
 from .prepare import Preparation
@@ -165,6 +166,7 @@ class Kernel:
         self.spaces = Spaces(groups.shared_blocks())
         self.access = AccessManager(self.database, groups, self.spaces)
         self.access.ensure_admin(self.home)
+        use_one_thread()  # searches compare vectors, in pieces that several threads would only wait for
         self.search = Search(self.database, clock, self._embedder())
         self._closers.push_async_callback(self.search.close)
         self.memory = MemoryManager(self.database, clock, Segments(), self.search, self.spaces, config.memory)

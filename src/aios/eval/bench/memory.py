@@ -49,7 +49,7 @@ def main(as_json: bool, quick: bool, trace: Path | None = None) -> dict[str, Any
 
 
 async def measure(*, quick: bool = False, trace: Path | None = None) -> dict[str, Any]:
-    rounds, number = (1, 2_000) if quick else (5, 20_000)
+    rounds, number = (1, 2_000) if quick else (3, 10_000)
     figures: dict[str, Any] = {"rounds": rounds, "entries": number}
     figures["write"] = await writing(rounds, number)
     figures["read"] = await reading(rounds, number // 4)

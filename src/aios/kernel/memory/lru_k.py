@@ -50,9 +50,7 @@ class LRUK:
     def touched(self, key: int, size: int, now: float) -> None:
         past = self._there.get(key)
         if past is None:
-            self._there[key] = new = self._came(self._gone.pop(key, ()), now)
-            self._push(key, new)
-            self._pasts += _bytes_of(new)
+            self._come(key, now)
             return
         if now - past[0] <= self._correlated:
             new = (now, *past[1:])
@@ -63,11 +61,18 @@ class LRUK:
         self._there[key] = new
         self._pasts += _bytes_of(new) - _bytes_of(past)
 
-    def _came(self, past: Past, now: float) -> Past:
-        if not past:
-            return (now, now)
-        self._pasts -= _bytes_of(past)
-        return (now, now, *past[1 : self._k]) if now - past[0] <= self._period else (now, now)
+    def _come(self, key: int, now: float) -> None:
+        new: Past = (now, now)
+        if self._gone and (past := self._gone.pop(key, ())):
+            self._pasts -= _bytes_of(past)
+            if now - past[0] <= self._period:
+                new = (now, now, *past[1 : self._k])
+        self._there[key] = new
+        self._pasts += _bytes_of(new)
+        heapq.heappush(self._heap, self._item(key, new))
+        if len(self._heap) > 2 * len(self._there) + 16:  # items of keys that were removed
+            self._heap = [self._item(key, past) for key, past in self._there.items()]
+            heapq.heapify(self._heap)
 
     def victim(self, now: float) -> int:
         passed: list[Item] = []
@@ -100,12 +105,6 @@ class LRUK:
         while len(self._gone) > self._retained * len(self._there):
             self._pasts -= _bytes_of(self._gone.popitem(last=False)[1])
         self._there, self._gone = fitted(self._there), fitted(self._gone)
-
-    def _push(self, key: int, past: Past) -> None:
-        heapq.heappush(self._heap, self._item(key, past))
-        if len(self._heap) > 2 * len(self._there) + 16:  # items of keys that were removed
-            self._heap = [self._item(key, past) for key, past in self._there.items()]
-            heapq.heapify(self._heap)
 
     def _pop(self) -> Item | None:
         """Take out the least item. One that its key has outgrown goes back with what the key is worth now."""

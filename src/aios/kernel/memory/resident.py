@@ -64,16 +64,19 @@ class Resident:
 
     def put(self, record: Record, now: float) -> None:
         """Have a copy of `record`, if it fits the bound at all; others leave for it. That is a use of it."""
-        self._drop(record.number)
-        fits = len(record.content) + len(record.facts) + BASE < self.bound
-        if fits and (node := self._trie.insert(record.content)) is not None:
-            self._copies[record.number] = Copy(node, record.facts)
-            self._facts += getsizeof(record.facts)
-            self._evictor.touched(record.number, len(record.content), now)
+        number, content, facts, _ = record
+        if number in self._copies:
+            self._drop(number)
+        fits = len(content) + len(facts) + BASE < self.bound
+        if fits and (node := self._trie.insert(content)) is not None:
+            self._copies[number] = Copy(node, facts)
+            self._facts += getsizeof(facts)
+            self._evictor.touched(number, len(content), now)
         else:
-            self._evictor.removed(record.number)
+            self._evictor.removed(number)
         self._measure()
-        self.shrink(now, self.bound)
+        if self.size > self.bound:
+            self.shrink(now, self.bound)
 
     def get(self, number: int, now: float) -> Record | None:
         """The copy of an entry, which is used thereby; None when there is none."""

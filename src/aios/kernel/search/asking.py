@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import numpy as np
 
 from aios.abi.calls import LLMEmbed
+from aios.abi.errors import UpstreamFault
 from aios.abi.messages import Embeddings
 
 from .base import F32
@@ -41,4 +42,8 @@ class Asking:
     async def embed(self, texts: Sequence[str], *, is_urgent: bool = False) -> list[F32]:
         asked = LLMEmbed(input=list(texts), model=self._model, encoding_format="base64")
         answer = await self._ask(asked, is_urgent)
-        return [np.frombuffer(base64.b64decode(str(each.embedding)), "<f4") for each in answer.data]
+        try:
+            return [np.frombuffer(base64.b64decode(str(each.embedding)), "<f4") for each in answer.data]
+        except ValueError:
+            why = f"core '{answer.core}' answered with a vector that is none"
+            raise UpstreamFault(why, code="upstream_garbage") from None

@@ -191,13 +191,15 @@ class Background:
 
     def statistics(self) -> dict[str, Any]:
         maker = self._maker
-        count = {tables.room: self._database.read(partial(num_without, tables=tables)) for tables in self._turns}
+        left = {tables.room: self._database.read(partial(num_without, tables=tables)) for tables in self._turns}
         return {
             "model": maker.embedder.name,
             "dimension": maker.model.dimension if maker.model is not None else None,
-            "unembedded": count,
+            "unembedded": sum(left.values()),
+            "unembedded_in": left,
             "embedded": maker.num_made,
             "refused": maker.num_refused,
+            "is_failing": self.failure is not None,
             "failure": self.failure.message if self.failure is not None else None,
         }
 

@@ -44,20 +44,18 @@ class Maker:
         """Whether a vector of `model` was seen since the kernel started: what is behind a name may change meanwhile."""
         self._last_refusal = ""
 
-    async def open(self) -> None:
+    def open(self) -> None:
+        """Look which model it was. Nothing is written: the disk may be full, and a home must open all the same."""
         name, dimension = self.embedder.name, self.embedder.dimension
-        self.model = self._database.read(lambda c: newest_model(c, name))
-        if dimension is None:
-            return
-        if self.model is not None and self.model.dimension == dimension:  # nothing is written: the disk may be full
-            self._is_confirmed = True
-        else:
-            self.model = await self._database.run(lambda c: model_of(c, name, dimension))
-            self._is_confirmed = True
+        known = self._database.read(lambda c: newest_model(c, name))
+        if known is not None and dimension in (None, known.dimension):
+            self.model, self._is_confirmed = known, dimension is not None
 
     async def learn(self) -> Model:
         """The model, after asking for a vector if this run has seen none. Raises AiosError."""
-        if not self._is_confirmed:
+        if not self._is_confirmed and self.embedder.dimension is not None:
+            await self._is_of(self.embedder.dimension)
+        elif not self._is_confirmed:
             await self._confirm(await self._asked(["What is the dimension of this?"]))
         if self.model is None:
             raise UpstreamFault(f"model '{self.embedder.name}' made no vector: {self._last_refusal}", code="no_vectors")
@@ -110,9 +108,12 @@ class Maker:
             return
         sound = (vector for vector in vectors if vector is not None and fault_of(vector, None) is None)
         if (first := next(sound, None)) is not None:
-            name, dimension = self.embedder.name, len(first)
-            self.model = await self._database.run(lambda c: model_of(c, name, dimension))
-            self._is_confirmed = True
+            await self._is_of(len(first))
+
+    async def _is_of(self, dimension: int) -> None:
+        name = self.embedder.name
+        self.model = await self._database.run(lambda c: model_of(c, name, dimension))
+        self._is_confirmed = True
 
     def _packed(self, vector: NDArray[Any] | None) -> bytes | None:
         if vector is None:

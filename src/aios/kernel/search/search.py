@@ -49,7 +49,7 @@ class Search:
 
     async def open(self) -> None:
         """Begin to work in the background."""
-        await self._maker.open()
+        self._maker.open()
         self._background.start()
 
     async def close(self) -> None:

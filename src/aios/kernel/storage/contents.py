@@ -55,6 +55,10 @@ class Content(NamedTuple):
     chunks: str | None
 
 
+_IDS = "json_each(iif(json_valid(?1), ?1, '[]'))"
+"""The ids in a list of chunks; none in one that is damaged."""
+
+
 def body(data: bytes) -> Body:
     return Body(sha256(data).digest(), data)
 
@@ -142,7 +146,7 @@ def body_of(connection: apsw.Connection, content: Content) -> bytes:
 
 def chunks_of(connection: apsw.Connection, content: Content) -> list[Chunk]:
     """In their order. Raises ModuleFault when one is missing."""
-    sql = "SELECT chunks.id, hash, size, token FROM json_each(?) JOIN chunks ON chunks.id = value ORDER BY key"
+    sql = f"SELECT chunks.id, hash, size, token FROM {_IDS} JOIN chunks ON chunks.id = value ORDER BY key"
     chunks = [Chunk(*found) for found in rows(connection, sql, (content.chunks,))]
     if sum(chunk.size for chunk in chunks) != content.size:
         raise lost(content.hash, "is not in the store")
@@ -187,12 +191,12 @@ def drop(connection: apsw.Connection, id: int) -> list[File]:
         return []
     connection.execute(
         "UPDATE chunks SET refs = refs - times FROM"
-        " (SELECT value, count(*) AS times FROM json_each(?) GROUP BY value) WHERE id = value",
+        f" (SELECT value, count(*) AS times FROM {_IDS} GROUP BY value) WHERE id = value",
         found,
     )
     gone = rows(
         connection,
-        "DELETE FROM chunks WHERE refs <= 0 AND id IN (SELECT value FROM json_each(?)) RETURNING hash, token",
+        f"DELETE FROM chunks WHERE refs <= 0 AND id IN (SELECT value FROM {_IDS}) RETURNING hash, token",
         found,
     )
     return [(bytes(hash), token) for hash, token in gone if token is not None]

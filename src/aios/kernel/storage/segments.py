@@ -46,6 +46,8 @@ class Segments:
 
     def put(self, connection: apsw.Connection, scope: int, content: bytes) -> tuple[Held, int]:
         """Keep `content`; where it is, and how many bytes that took."""
+        if len(content) < SMALLEST:
+            return (None, content, _key(scope, _ROOT, content)[:SEAL]), len(content)
         blocks, end, last = _cut(scope, content)
         known, tip = _deepest(connection, blocks)
         if tip is not None:
