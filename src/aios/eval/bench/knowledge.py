@@ -1,7 +1,7 @@
 """`aios bench knowledge`: how fast files are read into passages, and how long it takes to find some. Asserts nothing.
 
-Through calls in process: Markdown files of ten sections of made-up words. Beside it SQLite's own full-text search of the
-same sections, in a table that belongs to nobody: the least that words could cost.
+Through calls in process: Markdown files of ten sections of made-up words. Beside it SQLite's own full-text search of
+the same sections, in a table that belongs to nobody: the least that words could cost.
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ async def _read_all(kernel: Kernel, who: Principal) -> None:
 
 def _size(kernel: Kernel) -> int:
     """Bytes of the database, without what is free in it."""
-    sql = "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
+    pages = "pragma_page_count, pragma_freelist_count, pragma_page_size"
+    sql = f"SELECT (page_count - freelist_count) * page_size FROM {pages}"
     return kernel.database.read(lambda c: int(c.execute(sql).fetchone()[0]))
 
 
@@ -166,8 +167,8 @@ def _seconds(times: Times) -> dict[str, float]:
 def table(figures: dict[str, Any]) -> str:
     read, bare = figures["read"], figures["bare_insert"]
     lines = [
-        f"{figures['passages']:,} passages of {figures['files']:,} files; medians of {figures['rounds']}, milliseconds by"
-        " the wall (of the CPU)",
+        f"{figures['passages']:,} passages of {figures['files']:,} files; medians of {figures['rounds']}, milliseconds"
+        " by the wall (of the CPU)",
         f"passages read a second: {read['wall']:,} ({read['cpu']:,}); put into bare FTS5: {bare['wall']:,}"
         f" ({bare['cpu']:,})",
         f"text of {figures['bytes_of_text'] / 1e6:.1f} MB; with words and vectors its passages take"
