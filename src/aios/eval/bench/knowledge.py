@@ -17,6 +17,7 @@ import apsw
 from aios.abi.calls import Passages, StoRetrieve, StoWrite, Where
 from aios.abi.memory import SearchMode
 from aios.kernel import Kernel, Principal
+from aios.kernel.database import value
 from aios.testing import booted, principal
 
 from .search import Language
@@ -100,16 +101,12 @@ async def _read_all(kernel: Kernel, who: Principal) -> None:
 
 def _size(kernel: Kernel) -> int:
     """Bytes of the database, without what is free in it."""
-    sql = (
-        "SELECT (page_count - freelist_count) * page_size"
-        " FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
-    )
-    return _number(kernel, sql)
+    pages = "pragma_page_count, pragma_freelist_count, pragma_page_size"
+    return _number(kernel, f"SELECT (page_count - freelist_count) * page_size FROM {pages}")
 
 
 def _number(kernel: Kernel, sql: str) -> int:
-    (found,) = kernel.database.read(lambda c: c.execute(sql).fetchall())
-    return int(str(found[0]))
+    return int(kernel.database.read(lambda c: value(c, sql)))
 
 
 def _bare(texts: Sequence[str]) -> apsw.Connection:
