@@ -71,7 +71,10 @@ class Health:
 
     def unusable(self, error: apsw.Error) -> AiosError:
         log.error("%s cannot be used: %s", self.path, error)
-        return Stopping(f"the kernel's store {self.path} cannot be used ({error})", code="storage_failed")
+        hint = ""
+        if isinstance(error, apsw.CorruptError | apsw.NotADBError):
+            hint = ": 'aios fs check' says what is hit, 'aios fs restore' brings a backup back"
+        return Stopping(f"the kernel's store {self.path} cannot be used ({error}){hint}", code="storage_failed")
 
     def no_memory(self) -> AiosError:
         log.exception("no memory to write %s", self.path)

@@ -339,11 +339,11 @@ async def _after(before: asyncio.Task[None] | None, work: Work, seat: Seat) -> N
 def _cut_short(name: str | None, seat: Seat | None, hopeless: AiosError | None) -> AiosError:
     """What half an answer ends with that nobody can go on with; `hopeless`: nor begin it anew."""
     then = "; ask again" if hopeless is None else f", and {hopeless.message}"
-    core = f"core '{name}'" if name else "its core"
     if seat is not None and seat.state is CoreState.FAILED:
-        why = f"{core} failed in the middle of this answer ({seat.why}); ask again"
+        why = f"core '{name}' failed in the middle of this answer ({seat.why}); ask again"
         return ModuleFault(why, code="core_failed", retry_after=1)
-    return CutShort(f"{core} was removed in the middle of this answer{then}", retry_after=1)
+    what = f"core '{name}' was removed in the middle of this answer" if name else "what began this answer is gone"
+    return CutShort(f"{what}{then}", retry_after=1)
 
 
 class _Unmade:
