@@ -17,7 +17,6 @@ import apsw
 from aios.abi.calls import Passages, StoRetrieve, StoWrite, Where
 from aios.abi.memory import SearchMode
 from aios.kernel import Kernel, Principal
-from aios.kernel.database import value
 from aios.testing import booted, principal
 
 from .search import Language
@@ -106,7 +105,8 @@ def _size(kernel: Kernel) -> int:
 
 
 def _number(kernel: Kernel, sql: str) -> int:
-    return int(kernel.database.read(lambda c: value(c, sql)))
+    ((found,),) = kernel.database.read(lambda c: c.execute(sql).fetchall())
+    return int(str(found))
 
 
 def _bare(texts: Sequence[str]) -> apsw.Connection:

@@ -109,8 +109,7 @@ class Converter:
         if process is not None:
             _kill(process)
             await process.wait()
-            if process.stdin is not None:
-                process.stdin.close()
+            await _let_go(process)
 
 
 async def _start(program: Program) -> asyncio.subprocess.Process:
@@ -142,6 +141,16 @@ async def _asked(process: asyncio.subprocess.Process, pieces: list[bytes], limit
     if kind == b"w":
         raise Unreadable(text)
     return Converted(text, why or None)
+
+
+async def _let_go(process: asyncio.subprocess.Process) -> None:
+    """Close the pipes of a process that has ended: until both are, the event loop still has something to do for it."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.close()
+    with contextlib.suppress(ConnectionError):
+        await process.stdin.wait_closed()
+    await process.stdout.read()
 
 
 def _kill(process: asyncio.subprocess.Process) -> None:
