@@ -50,10 +50,12 @@ class Found:
     passages: int = 0
     followed: int = 0
     leaks: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+    """Calls that failed by a fault of the kernel's: it may have been the last thing that kept something in."""
 
     @property
     def is_proven(self) -> bool:
-        return not self.leaks
+        return not self.leaks and not self.broken
 
     def look(self, said: str, mark: str, how: str) -> None:
         """Whoever is told `said` must not see `mark` in it."""
@@ -69,6 +71,7 @@ class Found:
             "passages_found": self.passages,
             "links_followed": self.followed,
             "leaks": self.leaks,
+            "broken": self.broken,
             "by_call": dict(self.by_call),
         }
 
@@ -158,6 +161,8 @@ async def _do(kernel: Kernel, found: Found, agent: Agent, pair: list[Agent], nam
     except AiosError as error:
         found.refused += 1
         said = f"{error.message} {error.param}"
+        if error.fault != "agent" and len(found.broken) < KEPT:
+            found.broken.append(f"{name}: {error.message}")
     else:
         said = msgspec.json.encode(result).decode()
         _note(found, agent, result, getattr(args, "block", None))
