@@ -324,6 +324,48 @@ async def test_who_is_faster_in_the_very_moment_of_a_write_loses_nothing(
     assert [await world.read("docs/a.txt", n) for n in (1, 2, 3, 4)] == ["one", "by others 1", "by others 2", "mine"]
 
 
+async def test_a_file_that_others_change_all_the_time_is_busy_and_a_write_to_it_says_so(
+    world: MountWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.write("docs/a.txt", "one")
+    real, looks = world.mounted().beneath.find, 0
+
+    def find(path: str) -> object:
+        nonlocal looks
+        looks += 1
+        world.put("a.txt", "by others " * looks)
+        return real(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.mounted().beneath, "find", find)
+        with pytest.raises(Conflict, match=r"'docs/a\.txt' is being changed by others in this moment: try again"):
+            await world.write("docs/a.txt", "mine")
+    assert world.text("a.txt") == "by others " * looks
+    assert await world.write("docs/a.txt", "mine") == (await world.history("docs/a.txt"))[-1][0]
+
+
+async def test_what_comes_back_into_a_folder_that_others_take_away_stays_in_the_trash(
+    world: MountWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.write("docs/d/a.txt", "one")
+    await world.clear("docs/d/a.txt")
+    real = world.mounted().beneath.stage
+
+    def stage(path: str) -> object:
+        staged = real(path)
+        (world.top / "d").rename(world.top / "away")
+        (world.top / "d").mkdir()
+        return staged
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.mounted().beneath, "stage", stage)
+        with pytest.raises(Conflict, match=r"'docs/d/a\.txt' is being changed by others in this moment: try again"):
+            await world.call(StoRestore(path="docs/d/a.txt"))
+    assert world.all_files() == {}
+    assert (await world.call(StoRestore(path="docs/d/a.txt"))).version == 1
+    assert world.all_files() == {"d/a.txt": "one"}
+
+
 async def test_what_stays_after_all_is_put_beside_what_others_made_at_its_place(
     world: MountWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,7 +26,7 @@ class Gone(Stopping):
 
 
 class Changed(Exception):
-    """Somebody outside was faster: look again."""
+    """Somebody outside was faster: look again. No call ends with it: who gives up says so (`Mount.is_busy`)."""
 
 
 def is_folder(path: str, found: os.stat_result) -> bool:

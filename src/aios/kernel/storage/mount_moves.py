@@ -22,6 +22,7 @@ from . import moves, seen, trash, versions
 from .base import parent_of
 from .beneath import Batch, Entry
 from .disk import unbroken
+from .faults import Changed
 from .mount import Mount
 from .seen import Known
 from .staged import Signature, Staged
@@ -196,9 +197,11 @@ class Moves:
                 else:
                     signatures[each.id] = await self._write(place, each)
             await self._mount.run(self._beneath.put_back, aside, path)
-        except BaseException:
+        except BaseException as error:
             with contextlib.suppress(AiosError):  # it was never made, or the disk is away
                 await self._mount.disk.run_long(self._beneath.remove, aside)
+            if isinstance(error, Changed):  # others took the folder away that it was built in
+                raise self._mount.is_busy(path) from None
             raise
         top = await self._mount.run(self._beneath.stat, path)
         if not top.is_folder:

@@ -151,15 +151,19 @@ class Writes:
 
     async def _expected(self, path: str, size: int, check: Check | None) -> Signature | None:
         """What the file looks like that is to be replaced by one of `size` bytes, None if there is none. Raises what
-        would refuse that, and Changed if it was changed in this moment."""
-        now = await self._mount.current(path)
-        if now.entry is not None and now.entry.is_folder:
-            raise self._mount.is_there(path)
-        if now.entry is not None and not now.is_kept:
+        would refuse that, and Conflict if others change it each time that it is looked at."""
+        for _ in range(TRIES):
+            now = await self._mount.current(path)
+            if now.entry is not None and now.entry.is_folder:
+                raise self._mount.is_there(path)
+            if now.is_kept:
+                self._database.read(partial(self._check_store, path, size, check))
+                return now.entry.signature if now.entry is not None else None
+            assert now.entry is not None
             refusal = self._mount.not_kept(path, now.entry.signature.size)
-            raise refusal if isinstance(refusal, TooLarge) else Changed
-        self._database.read(partial(self._check_store, path, size, check))
-        return now.entry.signature if now.entry is not None else None
+            if isinstance(refusal, TooLarge):
+                break
+        raise refusal
 
     def _check_store(self, path: str, size: int, check: Check | None, connection: apsw.Connection) -> None:
         """Raises what the store would refuse, before the folder is changed."""
