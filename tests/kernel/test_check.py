@@ -41,6 +41,7 @@ async def fill(home: Path) -> str:
             await kernel.call(who, "sto_write", abi.StoWrite(path=f"folder/f{n}.txt", content=f"file {n}"))
         await kernel.call(who, "sto_write", abi.StoWrite(path="large.txt", content=LARGE))
         await kernel.call(who, "sto_write", abi.StoWrite(path="large.txt", content=LARGE + "more"))
+        await kernel.call(who, "sto_retrieve", abi.StoRetrieve(query="file"))
         await kernel.call(who, "sto_clear", abi.StoClear(path="folder/f0.txt"))
         await kernel.search.idle()
     return key
@@ -97,6 +98,12 @@ PLANTED: dict[str, tuple[str | Callable[[Path], None], bool]] = {
     "chunk file": (damage_a_chunk, False),
     "lost chunk": (drop_a_chunk, False),
     "nobody's file": (add_a_strangers_file, True),
+    "lost reading": ("DELETE FROM readings WHERE id = 1", True),
+    "reading of no file": ("UPDATE readings SET file = 4711 WHERE id = 1", True),
+    "two readings": ("INSERT INTO readings(file, version, state) SELECT file, 1, 1 FROM readings", True),
+    "lost text": ("DELETE FROM passage_texts WHERE row = 1", True),
+    "lost passage": ("DELETE FROM passages WHERE row = 2", True),
+    "passages of somebody else": ("UPDATE passages SET scope = 99", True),
     "block counts": ("UPDATE blocks SET num_entries = 99", True),
     "segment": ("UPDATE segments SET body = x'00' WHERE id = (SELECT min(id) FROM segments)", True),
 }

@@ -35,6 +35,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "sto_mount": {"name": "a"},
     "sto_unmount": {"name": "a"},
     "sto_rollback": {"path": "a", "version": 1},
+    "sto_retrieve": {"query": "a"},
     "tool_run": {"name": "calculator", "arguments": {"expression": "1"}},
     "acc_check": {"call": "mem_list"},
     "proc_spawn": {"agent": "tester"},

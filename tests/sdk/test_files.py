@@ -67,6 +67,24 @@ def test_files_are_paths_with_a_history() -> None:
         assert (kernel.files / "blob").read_bytes() == b"\xff\x00"
 
 
+def test_files_are_found_by_what_they_say() -> None:
+    with client() as kernel:
+        (kernel.files / "kb" / "harbour.md").write_text("# Harbour\n\nIt opens in May.")
+        (kernel.files / "kb" / "harbour.csv").write_text("harbour,month\nNorth,June\n")
+        (kernel.files / "mine.txt").write_text("harbour of mine")
+        found = kernel.files.search("harbour")
+        assert {each.path for each in found.passages} == {"kb/harbour.md", "kb/harbour.csv", "mine.txt"}
+        assert (found.pending, found.skipped) == (0, {})
+        below = kernel.files / "kb"
+        assert {each.path for each in below.search("harbour").passages} == {"kb/harbour.md", "kb/harbour.csv"}
+        (passage,) = below.search("harbour", k=1, mode="keyword", types=["md"]).passages
+        assert (passage.path, passage.title, passage.version) == ("kb/harbour.md", "Harbour", 1)
+        assert below.search("harbour", author="nobody").passages == []
+        assert (below / "harbour.csv").search("harbour").passages[0].path == "kb/harbour.csv"
+        with pytest.raises(NotFound):
+            (kernel.files / "nowhere").search("harbour")
+
+
 def test_memory_is_a_dictionary_of_entries_by_id() -> None:
     with client() as kernel:
         memory = kernel.memory
@@ -106,6 +124,7 @@ async def test_an_agent_has_both_to_await() -> None:
         await note.write_text("text")
         assert await note.read_text() == "text"
         assert [each.path async for each in agent.files.iterdir()] == ["a"]
+        assert [each.text for each in (await note.parent.search("text", types=["txt"])).passages] == ["text"]
         assert await (await note.rename("c.txt")).is_file()
         assert await note.parent.is_dir()
         assert not await note.exists()

@@ -429,6 +429,7 @@ _ROWS = [
     CallSpec("sto_history", "storage", StoHistory, History, R, "List a file's versions, the newest first."),
     CallSpec("sto_diff", "storage", StoDiff, Diff, R, "Show what changed between two versions of a file."),
     CallSpec("sto_rollback", "storage", StoRollback, Version, W, "Make an old version of a file its newest again."),
+    CallSpec("sto_retrieve", "storage", StoRetrieve, Passages, R, "Find passages of files by their words and meaning."),
     CallSpec(
         "sto_share",
         "storage",

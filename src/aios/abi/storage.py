@@ -93,7 +93,8 @@ class StoRestore(Args, frozen=True):
 
 
 class StoRetrieve(Args, frozen=True):
-    """`where` narrows the files; `mode` as in mem_search."""
+    """Of files that are text, Markdown, source code, CSV, HTML or PDF, the agent's own and those of mounts that it may
+    read; each is found as it is now. `where` narrows them; `mode` as in mem_search."""
 
     query: Query
     k: Limit = 5
@@ -102,8 +103,9 @@ class StoRetrieve(Args, frozen=True):
 
 
 class Where(Args, frozen=True):
-    """Files at or below `path`, whose path fits the pattern `name` ("*.md"), of one of `types` (suffixes without the
-    dot), changed from `since` until before `until`, whose newest version is by the agent `author`."""
+    """Files at or below `path`, whose name fits the pattern `name` ("*.md"; one with a "/" is of whole paths), of one
+    of `types` (suffixes without the dot), changed from `since` until before `until`, whose newest version is by the
+    agent `author`."""
 
     path: str | None = None
     name: Annotated[str, Meta(max_length=200)] | None = None
@@ -214,11 +216,13 @@ class Passage(Result, frozen=True):
 
 
 class Passages(Result, frozen=True):
-    """`pending` files of those asked about are not read yet; `skipped` says by path which cannot be, and why."""
+    """`pending` files of those asked about are not read yet: they are read in the background, ask again. `skipped` says
+    by path which cannot be read, or not wholly, and why (of a hundred at most). `note`: why it went by words only."""
 
     passages: list[Passage]
     pending: int = 0
     skipped: dict[str, str] = field(default_factory=dict)
+    note: str | None = None
 
 
 class Revision(Result, frozen=True):

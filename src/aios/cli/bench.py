@@ -14,7 +14,7 @@ from aios.abi.errors import BadRequest
 from .console import print_json
 from .options import one_of
 
-BENCHMARKS = ("kernel", "nano", "cores", "switch", "prefix", "memory", "search", "retrieval", "storage")
+BENCHMARKS = ("kernel", "nano", "cores", "switch", "prefix", "memory", "search", "knowledge", "retrieval", "storage")
 OWN = {"plot": "switch", "trace": "memory", "embed_folder": "retrieval"}
 """Options of one benchmark only."""
 

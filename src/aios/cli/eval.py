@@ -183,7 +183,8 @@ def isolation(
     as_json: Annotated[bool, typer.Option("--json", help="Figures as JSON; progress goes to stderr.")] = False,
 ) -> None:
     """Prove that agents see their own: two of them do random things with memory and files, also what a group lets them
-    share, ask for each other's ids, and are shown nothing of the other's own, in results, errors, searches or lists.
+    share, ask for each other's ids, and are shown nothing of the other's own, in results, errors, searches, lists or
+    behind links.
 
     \b
     Examples:
@@ -200,7 +201,9 @@ def isolation(
     else:
         print(f"{found.count} operations, {found.refused} refused, {found.foreign_asks} for what is the other's")
         print(f"  {_counts(found.by_call)}")
-        print("\n".join(f"LEAK: {cut(each, 400)}" for each in found.leaks) or "nobody saw what is the other's own")
+        print(f"  {found.passages} passages found, {found.followed} links followed")
+        faults = [*(f"LEAK: {each}" for each in found.leaks), *(f"BROKEN: {each}" for each in found.broken)]
+        print("\n".join(cut(each, 400) for each in faults) or "nobody saw what is the other's own")
     if not found.is_proven:
         raise typer.Exit(FAILED)
 

@@ -11,13 +11,14 @@ from urllib.parse import quote
 
 import typer
 
-from aios.abi.calls import File, Stat
+from aios.abi.calls import File, Stat, Where
 from aios.abi.errors import BadRequest
+from aios.abi.memory import SearchMode
 from aios.sdk import Client
 from aios.sdk.client import default_url
 
 from .acting import Agent, acting
-from .console import counted, note, print_json, safe, span, table, width
+from .console import counted, cut, note, print_json, safe, span, table, width
 from .mem_view import size
 from .options import be_sure
 
@@ -262,6 +263,42 @@ def rollback(
     print_json(made) if as_json else note(f"{safe(made.path)} is at version {made.version} now, the same as {version}.")
 
 
+def search(
+    words: Annotated[list[str], typer.Argument(metavar="WORDS", help="A question, or words.")],
+    agent: Agent = None,
+    below: Annotated[str | None, typer.Option("--in", metavar="PATH", help="Only there and below.")] = None,
+    name: Annotated[str | None, typer.Option(help="Only files whose path fits, such as '*.md'.")] = None,
+    author: Annotated[str | None, typer.Option(help="Only files whose newest version is by this agent.")] = None,
+    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="So many passages, the best first.")] = 5,
+    mode: Annotated[SearchMode | None, typer.Option(help="By words, by meaning, or both.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Find passages of files that answer a question, the best first.
+
+    \b
+    Examples:
+      aios fs search how are retries counted
+      aios fs search "door code" --in notes --name "*.md" --agent helper
+    """
+    where = Where(path=below, name=name, author=author) if below or name or author else None
+    with acting(agent, "fs search") as kernel:
+        found = kernel.sto_retrieve(" ".join(words), k=k, where=where, mode=mode)
+    if as_json:
+        print_json(found)
+        return
+    columns = width()
+    for n, each in enumerate(found.passages):
+        place = f"{each.path} (version {each.version}, bytes {each.start}-{each.end}, score {each.score:.3f})"
+        print(("\n" if n else "") + cut(safe(place + (f" · {each.title}" if each.title else "")), columns))
+        print("\n".join(f"  {safe(line)}" for line in each.text.strip().splitlines()))
+    if not found.passages:
+        note("No passage fits.")
+    if found.pending:
+        note(f"{counted(found.pending, 'file')} of these are not read yet; ask again in a moment.")
+    for path, why in found.skipped.items():
+        note(f"warning: {safe(path)} is left out: {safe(why)}")
+
+
 def share(
     path: At,
     hours: Annotated[
@@ -318,6 +355,7 @@ commands = {
     "history": history,
     "diff": diff,
     "rollback": rollback,
+    "search": search,
     "share": share,
     "stat": stat,
 }

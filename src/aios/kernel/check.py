@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import apsw
 
 from .clock import SystemClock
-from .database import Database, Fault, rows
+from .database import Database, Fault, page_faults
 from .memory import check as check_memory
 from .memory import repair as repair_memory
 from .memory.search import entries_in
@@ -20,6 +20,8 @@ from .search import Index, Search
 from .storage import Segments, Swap, SwapError, mend
 from .storage import check as storage
 from .storage.blobs import Blobs
+from .storage.knowledge import check as knowledge
+from .storage.knowledge import source
 
 BACKUP = "cannot be mended: 'aios fs restore' brings a backup back"
 
@@ -35,7 +37,10 @@ class Rooms(NamedTuple):
 
 def rooms_of(database: Database, home: Path) -> Rooms:
     search, segments = Search(database, SystemClock()), Segments()
-    indexes = {"memory": search.index("memory", entries_in(segments))}
+    indexes = {
+        "memory": search.index("memory", entries_in(segments)),
+        "files": search.index("passages", source()),
+    }
     return Rooms(home, Blobs(home / "blobs", durable=database.is_durable), segments, indexes)
 
 
@@ -45,6 +50,7 @@ def faults(connection: apsw.Connection, rooms: Rooms, *, is_served: bool) -> Ite
         ("aios.db", lambda: _pages(connection)),
         ("memory", lambda: check_memory(connection, rooms.segments)),
         ("files", lambda: storage.check(connection, rooms.blobs, is_served=is_served)),
+        ("passages", lambda: knowledge.check(connection)),
         ("searches", lambda: _indexes(connection, rooms)),
         ("swap", lambda: _swap(rooms.home, is_served=is_served)),
     ]
@@ -63,6 +69,10 @@ def repair(connection: apsw.Connection, rooms: Rooms) -> None:
             index.rebuild(connection)
     repair_memory(connection, rooms.segments, rooms.indexes["memory"])
     mend.repair(connection, rooms.blobs)
+    knowledge.repair(connection, rooms.indexes["files"])
+    for index in rooms.indexes.values():
+        while index.take_up(connection):
+            pass
 
 
 def repair_home(home: Path) -> tuple[list[Fault], list[Fault]]:
@@ -99,9 +109,8 @@ class _Opened:
 
 
 def _pages(connection: apsw.Connection) -> Iterator[Fault]:
-    for (text,) in rows(connection, "PRAGMA integrity_check(20)"):
-        if text != "ok":
-            yield Fault("aios.db", text, "indexes are made anew" if "index" in text else BACKUP)
+    for text in page_faults(connection, 20):
+        yield Fault("aios.db", text, "indexes are made anew" if "index" in text else BACKUP)
 
 
 def _indexes(connection: apsw.Connection, rooms: Rooms) -> Iterator[Fault]:

@@ -54,7 +54,7 @@ from .llm.local.blas import use_one_thread
 from .llm.manager import half_said
 from .memory import Distiller, MemoryManager, RuntimeMemory
 from .prepare import Preparation
-from .process import Place, Principal, Process, ProcessState, ProcessTable
+from .process import Principal, Process, ProcessState, ProcessTable
 from .scheduler import POLICIES, Pool, Queue, Runner
 from .search import Asking, Search
 from .spaces import NOBODY, Spaces
@@ -193,14 +193,12 @@ class Kernel:
         self._make_queue("kernel", Pool("kernel", self.control, MAX_ANSWERS))
 
     async def _open_storage(self, groups: Groups) -> None:
-        def may_use(agent: Place, mount: str) -> bool:
-            return groups.allows(agent, "sto_list", mount)
-
         self.storage = StorageManager(
-            self.database, self.home, self.clock, self.spaces, self.config.storage, may_use=may_use
+            self.database, self.home, self.clock, self.spaces, self.config.storage, self.search, groups.allows
         )
         self.storage.open()
         self._closers.callback(self.storage.close)
+        self._closers.push_async_callback(self.storage.knowledge.close)
         self._closers.push_async_callback(self.storage.mounts.close)
         await self.storage.mounts.open(self.config.mount)
 

@@ -6,7 +6,7 @@ rooms where that is; both ask here, so that they cannot disagree. Knows no right
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from .process import Place
@@ -77,6 +77,13 @@ class Spaces:
             return Scope(*caller), path
         whose, name = found
         return Scope(*whose, name), path[len(name) + 1 :]
+
+    def readable(self, caller: Place, may_read: Callable[[str], bool]) -> list[Scope]:
+        """All files of `caller`: its own first, then its own mounts, then the shared ones that it `may_read`. A shared
+        one is hidden by its own of the name."""
+        own = sorted(self._mounts.get(caller, ()))
+        shared = [name for name in self.shared_mounts() if name not in own and may_read(name)]
+        return [Scope(*caller), *(Scope(*caller, name) for name in own), *(Scope(NOBODY, "", name) for name in shared)]
 
     def is_shared_path(self, caller: Place, path: str) -> bool:
         found = self.mount(caller, path)

@@ -516,6 +516,24 @@ class AsyncCalls(ABC):
         sent: dict[str, Any] = {"path": path, "version": version}
         return await self._call(calls.Version, "sto_rollback", sent, idempotency_key, timeout)
 
+    async def sto_retrieve(
+        self,
+        query: str,
+        *,
+        k: int | None = None,
+        where: calls.Where | dict[str, Any] | None = None,
+        mode: Literal["hybrid", "keyword", "vector"] | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.Passages:
+        """Find passages of files by their words and meaning.
+
+        Of files that are text, Markdown, source code, CSV, HTML or PDF, the agent's own and those of mounts that it may
+        read; each is found as it is now. `where` narrows them; `mode` as in mem_search.
+        """
+        sent: dict[str, Any] = {"query": query, "k": k, "where": where, "mode": mode}
+        return await self._call(calls.Passages, "sto_retrieve", sent, idempotency_key, timeout)
+
     async def sto_share(
         self,
         path: str,
@@ -1216,6 +1234,24 @@ class Calls(ABC):
         """
         sent: dict[str, Any] = {"path": path, "version": version}
         return self._call(calls.Version, "sto_rollback", sent, idempotency_key, timeout)
+
+    def sto_retrieve(
+        self,
+        query: str,
+        *,
+        k: int | None = None,
+        where: calls.Where | dict[str, Any] | None = None,
+        mode: Literal["hybrid", "keyword", "vector"] | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> calls.Passages:
+        """Find passages of files by their words and meaning.
+
+        Of files that are text, Markdown, source code, CSV, HTML or PDF, the agent's own and those of mounts that it may
+        read; each is found as it is now. `where` narrows them; `mode` as in mem_search.
+        """
+        sent: dict[str, Any] = {"query": query, "k": k, "where": where, "mode": mode}
+        return self._call(calls.Passages, "sto_retrieve", sent, idempotency_key, timeout)
 
     def sto_share(
         self,

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import base64
 from collections.abc import AsyncIterator, Iterator
-from typing import Self
+from typing import Any, Self
 
-from aios.abi.calls import Listing, Revision
+from aios.abi.calls import Listing, Passages, Revision, Where
 from aios.abi.errors import NotFound
+from aios.abi.memory import SearchMode
 
 from .calls import AsyncCalls, Calls
 
@@ -139,6 +140,11 @@ class AsyncFilePath(_Path):
         """A link that opens it for anybody, for `ttl` seconds: a path below the kernel's address."""
         return (await self._client.sto_share(self.path, ttl=ttl, version=version)).url or ""
 
+    async def search(self, query: str, k: int = 5, *, mode: SearchMode | None = None, **where: Any) -> Passages:
+        """Passages of files here and below that answer `query`, best first, and which files were not read. `where` is
+        what narrows them: name, types, since, until, author. Raises NotFound when nothing is here."""
+        return await self._client.sto_retrieve(query, k=k, where=_where(self.path, where), mode=mode)
+
 
 class FilePath(_Path):
     """`(files / "a.md").write_text("…")`, `for each in files.iterdir()`."""
@@ -220,7 +226,16 @@ class FilePath(_Path):
         """A link that opens it for anybody, for `ttl` seconds: a path below the kernel's address."""
         return self._client.sto_share(self.path, ttl=ttl, version=version).url or ""
 
+    def search(self, query: str, k: int = 5, *, mode: SearchMode | None = None, **where: Any) -> Passages:
+        """Passages of files here and below that answer `query`, best first, and which files were not read. `where` is
+        what narrows them: name, types, since, until, author. Raises NotFound when nothing is here."""
+        return self._client.sto_retrieve(query, k=k, where=_where(self.path, where), mode=mode)
+
 
 def _kind_of(path: str, listing: Listing) -> str:
     """A file lists itself, a folder what is in it."""
     return "file" if [entry.path for entry in listing.entries] == [path] else "folder"
+
+
+def _where(path: str, more: dict[str, Any]) -> Where | None:
+    return Where(path=path or None, **more) if path or more else None

@@ -241,7 +241,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("mem_alloc", "mem_write", "mem_update", "mem_read", "mem_history", "mem_search"), _own),
     **dict.fromkeys(("mem_list", "mem_clear", "mem_stat"), _own),
     **dict.fromkeys(("sto_create", "sto_write", "sto_read", "sto_list", "sto_move", "sto_restore"), _own),
-    **dict.fromkeys(("sto_history", "sto_diff", "sto_rollback", "sto_share", "sto_stat"), _own),
+    **dict.fromkeys(("sto_history", "sto_diff", "sto_rollback", "sto_share", "sto_stat", "sto_retrieve"), _own),
     "sto_clear": _clear,
     **dict.fromkeys(("sto_mount", "sto_unmount"), _admin),
     "sto_mounts": _own,

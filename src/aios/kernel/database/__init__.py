@@ -8,7 +8,7 @@ into the file by a thread of its own, which is also where fast mode syncs. In `d
 """
 
 from .database import Database
-from .fault import Fault
+from .fault import Fault, page_faults
 from .home import HomeError, HomeLock
 from .kept import Kept, add_kept, kept
 from .once import answered, exactly_once
@@ -29,6 +29,7 @@ __all__ = [
     "answered",
     "exactly_once",
     "kept",
+    "page_faults",
     "row",
     "rows",
     "value",

@@ -20,10 +20,11 @@ import apsw
 from aios.abi.errors import AiosError, KernelFault
 
 from .answers import running_loop, tell
+from .fault import page_faults
 from .fold import FOLD_PAGES, Folder
 from .health import FULL, SPOILS_GROUP, Health, closed
 from .home import HomeError, HomeLock, make_home
-from .query import Job, rows
+from .query import Job
 from .readers import SlowReads
 from .reserve import Reserve
 from .schema import MIGRATIONS, migrate
@@ -189,8 +190,7 @@ class Database:
 
     def check_integrity(self) -> None:
         """Raises KernelFault with what SQLite finds wrong."""
-        found = [str(text) for (text,) in self.read(lambda c: rows(c, "PRAGMA integrity_check(10)"))]
-        if found != ["ok"]:
+        if found := self.read(lambda c: page_faults(c, 10)):
             raise KernelFault(f"{self.path} is damaged: {'; '.join(found)}")
 
     def statistics(self) -> dict[str, Any]:

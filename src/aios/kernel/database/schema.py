@@ -136,12 +136,27 @@ STORAGE = """
         file INTEGER PRIMARY KEY, size INTEGER NOT NULL, modified INTEGER NOT NULL, changed INTEGER NOT NULL,
         inode INTEGER NOT NULL, checked INTEGER NOT NULL, is_ours INTEGER NOT NULL);
     CREATE TRIGGER unseen AFTER DELETE ON files BEGIN DELETE FROM seen WHERE file = OLD.id; END;
+
+    CREATE TABLE readings(
+        id INTEGER PRIMARY KEY AUTOINCREMENT, file INTEGER NOT NULL, version INTEGER NOT NULL, state INTEGER NOT NULL,
+        why TEXT, lacks TEXT);
+    CREATE INDEX readings_by_file ON readings(file);
+    CREATE INDEX readings_by_state ON readings(state) WHERE state <> 1;
+    CREATE INDEX readings_that_lack ON readings(lacks) WHERE lacks IS NOT NULL;
+    CREATE TRIGGER unread AFTER DELETE ON files BEGIN UPDATE readings SET state = 2 WHERE file = OLD.id; END;
+    CREATE TABLE passages(
+        row INTEGER PRIMARY KEY, scope INTEGER NOT NULL, reading INTEGER NOT NULL, start INTEGER NOT NULL,
+        stop INTEGER NOT NULL);
+    CREATE TABLE passage_texts(row INTEGER PRIMARY KEY, title TEXT, text TEXT NOT NULL);
+    CREATE INDEX passages_by_reading ON passages(reading);
 """
 """`scopes` are whose files: an agent's own, or those of a mount. `files` are a tree: `parent` 0 is a scope's top. The
 trash holds the topmost entry of what was cleared, which says where it `was`; `trashed` below 0 is leaving for good. A
 content is a `body`, or the ids of its `chunks` in their order; `refs` counts who names it (-1: it is being written),
 and a chunk's how often contents do. A chunk without a body is a file: `token` makes its name unique. `seen` is what the
-newest version of a mount's file looks like in its folder."""
+newest version of a mount's file looks like in its folder. `readings` are of a file's version, `passages` what it was
+split into, whose texts are apart so that conditions on many are looked up fast; ids of files are used again, those of
+readings never."""
 
 
 MIGRATIONS: tuple[str, ...] = (

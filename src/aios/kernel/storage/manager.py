@@ -14,17 +14,19 @@ from typing import Any, TypeVar
 
 from aios.abi.calls import (
     Count,
+    Effect,
     Listing,
     MountInfo,
     MountList,
+    Passages,
     StoClear,
     StoList,
     StoMount,
     StoMounts,
     StoMove,
     StoRead,
+    StoRetrieve,
     StoShare,
-    StoStat,
     StoUnmount,
     StoWrite,
 )
@@ -34,14 +36,16 @@ from ..clock import Clock
 from ..config import StorageSection
 from ..database import Database
 from ..process import Place
+from ..search import Search
 from ..spaces import Scope, Spaces
 from ..syscall import Syscall
 from . import links, uploads
 from .ask import Ask
 from .base import clean_path
+from .knowledge import Knowledge, Part, source
 from .mount import Room
 from .mount_calls import MountCalls
-from .mounts import MayUse, Mounts, with_mounts
+from .mounts import Mounts, with_mounts
 from .outlet import Opened
 from .pruning import Pruning, Rules
 from .reading import Reading
@@ -52,6 +56,8 @@ from .versions import Stamp
 from .writing import Writing, decoded
 
 T = TypeVar("T")
+May = Callable[[Place, str, str], bool]
+"""Whether an agent may make the call of that name in the shared mount of that name."""
 
 
 class StorageManager:
@@ -64,14 +70,20 @@ class StorageManager:
         clock: Clock,
         spaces: Spaces | None = None,
         settings: StorageSection | None = None,
-        may_use: MayUse = lambda agent, mount: True,
+        search: Search | None = None,
+        may: May = lambda agent, call, mount: True,
     ) -> None:
+        """Without `search` files are found by one that makes no vectors."""
         settings = settings or StorageSection()
         self._clock = clock
         self._spaces = spaces or Spaces()
         self._store = store = Store(database, home, settings)
-        room = Room(database, store.intake, store.outlet, store.quota, clock, None)
-        self.mounts = Mounts(room, home, self._spaces, may_use)
+        self._may = may
+        index = (search or Search(database, clock)).index("passages", source())
+        self.knowledge = Knowledge(database, store.outlet, index, clock)
+        store.on_drop = self.knowledge.sweep
+        room = Room(database, store.intake, store.outlet, store.quota, clock, self.knowledge.heard, None)
+        self.mounts = Mounts(room, home, self._spaces, lambda agent, mount: may(agent, "sto_list", mount))
         self._mounted = MountCalls(self.mounts, self._spaces)
         self.streams = Streams(store, self._spaces, clock, self._opened)
         self._pruning = Pruning(database, Rules(settings.keep_versions, settings.keep_days))
@@ -80,20 +92,23 @@ class StorageManager:
         self._handlers: dict[type[Any], Callable[[Any, Ask], Awaitable[Any]]] = {
             **Writing(store, self._spaces, self._mounted).handlers, **self._reading.handlers, StoList: self._list,
             StoMount: self._mount, StoUnmount: self._unmount, StoMounts: self._list_mounts,
+            StoRetrieve: self._retrieve,
         }  # fmt: skip
 
     def open(self) -> None:
         """Before the first call."""
         self._store.open()
+        self.knowledge.open()
 
     def close(self) -> None:
+        """After `knowledge` was closed."""
         self._store.close()
 
     # ── calls ──
 
     def check(self, call: Syscall) -> None:
         args = call.args
-        clean_path(getattr(args, "path", ""), root=_may_be_root(args))
+        _path_of(args)
         if isinstance(args, StoMove):
             clean_path(args.to)
         if isinstance(args, StoWrite):
@@ -114,11 +129,13 @@ class StorageManager:
         )
         ask = ask._replace(is_admin=call.principal is not None and call.principal.is_admin)
         do = self._handlers[type(call.args)]
-        return await (self._mounted.run(call.args, ask, do) if ask.scope.mount else do(call.args, ask))
+        result = await (self._mounted.run(call.args, ask, do) if ask.scope.mount else do(call.args, ask))
+        if call.spec.effect is not Effect.READ:
+            self.knowledge.heard(ask.scope)
+        return result
 
     def _ask(self, caller: Place, args: Any, stamp: Stamp, once: str | None = None) -> Ask:
-        path = clean_path(getattr(args, "path", ""), root=_may_be_root(args))
-        scope, inside = self._spaces.scope(caller, path)
+        scope, inside = self._spaces.scope(caller, _path_of(args))
         return Ask(caller, scope, inside, stamp, once)
 
     @asynccontextmanager
@@ -136,6 +153,19 @@ class StorageManager:
         if args.trash or args.path or ask.scope.mount:
             return listing
         return with_mounts(listing, self.mounts.stats(ask.caller, is_admin=ask.is_admin), args.after or "", args.limit)
+
+    async def _retrieve(self, args: StoRetrieve, ask: Ask) -> Passages:
+        return await self.knowledge.retrieve(self._parts(ask), args)
+
+    def _parts(self, ask: Ask) -> list[Part]:
+        """What a search is about: all that the agent may look into, unless it names a path."""
+        if ask.path or ask.scope.mount:
+            return [Part(ask.scope, ask.path)]
+        scopes = self._spaces.readable(
+            ask.caller, lambda mount: ask.is_admin or self._may(ask.caller, "sto_retrieve", mount)
+        )
+        mounts = frozenset(scope.mount for scope in scopes[1:])
+        return [Part(scopes[0], hidden=mounts), *map(Part, scopes[1:])]
 
     # ── mounts ──
 
@@ -178,8 +208,9 @@ class StorageManager:
         await self._store.drop_left_over()
 
 
-def _may_be_root(args: Any) -> bool:
-    """Whether the call's path may name the top of the agent's files, or of its trash."""
-    return isinstance(args, StoList | StoStat | StoMount | StoUnmount | StoMounts) or (
-        isinstance(args, StoClear) and args.trash
-    )
+def _path_of(args: Any) -> str:
+    """What the call is about, "" being the top of the agent's files, or of its trash. Raises BadRequest."""
+    where = args.where if isinstance(args, StoRetrieve) else None
+    path = getattr(args, "path", "") if where is None else where.path or ""
+    may_be_root = not hasattr(args, "path") or isinstance(args, StoList) or (isinstance(args, StoClear) and args.trash)
+    return clean_path(path, root=may_be_root)

@@ -17,6 +17,7 @@ from aios.abi.errors import AiosError, BadRequest, Conflict, Denied, Full, NotFo
 
 from ..clock import Clock, Timer
 from ..database import Database, answered
+from ..spaces import Scope
 from . import mount_table, seen
 from .beneath import Beneath, Entry
 from .disk import Disk
@@ -44,13 +45,14 @@ T = TypeVar("T")
 
 
 class Room(NamedTuple):
-    """What the mounts have of the storage room."""
+    """What the mounts have of the storage room. `heard` is told where others have changed something."""
 
     database: Database
     intake: Intake
     outlet: Outlet
     quota: Quota
     clock: Clock
+    heard: Callable[[Scope], None]
     watch: Watch | None
 
 
@@ -92,7 +94,9 @@ class Mount:
         self.disk = Disk()
         self.beneath = Beneath(folder, row.scope.mount, durable=room.database.is_durable)
         self.beneath.identity = row.identity
-        self.notice = Notice(self.scope, self.beneath, self.disk, room.database, room.intake, room.quota, room.clock)
+        self.notice = Notice(
+            self.scope, self.beneath, self.disk, room.database, room.intake, room.quota, room.clock, room.heard
+        )
         self.follower = Follower(
             self.scope, self.beneath, self.disk, room.database, self.notice, self.locks, room.clock, room.watch,
             self.lose,

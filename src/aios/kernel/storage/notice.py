@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ import apsw
 from aios.abi.errors import BadRequest, Conflict, Denied, NotFound, TooLarge
 
 from ..clock import Clock
-from ..database import Database
+from ..database import Database, Job
 from ..spaces import Scope
 from . import contents, seen, trash, versions
 from .base import parent_of
@@ -72,6 +72,7 @@ class Notice:
         intake: Intake,
         quota: Quota,
         clock: Clock,
+        heard: Callable[[Scope], None],
     ) -> None:
         self._scope = scope
         self._beneath = beneath
@@ -80,6 +81,7 @@ class Notice:
         self._intake = intake
         self._quota = quota
         self._clock = clock
+        self._heard = heard
 
     async def note(self, paths: Sequence[str], *, thorough: bool = False) -> Noted:
         """See to it that the store has what is at `paths` now, as far as there is room. Raises Gone, and what keeps the
@@ -98,8 +100,14 @@ class Notice:
             large += [look.path for look in looks if _is_large(look)]
             small = [look for look in looks if not _is_large(look)]
             if small:
-                noted += await self._database.run(partial(self._apply_all, small))
+                noted += await self._record(partial(self._apply_all, small))
         return noted, large
+
+    async def _record(self, job: Job[Noted]) -> Noted:
+        noted = await self._database.run(job)
+        if noted.num_kept:
+            self._heard(self._scope)
+        return noted
 
     async def _known(self, paths: Sequence[str]) -> dict[str, Known | None]:
         def job(connection: apsw.Connection) -> dict[str, Known | None]:
@@ -254,7 +262,7 @@ class Notice:
             if not is_whole and not is_last:
                 return None
             look = Look(path, Entry(path, False, before), None, checked if is_whole else 0)
-            return await self._database.run(lambda c: self._apply(Tree(c, self._scope, self._quota), look, staged))
+            return await self._record(lambda c: self._apply(Tree(c, self._scope, self._quota), look, staged))
 
     async def _blocks(self, descriptor: int, size: int) -> AsyncIterator[bytes]:
         """As much as the file had when it was opened: one that grows for ever ends all the same."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -38,6 +38,8 @@ class Store:
         self.intake = Intake(database, self.blobs, self.workers, int(settings.max_file))
         self.outlet = Outlet(database, self.blobs, self.workers)
         self._left_over = self.blobs.others()
+        self.on_drop: Callable[[], Awaitable[None]] = _nothing
+        """Takes out what was made of files that are in the store no more."""
         self._sweeping = asyncio.Lock()
 
     async def run(self, ask: Ask, job: Callable[[Tree], T], kind: type[T], *, frees: bool = False) -> T:
@@ -66,6 +68,7 @@ class Store:
         """Take out all that is to go for good, in small steps."""
         while await self.database.run(trash.drop_leaving, frees=True):
             pass
+        await self.on_drop()
         await self.outlet.sweep()
 
     async def drop_left_over(self) -> None:
@@ -85,3 +88,7 @@ class Store:
 
     def close(self) -> None:
         self.workers.close()
+
+
+async def _nothing() -> None:
+    """Nothing was made."""

@@ -7,10 +7,11 @@ passage, so what is found can be shown in its place.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
-Kind = Literal["text", "markdown", "code", "csv"]
+Kind = Literal["text", "markdown", "code", "csv", "pages"]
+"""How a text is built. "pages" are parted by form feeds."""
 
 TARGET = 1000
 """Characters that a passage is to have, about: a few paragraphs, and less than what embedding models read."""
@@ -41,7 +42,7 @@ class _Block(NamedTuple):
 
 def split(text: str, kind: Kind) -> list[Passage]:
     """At most `MAX_PASSAGES` passages of `text`, in order."""
-    blocks = {"text": _paragraphs, "markdown": _sections, "code": _functions, "csv": _rows}[kind](text)
+    blocks = _BLOCKS[kind](text)
     passages: list[Passage] = []
     for passage in _packed(text, blocks):
         if len(passages) == MAX_PASSAGES:
@@ -53,7 +54,11 @@ def split(text: str, kind: Kind) -> list[Passage]:
 # ── blocks ──
 
 
-def _lines(text: str) -> Iterator[tuple[int, int, str]]:
+_Line = tuple[int, int, str]
+"""Where it starts and ends, and itself with its line break."""
+
+
+def _lines(text: str) -> Iterator[_Line]:
     start = 0
     for line in text.splitlines(keepends=True):
         yield start, start + len(line), line
@@ -74,23 +79,24 @@ def _paragraphs(text: str) -> Iterator[_Block]:
 
 
 _HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+(\S.*)")
+_UNDERLINE = re.compile(r" {0,3}(=+|-{3,})[ \t]*$")
 _FENCE = re.compile(r" {0,3}(```+|~~~+)")
 
 
 def _sections(text: str) -> Iterator[_Block]:
     """Paragraphs of Markdown: a heading begins a section, and nothing inside a fence does."""
     path: list[str] = []
-    begin, level, fence, after_blank = 0, 0, "", False
+    begin, level, fence, after_blank = 0, 0, "", True
     title: str | None = None
-    for start, _, line in _lines(text):
-        heading = None if fence else _HEADING.match(line)
+    for (start, _, line), (_, _, below) in _with_next(_lines(text)):
+        heading = None if fence else _heading(line, below if after_blank else "")
         border = heading is not None or (after_blank and not fence and bool(line.strip()))
         if border and start > begin:
             yield _Block(begin, start, level, title)
             begin, level = start, 0
         if heading is not None:
-            level = len(heading[1])
-            path = [*path[: level - 1], *[""] * (level - 1 - len(path)), heading[2].strip().rstrip("#").strip()]
+            level, words = heading
+            path = [*path[: level - 1], *[""] * (level - 1 - len(path)), words]
             title = _title(" › ".join(part for part in path if part))
         if mark := _FENCE.match(line):
             fence = "" if fence and mark[1].startswith(fence) else fence or mark[1]
@@ -99,28 +105,85 @@ def _sections(text: str) -> Iterator[_Block]:
         yield _Block(begin, len(text), level, title)
 
 
+def _heading(line: str, below: str) -> tuple[int, str] | None:
+    """Its level and its words; `below` is the next line, which may underline it."""
+    if found := _HEADING.match(line):
+        return len(found[1]), found[2].strip().rstrip("#").strip()
+    if below and line.strip() and (found := _UNDERLINE.match(below)):
+        return (1 if found[1][0] == "=" else 2), line.strip()
+    return None
+
+
+def _with_next(lines: Iterator[_Line]) -> Iterator[tuple[_Line, _Line]]:
+    """Each with the one after it; the last with an empty one."""
+    this = next(lines, None)
+    for following in lines:
+        assert this is not None
+        yield this, following
+        this = following
+    if this is not None:
+        yield this, (this[1], this[1], "")
+
+
 _HEAD = re.compile(
-    r"(?:export |default |public |private |protected |static |async |abstract |final |pub(?:\(\w+\))? |unsafe )*"
-    r"(?:def|class|fn|func|function|impl|struct|enum|trait|interface|module|namespace|type|package)\b.*"
+    r"(?:(?:export|default|public|private|protected|internal|static|async|abstract|final|override|unsafe|extern|pub"
+    r"(?:\(\w+\))?) )*(?:def|class|fn|func|function|fun|impl|struct|enum|trait|interface|module|namespace|sub)\b.*"
 )
+_ABOVE = ("@", "#", "//", "/*", "*", "--", '"""', "'''", "///", "[", "template")
+"""How lines begin that belong to the function below them: decorators, attributes, comments."""
+
+
+class _Head(NamedTuple):
+    indent: int
+    title: str
 
 
 def _functions(text: str) -> Iterator[_Block]:
-    """Blocks of source code: what stands at the left edge after a blank line begins one. Its head is its title, with
-    what is above it (comments, decorators) kept to it."""
-    begin, level, after_blank = 0, 0, False
-    title: str | None = None
-    is_named = False
-    for start, _, line in _lines(text):
-        is_edge = bool(line.strip()) and not line[0].isspace() and line[0] not in ")}]"
-        if is_edge and after_blank and start > begin:
-            yield _Block(begin, start, level, title)
-            begin, level, title, is_named = start, 1, None, False
-        if is_edge and not is_named and _HEAD.match(line):
-            title, is_named = _title(line), True
+    """Paragraphs of source code. What stands at the left edge begins something, and so does a function or class inside
+    another; its head, after those around it, is its title."""
+    around: list[_Head] = []
+    for start, end, _, _ in _paragraphs(text):
+        lines = text[start : min(end, start + MOST)].splitlines()
+        indent = _indent_of(lines)
+        while around and indent <= around[-1].indent and not lines[0].lstrip().startswith((")", "}", "]")):
+            around.pop()
+        head = _head_of(lines, indent)
+        if head is not None:
+            around.append(_Head(indent, head))
+        title = " › ".join(each.title for each in around)[-MAX_TITLE:] or None
+        yield _Block(start, end, 1 if head is not None or not indent else 0, title)
+
+
+def _indent_of(lines: Sequence[str]) -> int:
+    first = next((line for line in lines if line.strip()), "")
+    return len(first) - len(first.lstrip())
+
+
+def _head_of(lines: Sequence[str], indent: int) -> str | None:
+    """The head of the function or class that the paragraph begins with, below what belongs to it."""
+    for line in lines:
+        words = line.strip()
+        if _HEAD.match(words):
+            return _title(words)
+        if words and not words.startswith(_ABOVE):
+            is_head = not indent and words.endswith(("{", "(", ":")) and words[0].isalpha()
+            return _title(words) if is_head else None
+    return None
+
+
+def _pages(text: str) -> Iterator[_Block]:
+    """Paragraphs, each on its page."""
+    begin, page, level, after_blank = 0, 1, 0, True
+    for start, end, line in _lines(text):
+        if start > begin and after_blank and line.strip():
+            yield _Block(begin, start, level, f"page {page}")
+            begin, level = start, 0
         after_blank = not line.strip()
+        if line.endswith("\f"):
+            yield _Block(begin, end, level, f"page {page}")
+            begin, page, level = end, page + line.count("\f"), 1
     if begin < len(text):
-        yield _Block(begin, len(text), level, title)
+        yield _Block(begin, len(text), level, f"page {page}")
 
 
 def _rows(text: str) -> Iterator[_Block]:
@@ -141,6 +204,11 @@ def _rows(text: str) -> Iterator[_Block]:
 
 def _title(line: str) -> str:
     return " ".join(line.split())[:MAX_TITLE]
+
+
+_BLOCKS: dict[Kind, Callable[[str], Iterator[_Block]]] = {
+    "text": _paragraphs, "markdown": _sections, "code": _functions, "csv": _rows, "pages": _pages,
+}  # fmt: skip
 
 
 # ── packing ──
