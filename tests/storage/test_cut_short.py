@@ -12,7 +12,7 @@ from mount_world import MountWorld, large
 
 from aios.abi.calls import Args, Count, StoClear, StoCreate, StoMove, StoRestore, StoRollback, StoWrite, Version
 from aios.abi.errors import NotFound
-from aios.kernel.storage import intents
+from aios.kernel.storage.mounts import intents
 
 pytestmark = pytest.mark.anyio
 

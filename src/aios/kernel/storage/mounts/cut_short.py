@@ -18,18 +18,19 @@ import apsw
 from aios.abi.calls import Version
 from aios.abi.errors import AiosError, Conflict, NotFound
 
-from ..database import Database, Job, exactly_once
-from ..spaces import Scope
-from . import intents, moves, seen, trash, versions
+from ...database import Database, Job, exactly_once
+from ...spaces import Scope
+from .. import moves, trash, versions
+from ..intake import Intake
+from ..quota import Quota
+from ..tree import Tree
+from ..versions import Staged
+from . import intents, seen
 from .beneath import Beneath, Entry
 from .disk import Disk
-from .intake import Intake
 from .intents import Intent
 from .locks import PathLocks
-from .quota import Quota
 from .staged import Signature
-from .tree import Tree
-from .versions import Staged
 
 log = logging.getLogger("aios.storage")
 

@@ -16,8 +16,11 @@ import apsw
 from aios.abi.calls import Count, Version
 from aios.abi.errors import AiosError, BadRequest, Conflict, NotFound
 
-from ..database import exactly_once, rows
-from . import intents, moves, seen, trash, versions
+from ...database import exactly_once, rows
+from .. import moves, trash, versions
+from ..tree import BELOW, Node, Tree
+from ..versions import Stamp
+from . import intents, seen
 from .beneath import Batch, Entry, fresh_aside
 from .cut_short import put_back
 from .disk import unbroken
@@ -26,8 +29,6 @@ from .intents import Intent
 from .mount import Mount
 from .seen import Known
 from .staged import Signature, Staged
-from .tree import BELOW, Node, Tree
-from .versions import Stamp
 
 
 class Below(NamedTuple):

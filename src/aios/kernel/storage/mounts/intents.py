@@ -11,9 +11,9 @@ from typing import Literal
 import apsw
 import msgspec
 
-from ..database import rows
-from ..spaces import Scope
-from .versions import Stamp
+from ...database import rows
+from ...spaces import Scope
+from ..versions import Stamp
 
 What = Literal["write", "make", "move", "clear", "restore"]
 
