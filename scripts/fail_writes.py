@@ -5,6 +5,7 @@ the n-th one fails, or every n-th, or all from there on, because the disk is ful
 out, X
 
     scripts/fail_writes.py                         everything, some hours on a small machine
+    scripts/fail_writes.py --each 20               the first ten of each kind, and beyond them each twentieth
     scripts/fail_writes.py --count 20 --seed 3     so many of them, drawn at random
     scripts/fail_writes.py --only file.rename --mode durable
 """
@@ -35,14 +36,19 @@ from crash.door import Dead, Door, Setting, prepare
 from aios.abi.errors import AiosError
 
 SETUP_STEPS = 60
+PATIENCE = 60
 TRIES = 2
 """So often a call with a key is asked while the disk fails."""
-CLEAR_CODES = ("storage_full", "storage_failed")
+CLEAR_CODES = ("storage_full", "storage_failed", "folder_failed")
 """What a call may be refused with when the disk fails it."""
 NOTHING_DONE = ("nothing was recorded", "nothing was written")
 NOT_TOLD = "this call has ended"
 MANNERS: tuple[Manner, ...] = ("once", "every", "all")
-SCENES = ("load", "boot", "new home")
+SCENES = ("load", "mount", "boot", "new home")
+LOADS = ("load", "mount")
+"""`mount` is a load of files in a mounted folder."""
+FIRST = 10
+"""Of each kind, whose every one fails though only some are to."""
 
 
 class Sweep:
@@ -50,6 +56,7 @@ class Sweep:
         self.options, self.folder, self.book = options, folder, Book()
         self.template = folder / "template"
         self.client = Client("a", ("", "own"), str(options.seed), self.book)
+        self.mounted = Client("m", ("",), str(options.seed), self.book, is_in_mount=True)
         self.errors: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
         """Runs in which something failed, by kind."""
@@ -60,16 +67,16 @@ class Sweep:
         """A home with something in it, which every run begins with a copy of."""
         door = await self.begun(self.template, None)
         await door.ready()
-        work = self.client.steps
-        for _ in range(SETUP_STEPS):
-            self.client.pending = work.next(self.client.known)
-            await self.client.finish(door.ask)
+        for client in (self.client, self.mounted):
+            for _ in range(SETUP_STEPS):
+                client.pending = client.steps.next(client.known)
+                await client.finish(door.ask)
         await door.look("check")
         await door.look("stop")
         door.kill()
 
     async def begun(self, home: Path, plan: Plan | None) -> Door:
-        door = Door(home, Setting(mode=self.options.mode, plan=plan, files_from=100_000))
+        door = Door(home, Setting(self.options.mode, ("a", "m"), ("m",), plan, files_from=100_000))
         await door.start()
         return door
 
@@ -82,7 +89,7 @@ class Sweep:
         client = Client("a", ("", "own"), "fresh", self.book)
         if scene != "new home":
             shutil.copytree(self.template, home, ignore=shutil.ignore_patterns("reserve"))
-            client = copy.deepcopy(self.client)
+            client = copy.deepcopy(self.mounted if scene == "mount" else self.client)
             client.book = self.book
         before = len(self.book.faults)
         try:
@@ -97,11 +104,12 @@ class Sweep:
         said: dict[str, Any] = {"failed": True, "counts": {}}
         try:
             await door.ready()
-            if scene == "load":
+            await door.look("noted")
+            if scene in LOADS:
                 await door.look("arm")
                 await self._load(client, door)
             said = await door.look("disarm")
-            if scene == "load":
+            if scene in LOADS:
                 await self._go_on(client, door)
             if plan.number % 2:
                 await door.look("stop")
@@ -127,7 +135,7 @@ class Sweep:
         step = client.pending
         assert step is not None
         try:
-            client.take(step, await door.ask(client.agent, step.name, step.args, step.key))
+            client.take(step, await client.ask(door.ask, step.name, step.args, step.key))
         except AiosError as error:
             self._judge(client, step.name, error)
             if error.code != "storage_failed":
@@ -141,7 +149,7 @@ class Sweep:
         found, step = await client.seen(door.ask), client.pending
         assert step is not None
         before = client.known
-        if before.plain() != found and (known := client.done(step, found)) is not None:
+        if client.plain(before) != found and (known := client.done(step, found)) is not None:
             client.known, client.pending = known, None
             self.book.counts["refused and done"] += 1
             if error.message.startswith(NOT_TOLD) and step.key is not None:
@@ -150,7 +158,7 @@ class Sweep:
                 client.blame(f"{step.name} was refused, and done: {error.message}")
             return
         self.book.counts["refused"] += 1
-        if (where := audit.difference(before.plain(), found)) is not None:
+        if (where := audit.difference(client.plain(before), found)) is not None:
             client.blame(f"{step.name} was refused and left something else than before or after:{where}")
         if step.key is None:  # with one, it may be done at the next start
             client.pending = None
@@ -161,7 +169,12 @@ class Sweep:
             return
         client.pending = client.pending or client.steps.next(client.known)
         name = client.pending.name
-        if (error := await self._ask(client, door)) is not None:
+        for _ in range(PATIENCE):
+            error = await self._ask(client, door)
+            if error is None or not error.message.startswith(NOT_TOLD):
+                break
+            await asyncio.sleep(0.25)  # its end is recorded when the kernel looks again whether the disk is well
+        if error is not None:
             self.book.counts["refused until a restart"] += 1
             if error.code != "storage_failed" or self.options.mode != "durable":
                 client.blame(f"{name} is refused on a disk that is well again: {error.message}")
@@ -170,6 +183,7 @@ class Sweep:
         door = await self.begun(home, None)
         try:
             await door.ready()
+            await door.look("noted")
             await client.settle(door.ask)
             for wrong in await door.look("check"):
                 client.blame(f"after a restart: {wrong}")
@@ -205,8 +219,8 @@ class Sweep:
         """Each series ends with the first run that nothing failed in."""
         series = itertools.product(self.options.scenes, self.options.only, (FULL, BROKEN), MANNERS)
         for scene, what, error, then in series:
-            for number in itertools.count(1):
-                yield scene, Plan(what, number, error, then, scene != "load")
+            for number in itertools.chain(range(1, FIRST), itertools.count(FIRST, self.options.each)):
+                yield scene, Plan(what, number, error, then, scene not in LOADS)
                 if self.is_over:
                     break
 
@@ -214,7 +228,7 @@ class Sweep:
         """How many operations of each kind there are in a scene, when nothing fails."""
         found = {}
         for scene in self.options.scenes:
-            counts = (await self.run(scene, Plan("none", 0, armed=scene != "load")))["counts"]
+            counts = (await self.run(scene, Plan("none", 0, armed=scene not in LOADS)))["counts"]
             found |= {(scene, what): counts[what] for what in self.options.only if counts.get(what)}
         self.tell(", ".join(f"{scene}: {count} {what}" for (scene, what), count in found.items()))
         return found
@@ -225,7 +239,7 @@ class Sweep:
         for n in range(self.options.count):
             scene, what = kinds[n % len(kinds)]
             number = draw.randint(1, totals[scene, what])
-            yield scene, Plan(what, number, draw.choice((FULL, BROKEN)), draw.choice(MANNERS), scene != "load")
+            yield scene, Plan(what, number, draw.choice((FULL, BROKEN)), draw.choice(MANNERS), scene not in LOADS)
 
     def tell(self, text: str) -> None:
         print(text, file=sys.stderr if self.options.json else sys.stdout, flush=True)
@@ -250,6 +264,7 @@ def report(sweep: Sweep) -> dict[str, Any]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--count", type=int, default=0, help="so many runs, drawn at random, instead of all")
+    parser.add_argument("--each", type=int, default=1, help="beyond the first ten of a kind, only each so many-th")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--mode", choices=["fast", "durable"], default="fast")
     parser.add_argument("--only", choices=KINDS, action="append", help="this kind of operation")

@@ -17,6 +17,8 @@ from typing import Any, Literal
 import apsw
 import msgspec
 
+from . import renames
+
 FULL, BROKEN = errno.ENOSPC, errno.EIO
 KINDS = (
     "db.write", "db.sync", "db.truncate",
@@ -65,6 +67,7 @@ class Disk:
             self._wrap(name, f"file.{kind}", lambda fd, *_, **__: self._is_ours(fd))
         for name, kind in _BY_PATH.items():
             self._wrap(name, f"file.{kind}", self._opens if name == "open" else self._concerns)
+        renames.on_rename(self._fail_rename)
 
     def arm(self) -> None:
         with self._lock:
@@ -113,6 +116,10 @@ class Disk:
             raise OSError(error, os.strerror(error), None if isinstance(args[0], int) else args[0])
 
         setattr(os, name, shim)
+
+    def _fail_rename(self, folder: int, *_: Any) -> int:
+        """The error of one that is no function of `os`."""
+        return (self.fault("file.rename", self._path(folder)) or 0) if self._is_ours(folder) else 0
 
     def _opens(self, path: Any, flags: int, *args: Any, **more: Any) -> bool:
         return bool(flags & _WRITES) and self._concerns(path, **more)

@@ -11,7 +11,7 @@ import pytest
 from mount_world import MountWorld, large
 
 from aios.abi.calls import Args, Count, StoClear, StoCreate, StoMove, StoRestore, StoRollback, StoWrite, Version
-from aios.abi.errors import NotFound
+from aios.abi.errors import NotFound, Stopping
 from aios.kernel.storage.mounts import intents
 
 pytestmark = pytest.mark.anyio
@@ -130,6 +130,37 @@ async def test_without_a_key_it_is_all_done_when_the_folder_was_changed(
     else:
         assert len(trash) == 1
         assert world.kept("\ndocs") == before
+
+
+@pytest.mark.parametrize("call", ["write", "write the same", "create a folder"])
+async def test_what_was_taken_for_an_outside_change_by_a_kernel_that_could_not_record_it_is_not_done_again(
+    world: MountWorld, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    args, answer = CALLS[call]
+    await died(world, args, "k", monkeypatch, begun=True)
+    world.clock.advance(1.0)
+    await world.changed("a.txt", "f")
+    await world.again()
+    assert await world.call(args, key="k", id="call_x") == answer
+
+
+async def test_what_could_not_be_recorded_as_restored_is_in_the_trash(
+    world: MountWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, before = world.database.run, world.all_files()
+
+    async def full(job: Any, **more: Any) -> Any:
+        if "gone.txt" in world.all_files():
+            raise Stopping("the disk is full", code="storage_full")
+        return await run(job, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.database, "run", full)
+        with pytest.raises(Stopping):
+            await world.call(StoRestore(path="docs/gone.txt"), key="k", id="call_x")
+    assert world.all_files() == before
+    answer = await world.call(StoRestore(path="docs/gone.txt"), key="k", id="call_x")
+    assert answer == Version(path="docs/gone.txt", version=1)
 
 
 async def test_what_was_to_be_cleared_without_a_key_is_there(

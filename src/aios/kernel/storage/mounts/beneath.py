@@ -295,7 +295,9 @@ class Beneath:
             yield folder, name
 
     def _shown(self, path: str) -> str:
-        return "/".join(part for part in (self._name, path) if part)
+        """As agents write it. What has a name of ours stands for what it will be, or was."""
+        parts = [self._name, *path.split("/")]
+        return "/".join(part for part in parts if part and not OURS.fullmatch(part))
 
     def _sync(self, folder: int) -> None:
         if self._durable:

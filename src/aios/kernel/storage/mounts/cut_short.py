@@ -23,10 +23,10 @@ from ...spaces import Scope
 from .. import moves, trash, versions
 from ..intake import Intake
 from ..quota import Quota
-from ..tree import Tree
+from ..tree import Node, Tree
 from ..versions import Staged
 from . import intents, seen
-from .beneath import Beneath, Entry
+from .beneath import Beneath
 from .disk import Disk
 from .intents import Intent
 from .locks import PathLocks
@@ -70,22 +70,30 @@ class CutShort:
     async def _finish(self, id: int, intent: Intent) -> None:
         if intent.what == "clear":
             await put_back(self._beneath, self._disk, intent.to, intent.path)
-        elif (there := await self._done(intent)) is None:
+        elif not await self._is_done(intent):
             pass
+        elif (node := self._noted_since(intent)) is not None:
+            return await self._record(id, intent, lambda tree: node.version)
         elif intent.what == "write":
             return await self._record_file(id, intent)
-        elif (job := self._job(intent, there)) is not None:
+        elif (job := self._job(intent)) is not None:
             return await self._record(id, intent, job)
         await self._database.run(partial(intents.drop, id=id), frees=True)
 
-    async def _done(self, intent: Intent) -> Entry | None:
-        """What was to come into its place, if it is there."""
+    async def _is_done(self, intent: Intent) -> bool:
+        """Whether what was to come into its place is there."""
         entry = await self._disk.run(self._beneath.find, intent.to if intent.what == "move" else intent.path)
-        if entry is None or (intent.what != "make" and entry.signature.inode != intent.inode):
-            return None
-        return entry
+        if entry is None or intent.what == "make":
+            return entry is not None and entry.is_folder
+        return entry.signature.inode == intent.inode
 
-    def _job(self, intent: Intent, there: Entry) -> Callable[[Tree], int] | None:
+    def _noted_since(self, intent: Intent) -> Node | None:
+        """What the same kernel took for an outside change, when it could not record the call and lived on."""
+        node = self._database.read(lambda c: self._tree(c).find(intent.path))
+        is_new = node is not None and node.modified > intent.stamp.at and intent.what in ("write", "make")
+        return node if is_new else None
+
+    def _job(self, intent: Intent) -> Callable[[Tree], int] | None:
         """What is to be recorded, if it can be; it says which version that is. What files look like is found out by a
         look, which finds their contents as they are known."""
         path, to, at = intent.path, intent.to, intent.stamp.at
@@ -94,7 +102,7 @@ class CutShort:
             return lambda tree: moves.move(tree, path, to, at).version
         if intent.what == "restore" and found[0] is None:
             return lambda tree: trash.restore(tree, path, at).version
-        if intent.what == "make" and found[0] is None and there.is_folder:
+        if intent.what == "make" and found[0] is None:
             return lambda tree: (tree.make_folder(path, at), 1)[1]
         return None
 

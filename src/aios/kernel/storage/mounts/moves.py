@@ -206,7 +206,11 @@ class Moves:
             intent = Intent("restore", path, stamp, once, inode=inode)
             async with self._mount.intending(intent) as id:
                 await self._mount.run(self._beneath.put_back, aside, path)
-                return await self._record_restore(intent, id, below[0].id, signatures)
+                try:
+                    return await self._record_restore(intent, id, below[0].id, signatures)
+                except AiosError:
+                    await self._mount.run(self._beneath.set_aside, path, aside.rpartition("/")[2])
+                    raise
         except BaseException as error:
             with contextlib.suppress(AiosError):  # it was never made, or the disk is away
                 await self._mount.disk.run_long(self._beneath.remove, aside)
