@@ -18,10 +18,10 @@ from aios.abi.calls import Count, Version
 from aios.abi.errors import AiosError, BadRequest, Conflict, NotFound
 
 from ..database import exactly_once, rows
+from ..unbroken import unbroken
 from . import moves, seen, trash, versions
 from .base import parent_of
 from .beneath import Batch, Entry
-from .disk import unbroken
 from .faults import Changed
 from .mount import Mount
 from .seen import Known

@@ -18,9 +18,9 @@ from aios.abi.calls import Version
 from aios.abi.errors import TooLarge
 
 from ..database import exactly_once
+from ..unbroken import unbroken
 from . import contents, seen, versions
 from .contents import SMALL, Body
-from .disk import unbroken
 from .faults import Changed
 from .mount import Mount
 from .notice import BLOCK
