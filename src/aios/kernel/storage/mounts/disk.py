@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from ..unbroken import unbroken
+from ...unbroken import unbroken
 from .faults import Gone
 
 NUM_QUICK, NUM_LONG = 4, 2
