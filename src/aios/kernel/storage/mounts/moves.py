@@ -17,13 +17,13 @@ from aios.abi.calls import Count, Version
 from aios.abi.errors import AiosError, BadRequest, Conflict, NotFound
 
 from ...database import exactly_once, rows
+from ...unbroken import unbroken
 from .. import moves, trash, versions
 from ..tree import BELOW, Node, Tree
 from ..versions import Stamp
 from . import intents, seen
 from .beneath import Batch, Entry, fresh_aside
 from .cut_short import put_back
-from .disk import unbroken
 from .faults import Changed
 from .intents import Intent
 from .mount import Mount

@@ -18,13 +18,13 @@ from aios.abi.calls import Version
 from aios.abi.errors import TooLarge
 
 from ...database import exactly_once
+from ...unbroken import unbroken
 from .. import contents, versions
 from ..contents import SMALL, Body
 from ..quota import VERSION_BYTES
 from ..tree import Tree
 from ..versions import Staged, Stamp
 from . import intents, seen
-from .disk import unbroken
 from .faults import Changed
 from .intents import Intent
 from .mount import Mount
