@@ -104,8 +104,8 @@ class Sweep:
         said: dict[str, Any] = {"failed": True, "counts": {}}
         try:
             await door.ready()
-            await door.look("noted")
             if scene in LOADS:
+                await door.look("noted")
                 await door.look("arm")
                 await self._load(client, door)
             said = await door.look("disarm")
