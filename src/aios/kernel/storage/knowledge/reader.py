@@ -264,7 +264,8 @@ def _keep_some(
     number = Tree(connection, scope).id
     if number is None or (at == 0 and not _is_there(connection, number, kept)):
         return None, False
-    reading = readings.begin(connection, kept.file, kept.version) if reading is None else reading
+    if reading is None:
+        reading = readings.begin(connection, kept.file, kept.version, len(extract.pieces))
     readings.add(connection, index, number, reading, extract.pieces[at : at + PORTION])
     if at + PORTION < len(extract.pieces):
         return reading, False

@@ -56,9 +56,10 @@ def worded(title: str | None, text: str) -> str:
 # ── writing ──
 
 
-def begin(connection: apsw.Connection, file: int, version: int) -> int:
-    sql = "INSERT INTO readings(file, version, state) VALUES (?, ?, ?)"
-    connection.execute(sql, (file, version, OPEN))
+def begin(connection: apsw.Connection, file: int, version: int, num_passages: int) -> int:
+    """A reading that will have so many passages."""
+    sql = "INSERT INTO readings(file, version, state, num_passages) VALUES (?, ?, ?, ?)"
+    connection.execute(sql, (file, version, OPEN, num_passages))
     return connection.last_insert_rowid()
 
 
