@@ -22,9 +22,10 @@ from aios.kernel import Config, CoreSection, Kernel, Scheduler
 from aios.kernel.llm.base import NotBegun, Request, Said
 from aios.kernel.llm.cores import make_core
 from aios.kernel.llm.gguf import core as gguf
-from aios.kernel.llm.gguf import keeper
+from aios.kernel.llm.gguf import keeper, process
 from aios.kernel.llm.gguf.core import GgufCore
 from aios.kernel.llm.gguf.embed import GgufEmbedCore
+from aios.kernel.llm.remote.connection import Broken
 from aios.kernel.syscall import Suspended
 from aios.testing.kernel import principal
 
@@ -413,6 +414,26 @@ async def test_a_killed_process_is_one_honest_error_and_the_core_comes_back(
         assert (await rest(core, args(), held.snapshot)).message.content == solo.message.content
 
 
+async def test_a_connection_that_breaks_while_the_process_lives_is_not_told_as_its_end(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def post(*args: Any) -> Any:
+        raise Broken("its server cut the answer short")
+
+    async with opened(model, tmp_path) as core:
+        assert core._keeper is not None
+        monkeypatch.setattr(process, "_LAST_MOMENT", 0.0)
+        with monkeypatch.context() as here:
+            here.setattr(core._keeper.process, "post", post)
+            with pytest.raises(ModuleFault) as caught:
+                await whole(core, args())
+        assert str(caught.value) == (
+            "core 'g': the connection to its process broke while this ran (its server cut the answer short); ask again"
+        )
+        assert caught.value.code == "connection_broken"
+        await whole(core, args())
+
+
 async def test_a_process_that_dies_again_and_again_is_given_up_and_calls_may_go_to_another_core(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -609,6 +630,7 @@ from aios.kernel.config import CoreSection
 from aios.kernel.llm.cores import make_core
 from aios.kernel.llm.gguf.core import GgufCore
 from aios.kernel.llm.gguf.embed import GgufEmbedCore
+from aios.kernel.llm.remote.connection import Broken
 async def main():
     core = GgufCore(CoreSection(name="g", kind="gguf", path={str(model)!r}, slots=1), Path({str(tmp_path)!r}))
     await core.open()

@@ -16,8 +16,8 @@ from aios.abi.errors import AiosError, Conflict, CutShort, ModuleFault, NotFound
 from aios.abi.messages import Chunk, Generation, Message
 from aios.kernel import Config, Kernel, State
 from aios.kernel.config import CoreSection, ModelSection, RouterSection
-from aios.kernel.llm.base import NotBegun, Request, Said
-from aios.kernel.llm.roster import CoreState
+from aios.kernel.llm.base import NotBegun, Request, Said, Tell, nobody
+from aios.kernel.llm.roster import CORE_TRANSITIONS, HEARD, CoreState
 from aios.testing import MockClock, ScriptedCore, booted, principal, settle, until
 
 pytestmark = pytest.mark.anyio
@@ -48,6 +48,23 @@ class Door(ScriptedCore):
 
 def section(name: str, slots: int = 8) -> CoreSection:
     return CoreSection(name=name, kind="nano", slots=slots)
+
+
+class Telling(Door):
+    """Says itself how it is, when a test lets it."""
+
+    def __init__(self, name: str, **more: Any) -> None:
+        super().__init__(name, **more)
+        self.may_open.set()
+        self.may_close = asyncio.Event()
+        self.may_close.set()
+        self.tell: Tell = nobody
+        self.num_asked_to_close = 0
+
+    async def close(self) -> None:
+        self.num_asked_to_close += 1
+        await self.may_close.wait()
+        await super().close()
 
 
 class World:
@@ -398,6 +415,182 @@ async def test_each_move_of_a_core_is_a_row_of_the_trace() -> None:
         await until(lambda: at.state("two") is None)
         rows = [(row.core, row.state) for row in at.kernel.trace.rows if row.name == "core"]
         assert rows[2:] == [("two", "opening"), ("two", "ready"), ("two", "draining"), ("two", "closed")]
+
+
+# ── one after the other ──
+
+
+async def test_a_core_opens_only_when_every_earlier_one_of_its_name_is_closed_though_one_between_was_given_up() -> None:
+    async with world(ScriptedCore(name="one")) as at:
+        first = at.put(Telling("two"))
+        at.kernel.cores.add(section("two"))
+        await until(lambda: at.state("two") == "ready")
+        first.may_close.clear()
+        first.tell("failed", "it broke")
+        await settle()
+        at.kernel.cores.remove("two")
+        second = at.put(Telling("two"))
+        at.kernel.cores.add(section("two"))
+        await settle()
+        at.kernel.cores.remove("two")
+        third = at.put(Telling("two"))
+        at.kernel.cores.add(section("two"))
+        await settle()
+        assert (at.state("two"), second.num_opened, third.num_opened) == ("opening", 0, 0)
+        first.may_close.set()
+        await until(lambda: at.state("two") == "ready")
+        assert (first.num_closed, second.num_opened, third.num_opened) == (1, 0, 1)
+
+
+async def test_a_core_that_is_half_open_when_it_fails_is_closed(caplog: pytest.LogCaptureFixture) -> None:
+    async with world(ScriptedCore(name="one")) as at:
+        for fault in (ModuleFault("no such folder"), ValueError("a bug")):
+            core = at.put(Door("two", fault=fault))  # type: ignore[arg-type]
+            core.may_open.set()
+            at.kernel.cores.add(section("two"))
+            await until(lambda: at.state("two") == "failed" and core.num_closed)  # noqa: B023
+            assert core.num_closed == 1
+            at.kernel.cores.remove("two")
+
+
+class Stubborn(Telling):
+    """Cannot be closed."""
+
+    async def close(self) -> None:
+        await super().close()
+        raise OSError("it holds on")
+
+
+async def test_a_core_that_cannot_be_closed_keeps_no_other_open_when_the_kernel_stops(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    cores = [Telling("one"), Stubborn("two"), Telling("three")]
+    async with world(*cores):
+        pass
+    assert [core.num_closed for core in cores] == [1, 1, 1]
+    assert "core 'two' could not be closed: it holds on" in caplog.text
+
+
+async def test_cores_close_side_by_side_when_the_kernel_stops() -> None:
+    slow, quick = Telling("one"), Telling("two")
+    at = world(quick, slow)
+    await at.__aenter__()
+    slow.may_close.clear()
+    stopping = asyncio.ensure_future(at.__aexit__(None, None, None))
+    await until(lambda: quick.num_closed)
+    slow.may_close.set()
+    await stopping
+    assert slow.num_closed == 1
+
+
+async def test_a_core_that_failed_and_is_not_closed_yet_is_closed_when_the_kernel_stops() -> None:
+    core = Telling("two")
+    at = world(ScriptedCore(name="one"), core)
+    await at.__aenter__()
+    core.may_close.clear()
+    core.tell("failed", "it broke")
+    await until(lambda: core.num_asked_to_close == 1)
+    stopping = asyncio.ensure_future(at.__aexit__(None, None, None))
+    await until(lambda: core.num_asked_to_close == 2)  # the first time was broken off
+    core.may_close.set()
+    await stopping
+    assert core.num_closed == 1
+
+
+async def test_a_core_that_fails_while_it_leaves_is_closed_once_and_gone() -> None:
+    core = Telling("two", slots=1)
+    core.gate.clear()
+    async with world(ScriptedCore(name="one"), core) as at:
+        at.submit("two")
+        await core.entered(1)
+        at.kernel.cores.remove("two")
+        core.tell("failed", "it broke")
+        assert (at.state("two"), core.num_closed) == ("failed", 0)
+        core.gate.set()
+        await until(lambda: at.state("two") is None)
+    assert core.num_closed == 1
+
+
+async def test_a_core_that_is_put_back_to_work_and_removed_once_more_is_not_closed_under_its_calls() -> None:
+    core = Telling("two", slots=1)
+    core.gate.clear()
+    async with world(ScriptedCore(name="one"), core) as at:
+        call = at.submit("two")
+        await core.entered(1)
+        for _ in range(3):
+            at.kernel.cores.remove("two")
+            await settle()
+            at.kernel.cores.reopen("two")
+            at.kernel.cores.remove("two")
+        await settle()
+        assert core.num_closed == 0
+        core.gate.set()
+        assert (await at.kernel.wait(call)).core == "two"
+        await until(lambda: at.state("two") is None)
+    assert core.num_closed == 1
+
+
+async def test_a_core_is_closed_though_waiting_for_its_calls_breaks(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    core = Telling("two", slots=1)
+    async with world(ScriptedCore(name="one"), core) as at:
+
+        async def broken(seat: Any) -> None:
+            raise RuntimeError("a bug")
+
+        monkeypatch.setattr(at.kernel.cores._departing, "emptied", broken)
+        at.kernel.cores.remove("two")
+        await until(lambda: at.state("two") is None)
+        await until(lambda: "a bug" in caplog.text)
+        assert core.num_closed == 1
+
+
+# ── a core's own word ──
+
+
+async def test_a_core_that_is_put_back_to_work_while_its_process_is_down_is_not_said_to_be_ready() -> None:
+    core = Telling("one")
+    async with world(core) as at:
+        at.kernel.cores.drain("one")
+        core.tell("restarting", "its process died")
+        assert at.state("one") == "draining"
+        seat = at.kernel.cores.reopen("one")
+        assert (seat.state, seat.why) == (CoreState.RESTARTING, "its process died")
+        core.tell("ready", None)
+        assert at.state("one") == "ready"
+
+
+async def test_a_core_that_came_back_while_it_drained_is_ready_when_it_is_put_back_to_work() -> None:
+    core = Telling("one")
+    async with world(core) as at:
+        core.tell("restarting", "its process died")
+        assert at.state("one") == "restarting"
+        at.kernel.cores.drain("one")
+        core.tell("ready", None)
+        assert at.state("one") == "draining"
+        assert at.kernel.cores.reopen("one", "an admin").state is CoreState.READY
+
+
+class Stillborn(Telling):
+    """Breaks as soon as it is open."""
+
+    async def open(self) -> None:
+        await super().open()
+        self.tell("failed", "its engine broke")
+
+
+async def test_a_core_that_breaks_before_its_opening_is_over_has_failed_and_is_closed() -> None:
+    async with world(ScriptedCore(name="one")) as at:
+        core = at.put(Stillborn("two"))
+        at.kernel.cores.add(section("two"))
+        await until(lambda: core.num_closed)
+        assert (at.state("two"), at.kernel.cores.find("two").why) == ("failed", "its engine broke")
+
+
+def test_every_word_that_counts_in_a_state_is_a_move_of_the_table() -> None:
+    assert HEARD.keys() == CORE_TRANSITIONS.keys()
+    assert all(words <= CORE_TRANSITIONS[state] for state, words in HEARD.items())
 
 
 # ── who serves ──

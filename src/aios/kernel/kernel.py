@@ -53,7 +53,7 @@ from .llm.cores import make_core
 from .llm.local.blas import use_one_thread
 from .llm.manager import half_said
 from .memory import Distiller, MemoryManager, RuntimeMemory
-from .prepare import Preparation
+from .prepare import Fate, Preparation, Prepared
 from .process import Principal, Process, ProcessState, ProcessTable
 from .scheduler import POLICIES, Pool, Queue, Runner
 from .search import Asking, Search
@@ -464,17 +464,21 @@ class Kernel:
             return
         queue.num_expected += 1
         queue.park(call, steps[0].why)
-        self.preparation.begin(call, steps, lambda error: self._made_ready(call, error))
+        self.preparation.begin(call, steps, lambda fate: self._after_steps(call, fate))
 
-    def _made_ready(self, call: Syscall, error: AiosError | None) -> None:
+    def _after_steps(self, call: Syscall, fate: Fate) -> None:
         queue = self.queues[call.spec.module]
         queue.num_expected -= 1
         if call.state in TERMINAL:
             return
-        if error is None:
-            queue.push(call)
-        else:
-            queue.abort(call, error)
+        match fate:
+            case AiosError():
+                queue.abort(call, fate)
+            case Prepared.READY:
+                queue.push(call)
+            case Prepared.CANCELLED:
+                why = "the kernel broke off what this call needed before it could begin; ask again"
+                queue.abort(call, CutShort(why, retry_after=1))
 
     def _expire(self, call: Syscall, limit: float) -> None:
         was = f"{call.state.value}: {call.why}" if call.state is State.BLOCKED else call.state.value

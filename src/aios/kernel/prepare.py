@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from enum import Enum
 from typing import Protocol
 
 from aios.abi.errors import AiosError, KernelFault
@@ -13,7 +14,18 @@ from .syscall import Syscall
 
 log = logging.getLogger("aios.kernel")
 
-Then = Callable[[AiosError | None], None]
+
+class Prepared(Enum):
+    """How the steps of a call came to their end, where none of them failed."""
+
+    READY = "ready"
+    CANCELLED = "cancelled"
+    """Broken off: what the call needs is not done."""
+
+
+Fate = Prepared | AiosError
+"""An error is what the call is to end with."""
+Then = Callable[[Fate], None]
 
 
 class Step(Protocol):
@@ -41,15 +53,11 @@ class Preparation:
         return [step for step in self._steps if step.wants(call)]
 
     def begin(self, call: Syscall, steps: Sequence[Step], then: Then) -> None:
-        """Do `steps`, then call `then`, once in any case: with the error that `call` is to end with, or None."""
+        """Do `steps`, then call `then`, once in any case."""
 
         def is_over(task: asyncio.Task[None]) -> None:
             del self._under_way[call.id]
-            error = None if task.cancelled() else task.exception()
-            if error is not None and not isinstance(error, AiosError):
-                log.error("a call could not be prepared", exc_info=error)
-                error = KernelFault(f"the kernel broke while a call was prepared: {type(error).__name__}: {error}")
-            then(error)
+            then(_fate(task))
 
         task = asyncio.get_running_loop().create_task(_do(call, steps))
         self._under_way[call.id] = task
@@ -62,6 +70,18 @@ class Preparation:
 
     def __len__(self) -> int:
         return len(self._under_way)
+
+
+def _fate(task: asyncio.Task[None]) -> Fate:
+    if task.cancelled():
+        return Prepared.CANCELLED
+    error = task.exception()
+    if error is None:
+        return Prepared.READY
+    if isinstance(error, AiosError):
+        return error
+    log.error("a call could not be prepared", exc_info=error)
+    return KernelFault(f"the kernel broke while a call was prepared: {type(error).__name__}: {error}")
 
 
 async def _do(call: Syscall, steps: Sequence[Step]) -> None:

@@ -1,45 +1,31 @@
 """Adding, draining and removing cores while the kernel runs. Knows no policy, no wire and no core's inside.
 
-A core that leaves takes no answer along: what runs on it ends there, or begins anew on another core of its name, or
-ends with an error that says why.
+What becomes of the calls of a core that leaves is decided in `departing.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, Protocol
+from collections.abc import Callable, Coroutine
+from typing import Any
 
-from aios.abi.errors import AiosError, Conflict, CutShort, Full, ModuleFault
+from aios.abi.errors import AiosError, Conflict, Full
 
 from ..config import CoreSection
-from ..syscall import TERMINAL, State, Syscall
 from .base import Core, CoreInfo, TellsState
-from .manager import LLMManager, said_of
-from .roster import CORE_TRANSITIONS, OPEN, CoreState, Seat
+from .departing import Calls, Departing
+from .manager import LLMManager
+from .roster import HEARD, OPEN, CoreState, Seat
+from .turns import Turns
+from .unmade import Unmade
 
 log = logging.getLogger("aios.cores")
 
 MAX_CORES = 64
 Make = Callable[[CoreSection], Core]
 Work = Callable[[Seat], Coroutine[Any, Any, None]]
-
-
-class Calls(Protocol):
-    """The calls of this module that are not over, and what can be done with them."""
-
-    def open(self) -> Iterable[Syscall]: ...
-
-    def abort(self, call: Syscall, fate: AiosError) -> None: ...
-
-    def restart(self, call: Syscall) -> None:
-        """Take it off its slot; it waits as one that has not begun."""
-
-    def pump(self) -> None:
-        """A slot may have come free."""
 
 
 BOOT_SECONDS = 60.0
@@ -53,14 +39,13 @@ class Plug:
         self._manager = manager
         self._roster = manager.roster
         self._make = make
-        self._calls = calls
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        """By name, the opening of a core, or its leaving, the latest that was begun: the next one waits for it."""
-        self._all_tasks: set[asyncio.Task[None]] = set()
-        self._closing: set[str] = set()
+        self._departing = Departing(manager, calls)
+        self._turns = Turns()
+        self._tasks: dict[Seat, asyncio.Task[None]] = {}
+        """What is under way for a seat: its opening, or its leaving."""
+        self._opened: list[Seat] = []
+        """Whose cores are to be closed: those that are open, half open, or not yet closed."""
         self._is_serving = False
-        self._left = asyncio.Event()
-        manager.on_left = self._left.set
         self._roster.listen(self._moved)
 
     # ── boot and shut down ──
@@ -74,15 +59,14 @@ class Plug:
         return seat
 
     async def close(self) -> None:
+        """Close every core that is not closed yet, also one that is just being opened. One that cannot be closed keeps
+        no other open."""
         self._is_serving = False
-        for task in self._all_tasks:
-            task.cancel()
-        if self._all_tasks:
-            await asyncio.wait(self._all_tasks)
-        for seat in reversed(list(self._roster)):
-            if seat.state in OPEN:
-                self._closing.add(seat.name)
-                await seat.core.close()
+        await self._turns.end()
+        seats = list(self._opened)
+        for seat, end in zip(seats, await asyncio.gather(*map(self._shut, seats), return_exceptions=True), strict=True):
+            if end is not None:
+                log.error("core '%s' has a bug in its closing", seat.name, exc_info=end)
 
     # ── while it runs ──
 
@@ -128,16 +112,15 @@ class Plug:
         seat = self._roster.find(name)
         if seat.state in (CoreState.OPENING, CoreState.FAILED):
             if seat.state is CoreState.OPENING:
-                self._tasks[name].cancel()
+                self._tasks[seat].cancel()
             self._roster.move(seat, CoreState.CLOSED, by)
             return seat
-        seat.is_leaving = True
         self.drain(name, by)
-        if name not in self._tasks:
+        if not seat.is_leaving:
+            seat.is_leaving = True
             self._begin(seat, self._leave)
         if now:
-            for call in self._begun(seat):
-                self._move_or_end(call, seat)
+            self._departing.interrupt(seat)
         return seat
 
     def _check_name(self, name: str) -> None:
@@ -159,12 +142,12 @@ class Plug:
         return seat
 
     def _undrain(self, seat: Seat, by: str | None) -> Seat:
-        if seat.name in self._closing:
+        if seat.is_closing:
             raise Conflict(f"core '{seat.name}' is being closed; add it again when it is gone", code="core_closing")
-        if (task := self._tasks.pop(seat.name, None)) is not None:
-            task.cancel()
-        seat.is_leaving = False
-        self._roster.move(seat, CoreState.READY, by)
+        if seat.is_leaving:
+            self._tasks[seat].cancel()
+            seat.is_leaving = False
+        self._as_told(seat, by)
         return seat
 
     def find(self, name: str) -> Seat:
@@ -179,14 +162,7 @@ class Plug:
 
     def left(self, seat: Seat) -> int:
         """Calls that have begun there and are not over."""
-        return len(self._begun(seat))
-
-    def _begun(self, seat: Seat) -> list[Syscall]:
-        return [
-            call
-            for call in self._calls.open()
-            if call.core == seat.name and (call.state is State.RUNNING or call.snapshot is not None)
-        ]
+        return len(self._departing.begun(seat))
 
     # ── what goes on behind ──
 
@@ -197,7 +173,7 @@ class Plug:
         try:
             core = self._make(what)
         except (AiosError, ImportError, OSError) as error:
-            seat = self._roster.add(_Unmade(what), what, by)
+            seat = self._roster.add(Unmade(what), what, by)
             self._fail(seat, error)
             return seat
         return self._seated(core, what, by)
@@ -209,35 +185,30 @@ class Plug:
         return seat
 
     def _begin(self, seat: Seat, work: Work) -> asyncio.Task[None]:
-        before = self._tasks.get(seat.name)
-        task = self._tasks[seat.name] = asyncio.get_running_loop().create_task(_after(before, work, seat))
-        self._all_tasks.add(task)
+        task = self._tasks[seat] = self._turns.begin(seat.name, lambda: work(seat))
         task.add_done_callback(lambda done: self._done(seat, done))
         return task
 
     def _done(self, seat: Seat, task: asyncio.Task[None]) -> None:
-        self._all_tasks.discard(task)
-        if self._tasks.get(seat.name) is task:
-            del self._tasks[seat.name]
-        if task.cancelled():
-            return
-        if (bug := task.exception()) is not None and seat.state is CoreState.OPENING:
-            log.error("core '%s' has a bug in its opening", seat.name, exc_info=bug)
-            self._fail(seat, bug)
-        else:
-            task.result()
+        if self._tasks.get(seat) is task:
+            del self._tasks[seat]
+        if not task.cancelled() and (bug := task.exception()) is not None:
+            log.error("core '%s' has a bug in its opening or closing", seat.name, exc_info=bug)
+            if seat.state is CoreState.OPENING:
+                self._fail(seat, bug)
 
     async def _open(self, seat: Seat) -> None:
+        self._opened.append(seat)
         try:
             await seat.core.open()
+            if seat.state is CoreState.OPENING:  # else it was removed meanwhile
+                self._as_told(seat)
         except (AiosError, ImportError, OSError, MemoryError) as error:
-            self._fail(seat, error)
-        except asyncio.CancelledError:
-            with contextlib.suppress(AiosError, OSError):
-                await seat.core.close()
-            raise
-        else:
-            self._roster.move(seat, CoreState.READY)
+            if seat.state is CoreState.OPENING:
+                self._fail(seat, error)
+        finally:
+            if seat.state not in OPEN:  # it may be half open
+                await self._shut(seat)
 
     def _fail(self, seat: Seat, error: BaseException) -> None:
         why = error.message if isinstance(error, AiosError) else str(error) or type(error).__name__
@@ -246,137 +217,59 @@ class Plug:
         log.warning("core '%s' could not be opened: %s", seat.name, why)
 
     def _hear(self, seat: Seat, state: CoreState, why: str | None) -> None:
-        """A core's own word on how it is. Of one that drains only its end counts, of one that is closing nothing."""
-        is_told = state is CoreState.FAILED if seat.state is CoreState.DRAINING else seat.state in OPEN
-        if not is_told or state not in CORE_TRANSITIONS[seat.state] or seat.name in self._closing:
+        """A core's own word on how it is: it counts now, or when the core is to serve (again). Of one that is closing
+        nothing does."""
+        if seat.is_closing:
             return
-        self._roster.move(seat, state, why)
+        seat.word = state, why
+        if state in HEARD[seat.state]:
+            self._as_told(seat)
+
+    def _as_told(self, seat: Seat, by: str | None = None) -> None:
+        """It serves, or does not, as its own last word was."""
+        state, why = seat.word
+        self._roster.move(seat, state, why or by)
         if state is CoreState.FAILED:
             log.error("core '%s' failed: %s", seat.name, why)
-            if seat.name not in self._tasks:
-                self._begin(seat, self._bury)
+            if not seat.is_leaving:
+                self._begin(seat, self._leave)
 
     async def _leave(self, seat: Seat) -> None:
-        await self._emptied(seat)
-        self._closing.add(seat.name)
+        """Close a core that is removed or failed, once nothing is left inside."""
         try:
-            await seat.core.close()
+            await self._departing.emptied(seat)
         finally:
-            self._closing.discard(seat.name)
-            if seat.state is not CoreState.CLOSED:  # it failed meanwhile, and was removed once more
+            if not _is_cancelled():  # else it is put back to work, or the kernel stops, which closes all
+                await self._close(seat)
+
+    async def _close(self, seat: Seat) -> None:
+        try:
+            await self._shut(seat)
+        finally:
+            if seat.is_leaving and seat.state is not CoreState.CLOSED:  # it may have failed, and been removed once more
                 self._roster.move(seat, CoreState.CLOSED, seat.why)
 
-    async def _bury(self, seat: Seat) -> None:
-        """Close a core that failed, once nothing is left inside."""
+    async def _shut(self, seat: Seat) -> None:
+        """Close its core, once in all. One that cannot be closed is let go all the same, and the log says why."""
+        if seat not in self._opened:
+            return
+        seat.is_closing = True
         try:
-            await self._emptied(seat)
-        finally:
             await seat.core.close()
-
-    async def _emptied(self, seat: Seat) -> None:
-        """Wait until no call is inside that has begun there."""
-        while self.left(seat) or seat.active:
-            self._left.clear()
-            await self._left.wait()
-            await asyncio.sleep(0)  # between two slices a call has no slot, for a moment
-            if seat.state not in OPEN:
-                self.sweep()  # what has just been interrupted there does not go on there
+        except (AiosError, OSError) as error:
+            log.warning("core '%s' could not be closed: %s", seat.name, error)
+        self._opened.remove(seat)
 
     def _moved(self, seat: Seat) -> None:
         if self._is_serving:
-            asyncio.get_running_loop().call_soon(self.sweep)
+            asyncio.get_running_loop().call_soon(self._departing.sweep)
 
     def serve(self) -> None:
         """Boot is over: calls that were taken up from an earlier kernel may have lost their core."""
         self._is_serving = True
-        self.sweep()
-
-    def sweep(self) -> None:
-        """End the calls that no core can serve any more, those too that are still on their way into the journal, and
-        see what others can begin now."""
-        for call in list(self._calls.open()):
-            if call.state is State.RUNNING or call.state in TERMINAL:
-                continue
-            if call.snapshot is not None:
-                seat = self._roster.get(call.core)
-                if seat is None or seat.state not in OPEN:
-                    self._move_or_end(call, seat)
-            elif (why := self._hopeless(call)) is not None:
-                self._calls.abort(call, why)
-        self._calls.pump()
-
-    def _hopeless(self, call: Syscall) -> AiosError | None:
-        try:
-            self._manager.check(call)
-        except AiosError as error:
-            return error
-        return None
-
-    def _move_or_end(self, call: Syscall, seat: Seat | None) -> None:
-        """Let `call` go on on another core that can continue it, or begin anew on one if nobody has heard what it said
-        here."""
-        said = said_of(call) if call.state is not State.RUNNING else None
-        if (why := self._hopeless(call)) is None:
-            if said is not None and self._manager.can_continue(call, said):
-                self._manager.drop(call)
-                call.snapshot, call.core = said, None
-                return
-            if not call.is_heard:
-                self._calls.restart(call)
-                return
-        is_removed = seat is None or seat.state is not CoreState.FAILED
-        if why is None or (is_removed and call.is_heard):
-            why = _cut_short(call.core if seat is None else seat.name, seat, why)
-        self._calls.abort(call, why)
+        self._departing.sweep()
 
 
-async def _after(before: asyncio.Task[None] | None, work: Work, seat: Seat) -> None:
-    if before is not None:
-        await asyncio.wait([before])
-    await work(seat)
-
-
-def _cut_short(name: str | None, seat: Seat | None, hopeless: AiosError | None) -> AiosError:
-    """What half an answer ends with that nobody can go on with; `hopeless`: nor begin it anew."""
-    then = "; ask again" if hopeless is None else f", and {hopeless.message}"
-    if seat is not None and seat.state is CoreState.FAILED:
-        why = f"core '{name}' failed in the middle of this answer ({seat.why}); ask again"
-        return ModuleFault(why, code="core_failed", retry_after=1)
-    what = f"core '{name}' was removed in the middle of this answer" if name else "what began this answer is gone"
-    return CutShort(f"{what}{then}", retry_after=1)
-
-
-class _Unmade:
-    """Stands for a core that could not be made: something to show, and nothing more."""
-
-    resume = "none"
-
-    def __init__(self, section: CoreSection) -> None:
-        self.name, self.slots = section.name, section.slots
-        self.kind: str = section.kind
-        self.context_length: int | None = None
-        self.model = section.model or section.name
-
-    async def open(self) -> None:
-        raise ModuleFault(f"core '{self.name}' could not be made")
-
-    async def close(self) -> None:
-        """There is nothing to close."""
-
-    def check(self, args: Any) -> None:
-        """It is never asked."""
-
-    def can_take(self, snapshot: Any, active: int = 0) -> bool:
-        return False
-
-    def can_continue(self, args: Any, said: Any) -> bool:
-        return False
-
-    async def run(self, request: Any, quantum: int | None) -> Any:
-        raise ModuleFault(f"core '{self.name}' could not be made")
-
-    def drop(self, snapshot: Any) -> None:
-        """It gave none."""
-
-    def statistics(self) -> dict[str, Any]:
-        return {}
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -29,14 +29,24 @@ class CoreState(Enum):
 
 
 CORE_TRANSITIONS: dict[CoreState, frozenset[CoreState]] = {
-    CoreState.OPENING: frozenset({CoreState.READY, CoreState.FAILED, CoreState.CLOSED}),
+    CoreState.OPENING: frozenset({CoreState.READY, CoreState.RESTARTING, CoreState.FAILED, CoreState.CLOSED}),
     CoreState.READY: frozenset({CoreState.DRAINING, CoreState.RESTARTING, CoreState.FAILED}),
     CoreState.RESTARTING: frozenset({CoreState.READY, CoreState.DRAINING, CoreState.FAILED}),
-    CoreState.DRAINING: frozenset({CoreState.READY, CoreState.FAILED, CoreState.CLOSED}),
+    CoreState.DRAINING: frozenset({CoreState.READY, CoreState.RESTARTING, CoreState.FAILED, CoreState.CLOSED}),
     CoreState.FAILED: frozenset({CoreState.CLOSED}),
     CoreState.CLOSED: frozenset(),
 }
 """Which moves are legal. The diagram in ARCHITECTURE.md is drawn from this."""
+
+HEARD: dict[CoreState, frozenset[CoreState]] = {
+    CoreState.OPENING: frozenset(),
+    CoreState.READY: frozenset({CoreState.RESTARTING, CoreState.FAILED}),
+    CoreState.RESTARTING: frozenset({CoreState.READY, CoreState.FAILED}),
+    CoreState.DRAINING: frozenset({CoreState.FAILED}),
+    CoreState.FAILED: frozenset(),
+    CoreState.CLOSED: frozenset(),
+}
+"""Which of a core's own words move it at once. The last of the others waits on its seat until it is to serve."""
 
 AT_WORK = frozenset({CoreState.READY, CoreState.DRAINING})
 """States in which a core goes on with what it began."""
@@ -70,7 +80,8 @@ class Rate:
 class Seat:
     """A core's place in the kernel. `active` counts the calls that have a slot; only the manager changes it.
 
-    `section` is what it was made of; None for one that was given ready made. `is_leaving`: it drains to be removed.
+    `section` is what it was made of; None for one that was given ready made. `is_leaving`: it drains to be removed,
+    `is_closing`: its core is told to close. `word` is what the core itself said last of how it is, and why.
     `is_down`: the last call it was given came back because of a fault, and none has ended well since.
     """
 
@@ -80,6 +91,8 @@ class Seat:
     why: str | None = None
     active: int = 0
     is_leaving: bool = False
+    is_closing: bool = False
+    word: tuple[CoreState, str | None] = (CoreState.READY, None)
     is_down: bool = False
     num_calls: int = 0
     num_refusals: int = 0

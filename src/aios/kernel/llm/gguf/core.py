@@ -7,7 +7,6 @@ Knows what the server is asked and what an interrupt means to it; which slot is 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib.util
 import logging
 import os
@@ -53,8 +52,6 @@ NOT_AGAIN = 2.0
 """Seconds that a call which found the server given up need not ask again: another core may have room by then."""
 SOON = 0.5
 """As much, where it found the server being started again."""
-LAST_MOMENT = 1.0
-"""Seconds for a process whose connections broke to say how it ended."""
 FOREIGN = ("n", "n_cmpl", "n_predict", "max_completion_tokens", "id_slot", "stream", "chat_parser")
 """Parameters of the server that are not an agent's to set."""
 SEEDS = 2**32 - 1
@@ -313,10 +310,10 @@ class GgufCore:
         if isinstance(error, TimeoutError):
             limit = f"{self._section.timeout:g} s ([[core]] timeout)"
             return TimedOut(f"core '{self.name}' said nothing for {limit}", code="core_timeout")
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(process.ended(), LAST_MOMENT)
-        why = f"core '{self.name}': {process.how()} while this ran; ask again"
-        return ModuleFault(why, code="core_crashed", retry_after=1)
+        if (end := await process.end()) is None:
+            why = f"core '{self.name}': the connection to its process broke while this ran ({error}); ask again"
+            return ModuleFault(why, code="connection_broken", retry_after=1)
+        return ModuleFault(f"core '{self.name}': {end} while this ran; ask again", code="core_crashed", retry_after=1)
 
     def _clear_folder(self) -> None:
         """What lies there belongs to answers of a kernel that is gone."""

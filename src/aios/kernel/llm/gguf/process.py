@@ -23,7 +23,7 @@ from ..remote.connection import OnData, Pool, Response
 _TAIL = 8000
 """Bytes of what the process printed last that are kept."""
 _LAST_MOMENT = 1.0
-"""Seconds for a process that closed its socket to say how it ended."""
+"""Seconds for a process whose connections broke to end, and to say how."""
 _PASSED_ON = (
     *("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH"),
     *("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"),
@@ -98,6 +98,12 @@ class Process:
         for pool in self._pools.values():
             pool.close()
 
+    async def end(self) -> str | None:
+        """How it ended, if it has or does within a moment; None where it runs on."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.ended(), _LAST_MOMENT)
+        return None if self._child is None or self._child.returncode is None else self.how()
+
     async def stop(self) -> None:
         """Kill it and wait until it is gone. May be called again."""
         if self._child is None:
@@ -120,7 +126,9 @@ class Process:
     def how(self) -> str:
         """How it ended."""
         status = None if self._child is None else self._child.returncode
-        if status is None or status >= 0:
+        if status is None:
+            return "its process has not ended"
+        if status >= 0:
             return f"its process ended with exit status {status}"
         with contextlib.suppress(ValueError):
             return f"its process was ended by {signal.Signals(-status).name}"
