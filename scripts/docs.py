@@ -72,7 +72,7 @@ def configuration() -> str:
     """docs/configuration.md: every section and key, with type and default."""
     parts = [
         "# Configuration\n",
-        "Made by `scripts/generate` from `src/aios/kernel/config.py`. The file is `--config FILE`, else `aios.toml` in",
+        "Made by `scripts/generate` from `src/aios/kernel/config/`. The file is `--config FILE`, else `aios.toml` in",
         "`$AIOS_HOME` (default `~/.aios`). A key that is not known is an error that names the nearest one.\n",
     ]
     for item in msgspec.structs.fields(config.Config):

@@ -211,6 +211,8 @@ async def test_an_opening_that_is_tried_again_does_not_come_after_its_end(
     call = call_of("mem_clear", MemClear(all=True), key="k")
     with opened(tmp_path) as database:
         journal = journal_of(database)
+        journal.started(call.process)
+        await journal.settled()  # so that the next group is that of the opening
         really = database._writer._together
 
         def full_once(group: Any) -> Any:

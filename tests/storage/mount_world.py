@@ -15,7 +15,7 @@ from aios.kernel.config import MountSection
 from aios.kernel.spaces import Scope
 from aios.kernel.storage.blobs import Blobs
 from aios.kernel.storage.check import check
-from aios.kernel.storage.mount import Mount
+from aios.kernel.storage.mounts.mount import Mount
 from aios.testing import until
 
 SHARED = ("", "")

@@ -18,9 +18,9 @@ import pytest
 from escapes import SECRET, escapes, outside, swapping
 
 from aios.abi.errors import AiosError, BadRequest, Conflict, Denied, NotFound
-from aios.kernel.storage import beneath, exchange, naming, staged
-from aios.kernel.storage.beneath import Beneath
-from aios.kernel.storage.faults import Changed, Gone
+from aios.kernel.storage.mounts import beneath, exchange, naming, staged
+from aios.kernel.storage.mounts.beneath import Beneath
+from aios.kernel.storage.mounts.faults import Changed, Gone
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ import pytest
 from mount_world import MountWorld
 
 from aios.abi.errors import Full, Stopping
-from aios.kernel.storage import disk, mount, mounts
-from aios.kernel.storage.disk import Disk, unbroken
-from aios.kernel.storage.faults import Gone
+from aios.kernel.storage.mounts import disk, mount, mounts
+from aios.kernel.storage.mounts.disk import Disk, unbroken
+from aios.kernel.storage.mounts.faults import Gone
 from aios.testing import settle, until
 
 pytestmark = pytest.mark.anyio

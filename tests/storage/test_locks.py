@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from aios.kernel.storage.locks import PathLocks
+from aios.kernel.storage.mounts.locks import PathLocks
 from aios.testing import settle
 
 pytestmark = pytest.mark.anyio

@@ -14,7 +14,8 @@ from mount_world import MountWorld, large
 from aios.abi.calls import StoList, StoRestore, StoWrite
 from aios.abi.errors import Stopping
 from aios.kernel.database import rows
-from aios.kernel.storage import beneath, follow, mount_writes, notice
+from aios.kernel.storage.mounts import beneath, follow, notice
+from aios.kernel.storage.mounts import writes as mount_writes
 from aios.testing import settle, until
 
 pytestmark = pytest.mark.anyio

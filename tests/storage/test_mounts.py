@@ -23,8 +23,9 @@ from aios.abi.calls import (
     StoRollback,
 )
 from aios.abi.errors import BadRequest, Conflict, Denied, NotFound, Stopping, TooLarge
-from aios.kernel.storage import mount_reads, mount_writes
-from aios.kernel.storage.mount_writes import Writes
+from aios.kernel.storage.mounts import reads as mount_reads
+from aios.kernel.storage.mounts import writes as mount_writes
+from aios.kernel.storage.mounts.writes import Writes
 from aios.kernel.storage.versions import Stamp
 
 pytestmark = pytest.mark.anyio

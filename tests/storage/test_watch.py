@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from aios.kernel.storage import watch, watchfiles_watch
-from aios.kernel.storage.watch import Inotify
-from aios.kernel.storage.watchfiles_watch import Watchfiles
+from aios.kernel.storage.mounts import watch, watchfiles_watch
+from aios.kernel.storage.mounts.watch import Inotify
+from aios.kernel.storage.mounts.watchfiles_watch import Watchfiles
 from aios.testing import settle, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(not sys.platform.startswith("linux"), reason="inotify is Linux's")]

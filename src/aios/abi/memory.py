@@ -26,8 +26,9 @@ class MemAlloc(Args, frozen=True):
 
 
 class MemWrite(Args, frozen=True):
-    """`source` is where it comes from, as the agent names it; `importance` from 0 to 1 is for searches that weigh it.
-    With `distil` a model makes notes, tags and links of it, and merges facts that it contradicts."""
+    """An entry holds up to a megabyte, and may be empty: its metadata says something too. `source` is where it comes
+    from, as the agent names it; `importance` from 0 to 1 is for searches that weigh it. With `distil` a model makes
+    notes, tags and links of it, and merges facts that it contradicts."""
 
     content: str
     kind: EntryKind = "note"

@@ -223,8 +223,9 @@ class AsyncCalls(ABC):
     ) -> calls.Written:
         """Keep an entry in the agent's memory.
 
-        `source` is where it comes from, as the agent names it; `importance` from 0 to 1 is for searches that weigh it.
-        With `distil` a model makes notes, tags and links of it, and merges facts that it contradicts.
+        An entry holds up to a megabyte, and may be empty: its metadata says something too. `source` is where it comes
+        from, as the agent names it; `importance` from 0 to 1 is for searches that weigh it. With `distil` a model makes
+        notes, tags and links of it, and merges facts that it contradicts.
         """
         sent: dict[str, Any] = {
             "content": content,
@@ -941,8 +942,9 @@ class Calls(ABC):
     ) -> calls.Written:
         """Keep an entry in the agent's memory.
 
-        `source` is where it comes from, as the agent names it; `importance` from 0 to 1 is for searches that weigh it.
-        With `distil` a model makes notes, tags and links of it, and merges facts that it contradicts.
+        An entry holds up to a megabyte, and may be empty: its metadata says something too. `source` is where it comes
+        from, as the agent names it; `importance` from 0 to 1 is for searches that weigh it. With `distil` a model makes
+        notes, tags and links of it, and merges facts that it contradicts.
         """
         sent: dict[str, Any] = {
             "content": content,

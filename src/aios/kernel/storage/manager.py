@@ -43,9 +43,9 @@ from . import links, uploads
 from .ask import Ask
 from .base import clean_path
 from .knowledge import Knowledge, Part, source
-from .mount import Room
-from .mount_calls import MountCalls
-from .mounts import Mounts, with_mounts
+from .mounts.calls import MountCalls
+from .mounts.mount import Room
+from .mounts.mounts import Mounts, with_mounts
 from .outlet import Opened
 from .pruning import Pruning, Rules
 from .reading import Reading

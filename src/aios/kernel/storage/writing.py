@@ -27,7 +27,7 @@ from . import contents, links, moves, trash, uploads, versions
 from .ask import Ask
 from .base import clean_path
 from .contents import SMALL, Body
-from .mount_calls import MountCalls, other_mount
+from .mounts.calls import MountCalls, other_mount
 from .store import Store
 from .tree import Tree
 from .versions import Staged

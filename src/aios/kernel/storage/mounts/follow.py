@@ -16,11 +16,12 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from aios.abi.errors import AiosError
 
-from ..clock import Clock, Timer
-from ..database import Database
-from ..spaces import Scope
+from ...clock import Clock, Timer
+from ...database import Database
+from ...spaces import Scope
+from ..base import MAX_DEPTH
+from ..tree import TOP, Tree
 from . import seen
-from .base import MAX_DEPTH
 from .beneath import Batch, Beneath
 from .disk import Disk
 from .faults import Gone
@@ -28,7 +29,6 @@ from .locks import PathLocks
 from .naming import fits, is_nameable, normal
 from .notice import Noted, Notice
 from .seen import Known
-from .tree import TOP, Tree
 from .watch import Watch
 
 log = logging.getLogger("aios.storage")

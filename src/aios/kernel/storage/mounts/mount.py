@@ -15,24 +15,25 @@ import apsw
 
 from aios.abi.errors import AiosError, BadRequest, Conflict, Denied, Full, NotFound, Stopping, TooLarge
 
-from ..clock import Clock, Timer
-from ..database import Database, answered
-from ..spaces import Scope
-from . import mount_table, seen
+from ...clock import Clock, Timer
+from ...database import Database, answered
+from ...spaces import Scope
+from ..intake import Intake
+from ..outlet import Outlet
+from ..quota import VERSION_BYTES, Quota
+from ..tree import Tree
+from . import seen
+from . import table as mount_table
 from .beneath import Beneath, Entry
 from .disk import Disk
 from .faults import Gone
 from .follow import Follower
-from .intake import Intake
 from .locks import PathLocks
-from .mount_table import MountRow
 from .naming import check_names, is_ours
 from .notice import Notice
-from .outlet import Outlet
-from .quota import VERSION_BYTES, Quota
 from .seen import Known
 from .staged import Staged
-from .tree import Tree
+from .table import MountRow
 from .watch import Watch
 
 log = logging.getLogger("aios.storage")

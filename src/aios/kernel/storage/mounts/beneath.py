@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from aios.abi.errors import AiosError, Conflict, NotFound
 
-from .base import MAX_DEPTH
+from ..base import MAX_DEPTH
 from .exchange import rename_new
 from .faults import Gone, is_a_folder, is_folder, is_there, told
 from .naming import LIST, OURS, check_names, find_name, fits, is_nameable, listed_as, normal, path_name, readable

@@ -17,18 +17,19 @@ import apsw
 from aios.abi.calls import Version
 from aios.abi.errors import TooLarge
 
-from ..database import exactly_once
-from . import contents, seen, versions
-from .contents import SMALL, Body
+from ...database import exactly_once
+from .. import contents, versions
+from ..contents import SMALL, Body
+from ..quota import VERSION_BYTES
+from ..tree import Tree
+from ..versions import Staged, Stamp
+from . import seen
 from .disk import unbroken
 from .faults import Changed
 from .mount import Mount
 from .notice import BLOCK
-from .quota import VERSION_BYTES
 from .staged import Signature
 from .staged import Staged as Stage
-from .tree import Tree
-from .versions import Staged, Stamp
 
 TRIES = 5
 """So often a file is looked at again that others change in just this moment."""

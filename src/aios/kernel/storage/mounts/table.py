@@ -13,8 +13,8 @@ import apsw
 
 from aios.abi.errors import BadRequest, Conflict, Denied, NotFound
 
-from ..database import row, rows
-from ..spaces import Scope
+from ...database import row, rows
+from ...spaces import Scope
 from .beneath import Identity
 
 SYSTEM = ("/proc", "/sys", "/dev")

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from aios.abi.errors import BadRequest, Conflict
 
-from .base import MAX_PATH
+from ..base import MAX_PATH
 
 OURS = re.compile(r"\.aios-[0-9a-f]{16}\.(part|gone)")
 """What is written and not in its place yet, and what is about to leave."""

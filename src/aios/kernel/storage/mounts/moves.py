@@ -17,17 +17,18 @@ import apsw
 from aios.abi.calls import Count, Version
 from aios.abi.errors import AiosError, BadRequest, Conflict, NotFound
 
-from ..database import exactly_once, rows
-from . import moves, seen, trash, versions
-from .base import parent_of
+from ...database import exactly_once, rows
+from .. import moves, trash, versions
+from ..base import parent_of
+from ..tree import BELOW, Node, Tree
+from ..versions import Stamp
+from . import seen
 from .beneath import Batch, Entry
 from .disk import unbroken
 from .faults import Changed
 from .mount import Mount
 from .seen import Known
 from .staged import Signature, Staged
-from .tree import BELOW, Node, Tree
-from .versions import Stamp
 
 
 class Below(NamedTuple):

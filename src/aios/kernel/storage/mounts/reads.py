@@ -11,8 +11,8 @@ import apsw
 
 from aios.abi.calls import Listing, Stat
 
+from ..base import parent_of
 from . import seen
-from .base import parent_of
 from .beneath import Entry
 from .mount import Current, Mount
 from .notice import BLOCK

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from ..database import row, value
-from .base import folders_of
+from ...database import row, value
+from ..base import folders_of
+from ..tree import BELOW, NODE, TOP, Node, Tree
 from .beneath import Entry
 from .staged import Signature
-from .tree import BELOW, NODE, TOP, Node, Tree
 
 UNSURE = 100_000_000
 """Nanoseconds. Clocks of file systems tick some milliseconds apart: a file that was changed so shortly before it was

@@ -25,15 +25,15 @@ from aios.abi.calls import (
 )
 from aios.abi.errors import BadRequest, NotFound, Stopping
 
-from ..spaces import Spaces
-from .ask import Ask
-from .base import clean_path
+from ...spaces import Spaces
+from ..ask import Ask
+from ..base import clean_path
 from .faults import Gone
 from .mount import Mount
-from .mount_moves import Moves
-from .mount_reads import Reading, Reads
-from .mount_writes import Writes
 from .mounts import Mounts
+from .moves import Moves
+from .reads import Reading, Reads
+from .writes import Writes
 
 WRITES = (StoCreate, StoMove, StoRestore, StoRollback)
 Do = Callable[[Any, Ask], Awaitable[Any]]

@@ -12,13 +12,13 @@ import apsw
 from aios.abi.calls import Count, Listing, MountInfo, Stat, StoMount, StoUnmount
 from aios.abi.errors import AiosError, Conflict
 
-from ..config import ConfigError, MountSection
-from ..process import Place
-from ..spaces import NOBODY, Scope, Spaces
-from . import mount_table
-from .base import clean_path
+from ...config import ConfigError, MountSection
+from ...process import Place
+from ...spaces import NOBODY, Scope, Spaces
+from ..base import clean_path
+from . import table as mount_table
 from .mount import Mount, Room
-from .mount_table import MountRow
+from .table import MountRow
 from .watch import open_watch
 
 OPEN = 5.0

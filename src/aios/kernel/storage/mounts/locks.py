@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
-from .base import parent_of
+from ..base import parent_of
 
 
 class PathLocks:

@@ -17,20 +17,21 @@ import apsw
 
 from aios.abi.errors import BadRequest, Conflict, Denied, NotFound, TooLarge
 
-from ..clock import Clock
-from ..database import Database, Job
-from ..spaces import Scope
-from . import contents, seen, trash, versions
-from .base import parent_of
+from ...clock import Clock
+from ...database import Database, Job
+from ...spaces import Scope
+from .. import contents, trash, versions
+from ..base import parent_of
+from ..contents import SMALL, Body
+from ..intake import Intake
+from ..quota import VERSION_BYTES, Quota
+from ..tree import Tree
+from ..versions import Staged, Stamp
+from . import seen
 from .beneath import Beneath, Entry
-from .contents import SMALL, Body
 from .disk import Disk
-from .intake import Intake
-from .quota import VERSION_BYTES, Quota
 from .seen import Known
 from .staged import Signature
-from .tree import Tree
-from .versions import Staged, Stamp
 
 OUTSIDE = "outside"
 STEP = 1 << 20
