@@ -27,6 +27,8 @@ from crash.command import fs_check
 from crash.door import TEAM, Dead, Door, Setting, prepare
 
 AGENTS = ("a", "b", "c", "d", "e", "f")
+MOUNTED = ("d", "e", "f")
+"""Those whose files are in a mounted folder, each in its own."""
 MAX_ANSWERS = 60
 """A kernel lives for fewer answers than this."""
 EARLY = 0.1
@@ -38,9 +40,12 @@ class Run:
     def __init__(self, options: argparse.Namespace, home: Path) -> None:
         self.options, self.home, self.book = options, home, Book()
         self.draw = random.Random(options.seed)
-        self.setting = Setting(mode=options.mode, agents=AGENTS, can_lose_power=options.power)
+        self.setting = Setting(mode=options.mode, agents=AGENTS, mounted=MOUNTED, can_lose_power=options.power)
         blocks = {"a": ("", "own", TEAM), "b": ("", "own")}
-        self.clients = [Client(name, blocks.get(name, ("",)), str(options.seed), self.book) for name in AGENTS]
+        self.clients = [
+            Client(name, blocks.get(name, ("",)), str(options.seed), self.book, is_in_mount=name in MOUNTED)
+            for name in AGENTS
+        ]
 
     async def all(self) -> None:
         started = time.monotonic()
@@ -74,6 +79,7 @@ class Run:
 
     async def settled(self, door: Door) -> None:
         await door.ready()
+        await door.look("noted")
         await asyncio.gather(*(client.settle(door.ask) for client in self.clients))
         self.book.faults += await door.look("check")
         self.book.counts["audits"] += 1

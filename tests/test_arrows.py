@@ -9,7 +9,19 @@ import pytest
 
 SRC = Path(__file__).parent.parent / "src" / "aios"
 
-SMALL = {"database", "syscall", "process", "clock", "trace", "config", "journal", "secret", "spaces", "search"}
+SMALL = {
+    "database",
+    "syscall",
+    "process",
+    "clock",
+    "trace",
+    "config",
+    "journal",
+    "secret",
+    "spaces",
+    "search",
+    "unbroken",
+}
 MODULES = {"llm", "context", "memory", "storage", "tool", "access"}
 DOOR = {"kernel"}
 

@@ -5,10 +5,12 @@ Knows no kill: a `Dead` out of `work` leaves the call without an answer, and `se
 
 from __future__ import annotations
 
+import copy
 import random
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 from aios.abi.errors import AiosError
@@ -19,6 +21,8 @@ from .steps import Step, Steps
 
 Ask = Callable[[str, str, dict[str, Any], str | None], Awaitable[dict[str, Any]]]
 """(agent, name, arguments, key) → result. Raises AiosError, Dead."""
+MOUNT = "docs"
+"""The first part of the paths of agents whose files are in a mounted folder."""
 LOOKED_UP = 5
 """Entries of each block that are searched for in an audit, and answers that are asked for again."""
 
@@ -37,10 +41,13 @@ class Answered(NamedTuple):
 
 
 class Client:
-    """One agent; `blocks` are its own, or a shared one that nobody else writes to."""
+    """One agent; `blocks` are its own, or a shared one that nobody else writes to. Its files are the kernel's, or with
+    `is_in_mount` those of a folder that nobody else changes."""
 
-    def __init__(self, agent: str, blocks: tuple[str, ...], seed: str, book: Book) -> None:
-        self.agent, self.blocks, self.book = agent, blocks, book
+    def __init__(
+        self, agent: str, blocks: tuple[str, ...], seed: str, book: Book, *, is_in_mount: bool = False
+    ) -> None:
+        self.agent, self.blocks, self.book, self.is_in_mount = agent, blocks, book, is_in_mount
         self.known = Known()
         self.pending: Step | None = None
         """Asked, and not answered."""
@@ -56,6 +63,12 @@ class Client:
     def blame(self, why: str) -> None:
         self.book.faults.append(f"{self.agent}: {why}")
 
+    async def ask(self, ask: Ask, name: str, args: dict[str, Any], key: str | None = None) -> dict[str, Any]:
+        """Make a call as the agent. What is known of it does not know of the mount."""
+        if not self.is_in_mount or not name.startswith("sto_") or name == "sto_stat":
+            return await ask(self.agent, name, args, key)
+        return _from_mount(await ask(self.agent, name, _to_mount(args), key))
+
     async def work(self, ask: Ask, on_answer: Callable[[], None]) -> None:
         """Until the kernel is dead."""
         while True:
@@ -68,7 +81,7 @@ class Client:
         step = self.pending
         assert step is not None
         try:
-            result = await ask(self.agent, step.name, step.args, step.key)
+            result = await self.ask(ask, step.name, step.args, step.key)
         except AiosError as error:
             self.blame(f"{_told(step)} was refused: {error.message}")
             self.book.counts["refused"] += 1
@@ -102,14 +115,16 @@ class Client:
             await self.finish(ask)
         await self._ask_again(ask)
         await self._ask_unheard(ask)
-        before = self.known.plain()
+        before = self.plain(self.known)
         found = await self.seen(ask)
         if self.pending is not None:
             if found != before and (known := self.done(self.pending, found)) is not None:
                 self.book.counts["done unanswered"] += 1
-                self.known, before = known, known.plain()
+                self.known, before = known, self.plain(known)
             else:
                 self.book.counts["not done"] += 1
+                self._take_folders(self.pending, found)
+                before = self.plain(self.known)
             self.pending = None
         if (where := audit.difference(before, found)) is not None:
             self.blame(f"something is not what was promised:{where}")
@@ -120,11 +135,20 @@ class Client:
         blocks = list(self.known.blocks)
         if self.pending is not None and self.pending.name == "mem_alloc":
             blocks = list(dict.fromkeys([*blocks, *await self._has_block(ask, self.pending.args.get("block", ""))]))
-        return await audit.seen(lambda name, args: ask(self.agent, name, args, None), blocks)
+        found = await audit.seen(partial(self.ask, ask), blocks)
+        return self._without_counts(found)
+
+    def plain(self, known: Known) -> dict[str, Any]:
+        """What the agent can see of it."""
+        return self._without_counts(known.plain())
+
+    def _without_counts(self, plain: dict[str, Any]) -> dict[str, Any]:
+        """No call counts what is in a mount; whether that is counted well, the checks of the store tell."""
+        return {name: value for name, value in plain.items() if name != "count" or not self.is_in_mount}
 
     async def _has_block(self, ask: Ask, block: str) -> list[str]:
         try:
-            await ask(self.agent, "mem_stat", {"block": block} if block else {}, None)
+            await self.ask(ask, "mem_stat", {"block": block} if block else {})
         except AiosError:
             return []
         return [block]
@@ -139,14 +163,23 @@ class Client:
                 return None
             result["id"] = new[0]
         known = self.known.after(step.name, step.args, result)
-        return known if known.plain() == found else None
+        return known if self.plain(known) == found else None
+
+    def _take_folders(self, step: Step, found: dict[str, Any]) -> None:
+        """In a mounted folder those above a file are made before it is, and stay when it does not come."""
+        if not self.is_in_mount or not step.name.startswith("sto_"):
+            return
+        known = copy.deepcopy(self.known)
+        known.make_folders_above(step.args.get("to", step.args["path"]))
+        if self.plain(known) == found:
+            self.known = known
 
     async def _ask_again(self, ask: Ask) -> None:
         again = self._draw.sample(self.answered, min(LOOKED_UP, len(self.answered)))
         for step, result in again + list(self.answered)[-1:]:
             self.book.counts["answers asked for again"] += 1
             try:
-                now = await ask(self.agent, step.name, step.args, step.key)
+                now = await self.ask(ask, step.name, step.args, step.key)
             except AiosError as error:
                 self.blame(f"{_told(step)} was answered {result} and then {error.message}")
                 continue
@@ -157,7 +190,7 @@ class Client:
         for step, promised in self.unheard:
             self.book.counts["first answers after a restart"] += 1
             try:
-                result = await ask(self.agent, step.name, step.args, step.key)
+                result = await self.ask(ask, step.name, step.args, step.key)
                 self._compare(step, promised, result)
                 self.answered.append(Answered(step, result))
             except AiosError as error:
@@ -165,9 +198,7 @@ class Client:
         self.unheard.clear()
 
     async def _search(self, ask: Ask) -> None:
-        def mine(name: str, args: dict[str, Any]) -> Awaitable[dict[str, Any]]:
-            return ask(self.agent, name, args, None)
-
+        mine = partial(self.ask, ask)
         wrong = await audit.lost_words(mine, self.known, lambda ids: self._draw.sample(ids, min(LOOKED_UP, len(ids))))
         if wrong is not None:
             self.blame(wrong)
@@ -179,6 +210,20 @@ class Client:
 
 class Lost(Exception):
     """What was promised is not there: nothing that comes later would mean anything."""
+
+
+def _to_mount(args: dict[str, Any]) -> dict[str, Any]:
+    moved = {"path": "", **args}
+    for name in {"path", "to"} & moved.keys():
+        moved[name] = f"{MOUNT}/{moved[name]}" if moved[name] not in ("", ".") else MOUNT
+    return moved
+
+
+def _from_mount(told: dict[str, Any]) -> dict[str, Any]:
+    plain = {name: value.removeprefix(f"{MOUNT}/") if name == "path" else value for name, value in told.items()}
+    if isinstance(plain.get("entries"), list):  # of a listing; a count otherwise
+        plain["entries"] = [_from_mount(each) for each in plain["entries"]]
+    return plain
 
 
 def _told(step: Step) -> str:

@@ -24,11 +24,12 @@ import msgspec
 from aios.abi.calls import CALLS, convert_args
 from aios.abi.errors import AiosError
 from aios.kernel import Config, Kernel
-from aios.kernel.config import ByteSize, GroupSection, JournalSection, MemorySection
+from aios.kernel.config import ByteSize, GroupSection, JournalSection, MemorySection, MountSection
 from aios.kernel.process import Principal
 from aios.kernel.storage import chunker
 
 from . import inside
+from .clients import MOUNT
 from .disk import Disk, Plan
 from .power import Power
 
@@ -47,6 +48,8 @@ class Setting(msgspec.Struct, frozen=True):
 
     mode: str = "fast"
     agents: tuple[str, ...] = ("a",)
+    mounted: tuple[str, ...] = ()
+    """Those of them that have a mounted folder."""
     plan: Plan | None = None
     can_lose_power: bool = False
     files_from: int = 200_000
@@ -194,8 +197,9 @@ def config_of(setting: Setting) -> Config:
     may = [f"{call}:{TEAM}" for call in ("mem_read", "mem_write", "mem_clear", "mem_alloc")]
     group = GroupSection(name="all", members=[f"o:{agent}" for agent in setting.agents], may=may)
     memory = MemorySection(limit=ByteSize(64 << 10), total=ByteSize(256 << 10))
+    mounts = [MountSection(name=MOUNT, agent=f"o:{agent}") for agent in setting.mounted]  # folders in the home
     mode = "durable" if setting.mode == "durable" else "fast"
-    changes = {"group": [group], "memory": memory, "journal": JournalSection(mode=mode)}
+    changes = {"group": [group], "memory": memory, "journal": JournalSection(mode=mode), "mount": mounts}
     return msgspec.structs.replace(Config(), **changes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -20,8 +21,14 @@ async def check(kernel: Kernel) -> list[str]:
     return found + [f"{where}: {what}" for where, what, _ in await kernel.check_home()]
 
 
+async def noted(kernel: Kernel) -> None:
+    """Until the store has all that is in mounted folders."""
+    while not all(mount.follower.is_idle for mount in kernel.storage.mounts._mounts.values()):  # noqa: ASYNC110
+        await asyncio.sleep(0.005)
+
+
 async def statistics(kernel: Kernel) -> dict[str, Any]:
     return kernel.statistics()
 
 
-LOOKS: dict[str, Callable[[Kernel], Awaitable[Any]]] = {"check": check, "statistics": statistics}
+LOOKS: dict[str, Callable[[Kernel], Awaitable[Any]]] = {"check": check, "noted": noted, "statistics": statistics}

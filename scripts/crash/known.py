@@ -193,12 +193,15 @@ class Known:
             del folder[name]
         self._put(args["path"], node)
 
-    def _put(self, path: str, node: Any) -> None:
-        *above, name = path.split("/")
+    def make_folders_above(self, path: str) -> Folder:
+        """The one that `path` is in."""
         folder = self.top
-        for each in above:
+        for each in path.split("/")[:-1]:
             folder = folder.setdefault(each, {})
-        folder[name] = node
+        return folder
+
+    def _put(self, path: str, node: Any) -> None:
+        self.make_folders_above(path)[path.rpartition("/")[2]] = node
 
     def _take(self, path: str) -> Any:
         above, _, name = path.rpartition("/")

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from tests.context.generations import Fake, FakePool, keeper
 
 from aios.kernel.context import ContextManager
+from aios.kernel.context.tiers import Tier
+from aios.testing import settle
 
 pytestmark = pytest.mark.anyio
 
@@ -247,6 +249,37 @@ async def test_one_that_goes_on_while_it_is_written_goes_on_from_memory(
     assert swap.sizes() == {}
     assert where(manager, "b") == ["ram"]
     assert made[0].num_lost == 0
+
+
+async def test_one_that_waits_for_room_to_come_back_is_nobody_elses_to_move_though_its_writing_ends_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager, swap = keeper(tmp_path, ram=500, disk=5_400)
+    narrow, wide = FakePool(1000), FakePool(1000)
+    first = (await stopped(manager, wide, "a"))[0]
+    running = await begun(manager, "x", wide, 400)  # where "a" was
+    assert where(manager, "a") == ["ram"]
+    await stopped(manager, narrow, "b")
+    put, loop, coming = swap.put, asyncio.get_running_loop(), []
+
+    async def comes() -> None:
+        coming.append(asyncio.create_task(manager.take(first)))
+        await settle()
+
+    def putting(key: str, parts: Any) -> int:
+        asyncio.run_coroutine_threadsafe(comes(), loop).result()
+        return put(key, parts)
+
+    monkeypatch.setattr(swap, "put", putting)
+    await begun(manager, "c", narrow, 400)
+    assert where(manager, "ab") == ["disk", "ram"]
+    assert manager._tiers.oldest(Tier.DISK) is None
+    running.forget()
+    manager.freed(wide)
+    await coming[0]
+    assert (first.is_inside, first.num_lost) == (True, 0)
+    await manager.close()
+    assert swap.sizes() == {}
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])

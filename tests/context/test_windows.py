@@ -29,7 +29,7 @@ from aios.kernel.llm.base import Request
 from aios.kernel.llm.measure import check_length, estimate
 from aios.kernel.llm.nano import NanoCore
 from aios.kernel.llm.remote.openai import OpenAICore
-from aios.testing import MockClock, ScriptedCore, booted, principal, until
+from aios.testing import MockClock, ScriptedCore, booted, principal, settle, until
 
 pytestmark = pytest.mark.anyio
 
@@ -401,6 +401,21 @@ async def test_a_call_that_is_cancelled_while_it_is_counted_is_not_counted_on() 
         await until(lambda: not len(kernel.preparation))
         assert core.counted == 1
         assert not core.seen
+
+
+async def test_what_is_counted_for_nobody_keeps_its_place_until_it_is_over_however_often_it_is_cancelled() -> None:
+    core = Held()
+    async with booted(cores={"one": core}) as kernel:
+        slowly = ask([*LONG, Message("user", "slowly")], window="drop")
+        call = kernel.submit(principal(kernel), "llm_generate", slowly)
+        await until(lambda: core.counted > 0)
+        kernel.cancel(call)
+        await settle()
+        kernel.preparation.forget(call)
+        await settle()
+        assert len(kernel.preparation) == 1
+        core.gates.set()
+        await until(lambda: not len(kernel.preparation))
 
 
 async def test_a_repeat_under_a_key_tells_the_same_report() -> None:

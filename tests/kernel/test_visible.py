@@ -32,7 +32,7 @@ class CountingTable(ProcessTable):
 
 
 def control_of(table: ProcessTable) -> Control:
-    nothing: Mapping[str, Queue] = {}
+    nothing: Mapping[str, Queue[Any]] = {}
     return Control(table, cast("Access", None), nothing, MockClock(), lambda call, error: None)
 
 

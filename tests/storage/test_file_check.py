@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 from storage_world import LARGE, World
 
-from aios.abi.calls import StoMove, StoRestore, StoShare
+from aios.abi.calls import StoMove, StoRestore, StoShare, StoWrite
 from aios.abi.errors import ModuleFault
 from aios.kernel.process import Place
 from aios.kernel.storage import check, mend
@@ -33,6 +33,17 @@ async def fill(world: World) -> None:
         yield b"z" * 100_000
 
     await world.storage.streams.take_in(Place("o", "a"), "later", source(), "mark")  # type: ignore[arg-type]
+
+
+async def test_an_empty_file_that_was_streamed_in_is_whole(world: World) -> None:
+    async def nothing() -> AsyncIterator[bytes]:
+        return
+        yield b""
+
+    name = await world.storage.streams.take_in(Place("o", "a"), "e", nothing(), "mark")
+    await world.call(StoWrite(path="e", content="", upload=name))
+    assert await world.read("e") == ""
+    assert world.faults() == []
 
 
 async def texts(world: World) -> dict[str, str]:

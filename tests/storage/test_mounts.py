@@ -374,8 +374,8 @@ async def test_what_stays_after_all_is_put_beside_what_others_made_at_its_place(
     await world.write("docs/a.txt", "one")
     real = world.mounted().beneath.set_aside
 
-    def slowly(path: str) -> str:
-        aside = real(path)
+    def slowly(path: str, name: str) -> str:
+        aside = real(path, name)
         (world.top / aside).write_text("changed in the last moment")
         world.put("a.txt", "new")
         return aside

@@ -35,7 +35,7 @@ class Control:
         self,
         processes: ProcessTable,
         access: Access,
-        queues: Mapping[str, Queue],
+        queues: Mapping[str, Queue[Any]],
         clock: Clock,
         abort: Callable[[Syscall, AiosError], None],
     ) -> None:

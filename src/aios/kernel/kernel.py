@@ -93,7 +93,7 @@ class Kernel:
         self.clock = clock
         self.trace = Trace()
         self.processes = ProcessTable()
-        self.queues: dict[str, Queue] = {}
+        self.queues: dict[str, Queue[Any]] = {}
         self.is_ready = False
         self._is_stopping = False
         self._closers = contextlib.AsyncExitStack()
@@ -232,7 +232,7 @@ class Kernel:
     def _core_moved(self, seat: Seat) -> None:
         self.trace.add(Row(self.clock.now(), "", 0, "core", seat.state.value, seat.name, seat.why))
 
-    def _make_queue(self, name: str, runner: Runner) -> None:
+    def _make_queue(self, name: str, runner: Runner[Any]) -> None:
         settings = self.config.scheduler
         self.queues[name] = Queue(
             name,

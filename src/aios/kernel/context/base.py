@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from msgspec import Struct
@@ -147,6 +147,15 @@ class Thawed:
     why: str | None = None
 
 
+@runtime_checkable
+class SwapFault(Protocol):
+    """The OSError of a `Swap`. `rest` is what could be read of a damaged file; `cause` is what the operating system
+    said, None when the budget has no room."""
+
+    rest: Buffer
+    cause: OSError | None
+
+
 class Swap(Protocol):
     """Bytes by key on disk, within a budget. Methods block, and may be called by any thread.
 
@@ -161,11 +170,11 @@ class Swap(Protocol):
         it cannot be used."""
 
     def put(self, key: str, parts: Iterable[Buffer]) -> int:
-        """Keep `parts` under `key`; returns how many bytes that takes. OSError when it cannot be: all is as before
-        then. Its `cause` is what the operating system said, or None when the budget has no room."""
+        """Keep `parts` under `key`; returns how many bytes that takes. OSError when it cannot be, a SwapFault: all is
+        as before then."""
 
     def get(self, key: str) -> memoryview:
-        """What was put. KeyError; OSError when it cannot be read whole, whose `rest` is what could be."""
+        """What was put. KeyError; OSError when it cannot be read whole, a SwapFault."""
 
     def drop(self, key: str) -> None:
         """Forget `key`, which need not be there."""

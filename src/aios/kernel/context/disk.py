@@ -1,7 +1,7 @@
 """Snapshots in files: those of this run, and what an earlier run has left. Knows no pool, tier or live generation.
 
 Files are read, written and checked by one thread, in the order in which that was asked for, so that neither the event
-loop nor an engine waits for a disk. All methods are called on the event loop.
+loop nor an engine waits for a disk, but for `open` and `thawed`. All methods are called on the event loop.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import Any, TypeVar
 
-from .base import File, Snapshot, SnapshotError, Stored, Swap, Thawed
+from .base import File, Snapshot, SnapshotError, Stored, Swap, SwapFault, Thawed
 from .health import Health
 from .logits import read
 
@@ -45,7 +45,8 @@ class Disk:
         self._thread = ThreadPoolExecutor(1, "aios-swap")
 
     def open(self) -> None:
-        """Look what an earlier run has left."""
+        """Look what an earlier run has left. Where the folder cannot be used that is told, and looked at again with the
+        first write."""
         try:
             self._look()
         except OSError as error:  # calls can be answered without
@@ -82,10 +83,10 @@ class Disk:
         try:
             written = await self._run(self._put, name, snapshot)
         except (OSError, MemoryError) as error:
-            if getattr(error, "cause", error) is None:
+            if (cause := error.cause if isinstance(error, SwapFault) else error) is None:
                 self.health.spent(self.budget)
             else:
-                self.health.refused(error)
+                self.health.refused(cause)
             return None
         finally:
             self._taken += written - size
@@ -125,7 +126,7 @@ class Disk:
         return await self._run(self.thawed, key, fingerprint, vocabulary)
 
     def thawed(self, key: str, fingerprint: str, vocabulary: str) -> Thawed:
-        """As `load`, here and now: for small ones."""
+        """As `load`, here and now, though others may be written meanwhile: for small ones."""
         if (found := self._stored.get(key)) is None:
             raise SnapshotError("its snapshot is gone")
         return _thaw(self._swap, found[1].name, key, fingerprint, vocabulary)
@@ -192,7 +193,7 @@ def _thaw(swap: Swap, name: str, key: str, fingerprint: str, vocabulary: str) ->
     except KeyError:
         raise SnapshotError("its snapshot is gone") from None
     except OSError as error:
-        snapshot, why = _salvaged(getattr(error, "rest", b"")), str(error)
+        snapshot, why = _salvaged(error.rest if isinstance(error, SwapFault) else b""), str(error)
     except SnapshotError as error:
         if error.rest is None:
             raise

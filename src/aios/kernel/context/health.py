@@ -34,10 +34,10 @@ class Health:
         self._is_told = False
 
     def refused(self, error: OSError | MemoryError) -> None:
-        """A snapshot could not be written."""
+        """A snapshot could not be written: what the operating system said of that."""
         self.num_failed += 1
-        cause = getattr(error, "cause", error)
-        why = getattr(cause, "strerror", None) or str(cause) or "out of memory"
+        said, code = (error.strerror, error.errno) if isinstance(error, OSError) else (None, None)
+        why = said or str(error) or "out of memory"
         self.trouble = why
         if self._is_told or (self._told_at is not None and self._now() - self._told_at < QUIET_SECONDS):
             return
@@ -45,7 +45,7 @@ class Health:
         log.warning(
             "suspended generations are not kept on disk: %s cannot be written (%s); %s. Until then what does not fit "
             "into memory is kept as text and computed again",
-            self._folder, why, _advice(getattr(cause, "errno", None)),
+            self._folder, why, _advice(code),
         )  # fmt: skip
 
     def taken(self) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from ..unbroken import unbroken
 from .base import About, Array, File, Held, Pool, Snapshot, SnapshotError
 from .disk import Disk, size_of
 from .logits import LogitsSnapshot
@@ -85,13 +86,13 @@ class Moves:
         """Into its pool, whose gate must be held. Says what was lost on the way, if anything was."""
         held, why = entry.held, None
         arrays: Sequence[Array] | None = entry.arrays
-        entry.is_pinned = True
+        entry.pins += 1
         try:
             if entry.file is not None:
                 arrays, why = await self._read(entry, entry.file)
             await self.clear(held.pool, held.needs, is_patient=True)
         finally:
-            entry.is_pinned = False
+            entry.pins -= 1
         if self._tiers.get(held.key) is not entry:
             return None  # dropped; there is nothing to go on with
         arrays, misfit = await _enter(held, arrays)
@@ -162,7 +163,7 @@ class Moves:
 
     async def _spill(self, entry: Entry) -> None:
         """From memory to the disk. Whoever asked for that may be cancelled: it is carried to its end all the same."""
-        entry.is_pinned = True
+        entry.pins += 1
         task = asyncio.get_running_loop().create_task(self._spilled(entry))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -173,7 +174,7 @@ class Moves:
         try:
             file = await self.write(_snapshot(entry), entry.pool)
         finally:
-            entry.is_pinned = False
+            entry.pins -= 1
         if not self._tiers.has(entry, Tier.RAM):  # it went on, or its call was cancelled
             if file is not None:
                 self._disk.remove(file)
@@ -251,16 +252,7 @@ async def _carried_out(job: Callable[[], R], size: int) -> R:
     raises, whoever is cancelled: what it copies to and from is not given to others before."""
     if size < LARGE:
         return job()
-    future = asyncio.get_running_loop().run_in_executor(None, job)
-    cancelled: asyncio.CancelledError | None = None
-    while not future.done():
-        try:
-            await asyncio.shield(future)
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        raise cancelled
-    return future.result()
+    return await unbroken(asyncio.get_running_loop().run_in_executor(None, job))
 
 
 def _snapshot(entry: Entry) -> Snapshot:

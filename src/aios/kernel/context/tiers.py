@@ -24,14 +24,14 @@ class Tier(Enum):
 @dataclass(slots=True, eq=False)
 class Entry:
     """One stopped generation. `bytes` is what it takes up in its tier: its `arrays` in memory, its `file` on disk.
-    `is_pinned`: it stays where it is, since it is on its way back or out."""
+    `pins` counts those who carry it, back or out: until they are done nobody else moves it."""
 
     held: Held
     tier: Tier
     bytes: int = 0
     arrays: list[Array] | None = None
     file: File | None = None
-    is_pinned: bool = False
+    pins: int = 0
 
     @property
     def pool(self) -> Pool:
@@ -89,7 +89,7 @@ class Tiers:
     def oldest(self, tier: Tier, pool: Pool | None = None) -> Entry | None:
         """The one to go next, of those of `pool` if that is given; None when none may."""
         entries = self._shelves[tier, pool].entries.values()
-        return next((entry for entry in entries if not entry.is_pinned), None)
+        return next((entry for entry in entries if not entry.pins), None)
 
     def bytes(self, tier: Tier, pool: Pool | None = None) -> int:
         return self._shelves[tier, pool].bytes

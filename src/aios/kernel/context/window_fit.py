@@ -19,6 +19,7 @@ from aios.abi.errors import AiosError, Cancelled, ContextLengthExceeded
 from aios.abi.messages import ContextReport, Generation, Message
 
 from ..syscall import Syscall
+from ..unbroken import over
 from .summary import Writer
 from .window import Fit, TooMuch, fit, with_summary
 
@@ -143,7 +144,7 @@ class Windows:
                 return await asyncio.shield(work)
             except asyncio.CancelledError:
                 is_over.set()
-                await asyncio.gather(work, return_exceptions=True)  # its place is taken until then
+                await over(work)  # its place is taken until then
                 raise
 
 

@@ -135,6 +135,9 @@ STORAGE = """
     CREATE TABLE seen(
         file INTEGER PRIMARY KEY, size INTEGER NOT NULL, modified INTEGER NOT NULL, changed INTEGER NOT NULL,
         inode INTEGER NOT NULL, checked INTEGER NOT NULL, is_ours INTEGER NOT NULL);
+    CREATE TABLE intents(
+        id INTEGER PRIMARY KEY AUTOINCREMENT, owner TEXT NOT NULL, agent TEXT NOT NULL, mount TEXT NOT NULL,
+        intent TEXT NOT NULL);
     CREATE TRIGGER unseen AFTER DELETE ON files BEGIN DELETE FROM seen WHERE file = OLD.id; END;
 
     CREATE TABLE readings(
@@ -154,9 +157,9 @@ STORAGE = """
 trash holds the topmost entry of what was cleared, which says where it `was`; `trashed` below 0 is leaving for good. A
 content is a `body`, or the ids of its `chunks` in their order; `refs` counts who names it (-1: it is being written),
 and a chunk's how often contents do. A chunk without a body is a file: `token` makes its name unique. `seen` is what the
-newest version of a mount's file looks like in its folder. `readings` are of a file's version, `passages` what it was
-split into, whose texts are apart so that conditions on many are looked up fast; ids of files are used again, those of
-readings never."""
+newest version of a mount's file looks like in its folder, `intents` what is being done there. `readings` are of a
+file's version, `passages` what it was split into, whose texts are apart so that conditions on many are looked up fast;
+ids of files are used again, those of readings never."""
 
 
 MIGRATIONS: tuple[str, ...] = (

@@ -1,7 +1,7 @@
 """An engine in a thread of its own, seen from the event loop. Knows no core, request or message.
 
-The engine's state belongs to its thread. The event loop sends it sequences to run or to take out, through one inbox; it
-sends back what all sequences said in a step, in one go, since waking the loop is dear.
+What runs in the engine belongs to its thread, and so do its steps. The event loop sends it sequences to run or to take
+out, through one inbox; it sends back what all sequences said in a step, in one go, since waking the loop is dear.
 
 A step computes for all sequences at once, so what goes wrong there is nobody's in particular: the thread ends, and with
 it all that ran. What is one sequence's own the engine keeps apart (`Sequence.error`).
@@ -10,7 +10,6 @@ it all that ran. What is one sequence's own the engine keeps apart (`Sequence.er
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import sys
 import threading
@@ -20,6 +19,7 @@ from dataclasses import dataclass, field
 
 from aios.abi.errors import ModuleFault
 
+from ..unbroken import wait_out
 from .local.engine import Engine
 from .local.sequence import Sequence
 
@@ -32,7 +32,8 @@ SWITCH_INTERVAL = 0.0005
 class Job:
     """A sequence on its way through one slice of `quantum` tokens (None: to its end).
 
-    `left`, and `unsent` (tokens that the event loop has not heard of), belong to the engine's thread.
+    `left`, `counted` (tokens that `left` knows of) and `unsent` (those that the event loop has not heard of) belong to
+    the engine's thread once the job has begun.
     """
 
     def __init__(self, sequence: Sequence, quantum: int | None, *, is_streamed: bool) -> None:
@@ -42,7 +43,7 @@ class Job:
         self.unsent = 0
         self.is_streamed = is_streamed
         self.is_over = False
-        """The sequence has left the engine."""
+        """The sequence has left the engine, or its thread has ended."""
         self.failure: ModuleFault | None = None
         self.bell = asyncio.Event()
         self._text = ""
@@ -97,7 +98,7 @@ class EngineThread:
     def __init__(self, core: str, engine: Engine, on_break: Callable[[str], None]) -> None:
         self.engine = engine
         self.has_ended = False
-        """Or is about to: no job that comes now would be served."""
+        """And the event loop knows: what ran has failed, and no job that comes now would be served."""
         self._core = core
         self._on_break = on_break
         self._inbox = _Inbox()
@@ -136,11 +137,12 @@ class EngineThread:
             if engine.remove(job.sequence.id) is not None:
                 self._post([_News(job, "", 0, is_over=True)])
 
-        self._inbox.put(remove)
-        while not job.is_over:
-            with contextlib.suppress(asyncio.CancelledError):  # cancelled once more: still, leave only when it is out
-                await job.bell.wait()
+        async def news() -> None:
+            await job.bell.wait()
             job.bell.clear()
+
+        self._inbox.put(remove)
+        await wait_out(lambda: job.is_over, news)
 
     def forget(self, job: Job) -> None:
         del self._jobs[job.sequence.id]

@@ -1,6 +1,6 @@
 """The scheduler: one queue per module, ordered by a policy; free slots pull. Knows no module's inside."""
 
-from .base import Policy, Slot
+from .base import Policy
 from .fifo import Fifo
 from .pool import Pool
 from .round_robin import RoundRobin
@@ -8,4 +8,4 @@ from .worker import Queue, Runner
 
 POLICIES: dict[str, type[Fifo] | type[RoundRobin]] = {"fifo": Fifo, "rr": RoundRobin}
 
-__all__ = ["POLICIES", "Fifo", "Policy", "Pool", "Queue", "RoundRobin", "Runner", "Slot"]
+__all__ = ["POLICIES", "Fifo", "Policy", "Pool", "Queue", "RoundRobin", "Runner"]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 from ..syscall import Syscall
 
-Slot = Any
+Slot = TypeVar("Slot")
 """A place that runs calls, as its runner knows it: a core's seat, or the name of a module's only pool."""
 
 Fits = Callable[[Syscall], bool]

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 from ..syscall import Syscall
-from .base import Slot
 
 
 class Handler(Protocol):
@@ -24,19 +23,19 @@ class Pool:
         self._limit = limit
         self._active = 0
 
-    def free(self) -> Iterable[Slot]:
+    def free(self) -> Iterable[str]:
         return (self._name,) if self._active < self._limit else ()
 
-    def fits(self, call: Syscall, slot: Slot) -> bool:
+    def fits(self, call: Syscall, slot: str) -> bool:
         return True
 
-    def take(self, call: Syscall, slot: Slot) -> None:
+    def take(self, call: Syscall, slot: str) -> None:
         self._active += 1
 
-    def release(self, call: Syscall, slot: Slot) -> None:
+    def release(self, call: Syscall, slot: str) -> None:
         self._active -= 1
 
-    async def run(self, call: Syscall, slot: Slot, quantum: int | None) -> Any:
+    async def run(self, call: Syscall, slot: str, quantum: int | None) -> Any:
         return await self._handler.run(call)
 
     def drop(self, call: Syscall) -> None:

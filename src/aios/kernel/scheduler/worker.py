@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Generic, Protocol
 
 from aios.abi.errors import AiosError, Cancelled, CutShort, Full, KernelFault, ModuleFault
 
@@ -22,7 +23,7 @@ from .base import Policy, Slot
 log = logging.getLogger("aios.worker")
 
 
-class Runner(Protocol):
+class Runner(Protocol[Slot]):
     """A module, as its queue sees it."""
 
     def check(self, call: Syscall) -> None:
@@ -49,14 +50,14 @@ class Runner(Protocol):
         """`call` will not be resumed: forget its snapshot."""
 
 
-class Queue:
+class Queue(Generic[Slot]):
     """One module's queue and its workers. `on_end` hears of each call that reached a terminal state."""
 
     def __init__(
         self,
         name: str,
         policy: Policy,
-        runner: Runner,
+        runner: Runner[Slot],
         *,
         clock: Clock,
         trace: Trace,
@@ -163,7 +164,7 @@ class Queue:
         if not len(self.policy):
             return False
         for slot in self.runner.free():
-            call = self.policy.next(lambda c, s=slot: self.runner.fits(c, s))  # type: ignore[misc]  # s is bound, not passed
+            call = self.policy.next(partial(self._fits, slot))
             if call is not None:
                 self.runner.take(call, slot)
                 self.running[call.id] = (call, slot)
@@ -171,6 +172,9 @@ class Queue:
                 call.task = asyncio.get_running_loop().create_task(self._work(call, slot))
                 return True
         return False
+
+    def _fits(self, slot: Slot, call: Syscall) -> bool:
+        return self.runner.fits(call, slot)
 
     async def _work(self, call: Syscall, slot: Slot) -> None:
         result: Any = None
@@ -215,7 +219,7 @@ class Queue:
         # Asked as if this call's slot were free: a waiting call that fits there may have it.
         self.runner.release(call, slot)
         try:
-            return self.policy.should_yield(call, lambda c: self.runner.fits(c, slot))
+            return self.policy.should_yield(call, partial(self._fits, slot))
         finally:
             self.runner.take(call, slot)
 

@@ -133,7 +133,7 @@ def bad_lists(connection: apsw.Connection) -> Iterator[Bad]:
         except apsw.SQLError:  # it is no list
             found = []
         hashes = [bytes(each) for each, _ in found]
-        if sum(each for _, each in found) != size or not hashes or hash_of(hashes) != hash:
+        if sum(each for _, each in found) != size or hash_of(hashes) != hash:
             if row(connection, "SELECT 1 FROM contents WHERE id = ? AND refs > 0", (id,)) is not None:
                 yield id, "the list of its chunks is not what was written"
 

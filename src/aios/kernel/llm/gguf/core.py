@@ -20,7 +20,7 @@ import msgspec
 
 from aios.abi.calls import LLMGenerate
 from aios.abi.errors import AiosError, BadRequest, ModuleFault, TimedOut, UpstreamFault
-from aios.abi.messages import Chunk, Generation, Message
+from aios.abi.messages import Chunk, Generation
 
 from ...config import CoreSection
 from ...syscall import Suspended
@@ -31,6 +31,7 @@ from ..local.host import said as bytes_said
 from ..local.shape import ModelError
 from ..local.variables import variables_of
 from ..remote.connection import Unreachable
+from .body import body_of, can_be_held
 from .file import GgufInfo, read_info
 from .keeper import Keeper
 from .process import Process
@@ -46,15 +47,10 @@ MAX_SLOTS = 256
 """llama.cpp has no more in one server."""
 OWN_WINDOW = 4096
 """Tokens of the window where neither the file nor the configuration bounds it."""
-OURS = ("cache_salt", "beam_width", "length_penalty", "model", "min_tokens", "window")
-"""What the kernel knows of a request, and the server does not."""
 NOT_AGAIN = 2.0
 """Seconds that a call which found the server given up need not ask again: another core may have room by then."""
 SOON = 0.5
 """As much, where it found the server being started again."""
-FOREIGN = ("n", "n_cmpl", "n_predict", "max_completion_tokens", "id_slot", "stream", "chat_parser")
-"""Parameters of the server that are not an agent's to set."""
-SEEDS = 2**32 - 1
 
 
 class GgufCore:
@@ -116,7 +112,7 @@ class GgufCore:
         return True
 
     def can_continue(self, args: LLMGenerate, said: Said) -> bool:
-        return _can_be_held(args)
+        return can_be_held(args)
 
     def drop(self, snapshot: Any) -> None:
         self._seats.drop(snapshot)
@@ -175,7 +171,7 @@ class GgufCore:
                 await asyncio.shield(victim.saving)
             if stream is None:
                 stream = await self._open_stream(request, paused, seat)
-            stream.go_on(request.emit, quantum if _can_be_held(request.args) else None)
+            stream.go_on(request.emit, quantum if can_be_held(request.args) else None)
             tokens = await stream.turn()
             is_well = True
         finally:
@@ -218,7 +214,7 @@ class GgufCore:
         is_restored = paused is not None and await self._restore(paused, seat)
         may_share = self._seats.note(seat, request.args.cache_salt, _heads(request.args))
         spoken = _begun(request) if paused is None else paused.spoken
-        body = _body(request.args, spoken)
+        body = body_of(request.args, spoken)
         body |= {"id_slot": seat, "cache_prompt": is_restored or may_share}
         data, timeout = msgspec.json.encode(body), self._section.timeout
         process = await self._serving(is_patient=paused is not None)
@@ -326,44 +322,8 @@ def _heads(args: LLMGenerate) -> Sequence[int]:
     return [hash(msgspec.json.encode(part)) for part in ((args.tools, first), *others)]
 
 
-def _can_be_held(args: LLMGenerate) -> bool:
-    """Whether the server can go on from the text of a partial answer: a grammar of the agent's own would begin anew."""
-    if args.extra and "grammar" in args.extra:
-        return False
-    last = args.messages[-1]
-    return last.role != "assistant" or (isinstance(last.content, str) and not last.tool_calls)
-
-
 def _begun(request: Request) -> Spoken:
     """What was said of the answer before this core was asked: by another one, or nothing."""
     if (said := request.said) is None:
         return Spoken()
     return Spoken(said.text, tokens=said.tokens, logprobs=list(said.logprobs or ()), num_streams=1)
-
-
-def _body(args: LLMGenerate, spoken: Spoken) -> dict[str, Any]:
-    """The request for an answer, or for what follows on `spoken`."""
-    fields = {name: value for name, value in msgspec.structs.asdict(args).items() if value is not None}
-    fields = {**(fields.pop("extra", None) or {}), **fields}
-    for name in (*FOREIGN, *OURS):
-        fields.pop(name, None)
-    fields |= {"stream": True, "stream_options": {"include_usage": True}}
-    # How many tokens there were comes with each piece; while the prompt is read there is news too, without which the
-    # server would not notice that nobody listens any more.
-    fields |= {"timings_per_token": True, "return_progress": True}
-    # Draws of a resumed answer that repeated those of its beginning would make it repeat itself.
-    fields["seed"] = ((args.seed or 0) + spoken.num_streams) % SEEDS
-    if spoken.num_streams:
-        fields["messages"] = _continued(args.messages, spoken)
-        fields |= {"continue_final_message": True, "add_generation_prompt": False}
-        if args.max_tokens is not None:
-            fields["max_tokens"] = max(1, args.max_tokens - spoken.tokens)
-    return fields
-
-
-def _continued(messages: list[Message], spoken: Spoken) -> list[Message]:
-    """The conversation with the partial answer as its last message."""
-    last = messages[-1]
-    if last.role == "assistant":
-        return [*messages[:-1], msgspec.structs.replace(last, content=f"{last.content}{spoken.text}")]
-    return [*messages, Message(role="assistant", content=spoken.text, reasoning_content=spoken.reasoning or None)]

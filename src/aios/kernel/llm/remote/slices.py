@@ -6,9 +6,9 @@ Knows how to wait and nothing of what is said.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Coroutine
 
+from ...unbroken import over
 from .connection import Heard, OnData, Response
 from .openai_stream import Events
 
@@ -74,11 +74,7 @@ class Slices:
     async def close(self) -> None:
         """Let go, and return when it is gone."""
         self._task.cancel()
-        while not self._task.done():
-            with contextlib.suppress(asyncio.CancelledError):  # cancelled once more: still, leave only when it is out
-                await asyncio.wait({self._task})
-        if not self._task.cancelled():
-            self._task.exception()
+        await over(self._task)
 
 
 def _ended() -> Response:

@@ -93,6 +93,8 @@ class Beneath:
         with self._folder(path) as folder, readable(folder) as opened, os.scandir(opened) as found:
             folders = []
             for each in found:
+                if OURS.fullmatch(each.name):
+                    continue  # of a write that has not come to its place, or was cut short: it is no loss
                 name = path_name(each)
                 inner = f"{path}/{name}"
                 if not name or not fits(inner):
@@ -217,12 +219,13 @@ class Beneath:
             self._sync(target)
             self._sync(source)
 
-    def set_aside(self, path: str) -> str:
-        """Give the file or folder a name of ours, in the folder that it is in; the path of that."""
+    def set_aside(self, path: str, aside: str = "") -> str:
+        """Give the file or folder a name of ours, in the folder that it is in, `aside` or a new one; the path of
+        that."""
         with self._above(path) as (folder, name):
             name = listed_as(folder, name)
             is_folder(self._shown(path), os.stat(name, dir_fd=folder, follow_symlinks=False))
-            aside = f".aios-{secrets.token_hex(8)}.gone"
+            aside = aside or fresh_aside()
             os.rename(name, aside, src_dir_fd=folder, dst_dir_fd=folder)
             self._sync(folder)
         return f"{path[: path.rfind('/') + 1]}{aside}"
@@ -298,6 +301,10 @@ class Beneath:
         if self._durable:
             with readable(folder) as opened:
                 os.fsync(opened)
+
+
+def fresh_aside() -> str:
+    return f".aios-{secrets.token_hex(8)}.gone"
 
 
 def _enter(folder: int, name: str) -> int:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from ...unbroken import unbroken
 from .faults import Gone
 
 NUM_QUICK, NUM_LONG = 4, 2
@@ -85,40 +86,20 @@ class Disk:
             raise Gone.because("its disk does not answer")
 
     async def _wait(self, future: asyncio.Future[T], limit: float | None) -> T:
-        loop, was_cancelled = asyncio.get_running_loop(), False
+        loop = asyncio.get_running_loop()
         end = None if limit is None else loop.time() + limit
-        while not future.done():
+
+        async def turn() -> None:
             left = None if end is None else end - loop.time()
             if left is not None and left <= 0:
                 self._stuck.add(future)
                 future.add_done_callback(self._answered)
                 raise Gone.because("its disk does not answer")
-            try:
-                await asyncio.wait((future,), timeout=left)
-            except asyncio.CancelledError:
-                was_cancelled = True
-        return _result(future, was_cancelled)
+            await asyncio.wait((future,), timeout=left)
+
+        return await unbroken(future, turn)
 
     def _answered(self, future: asyncio.Future[Any]) -> None:
         self._stuck.discard(future)
         if not future.cancelled():
             future.exception()  # nobody waits for it any more
-
-
-async def unbroken(steps: Coroutine[Any, Any, T]) -> T:
-    """What `steps` return, done to their end though who waits is cancelled meanwhile."""
-    task, was_cancelled = asyncio.get_running_loop().create_task(steps), False
-    while not task.done():
-        try:
-            await asyncio.wait((task,))
-        except asyncio.CancelledError:
-            was_cancelled = True
-    return _result(task, was_cancelled)
-
-
-def _result(future: asyncio.Future[T], was_cancelled: bool) -> T:
-    if not was_cancelled:
-        return future.result()
-    if not future.cancelled():
-        future.exception()  # nobody is left to hear it
-    raise asyncio.CancelledError

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import NamedTuple, TypeVar
 
 import apsw
@@ -22,12 +22,14 @@ from ..intake import Intake
 from ..outlet import Outlet
 from ..quota import VERSION_BYTES, Quota
 from ..tree import Tree
-from . import seen
+from . import intents, seen
 from . import table as mount_table
 from .beneath import Beneath, Entry
+from .cut_short import CutShort
 from .disk import Disk
 from .faults import Gone
 from .follow import Follower
+from .intents import Intent
 from .locks import PathLocks
 from .naming import check_names, is_ours
 from .notice import Notice
@@ -102,6 +104,9 @@ class Mount:
             self.scope, self.beneath, self.disk, room.database, self.notice, self.locks, room.clock, room.watch,
             self.lose,
         )  # fmt: skip
+        self._cut_short = CutShort(
+            self.scope, self.beneath, self.disk, room.database, room.intake, room.quota, self.locks
+        )
         self.why_gone: str | None = "it was not looked for yet"
         self._num_calls = 0
         self._timer: Timer | None = None
@@ -145,6 +150,7 @@ class Mount:
             await self.room.database.run(lambda c: mount_table.put(c, self.row))
         elif self.why_gone is None:
             return
+        await self._cut_short.finish()
         self.why_gone = None
         self.follower.look_whole()
 
@@ -206,6 +212,20 @@ class Mount:
     async def run(self, work: Callable[..., T], *args: object) -> T:
         """Something that may block, in a thread of this mount."""
         return await self.disk.run(work, *args)
+
+    @contextlib.asynccontextmanager
+    async def intending(self, intent: Intent, *, frees: bool = False) -> AsyncIterator[int]:
+        """On record while the folder is changed. Who records the change drops it in the same job, by this number. Who
+        fails has undone it, unless the folder was lost: then that is for when it is back."""
+        id = await self.room.database.run(lambda c: intents.add(c, self.scope, intent), frees=frees)
+        try:
+            yield id
+        except Gone:
+            raise
+        except BaseException:
+            with contextlib.suppress(AiosError):
+                await self.room.database.run(lambda c: intents.drop(c, id), frees=True)
+            raise
 
     async def discard(self, stage: Staged) -> None:
         """Leave nothing of it behind, at once if the disk answers."""

@@ -7,7 +7,6 @@ does not have. Paths are inside the mount.
 from __future__ import annotations
 
 import contextlib
-import secrets
 import time
 from functools import partial
 from typing import NamedTuple
@@ -18,14 +17,15 @@ from aios.abi.calls import Count, Version
 from aios.abi.errors import AiosError, BadRequest, Conflict, NotFound
 
 from ...database import exactly_once, rows
+from ...unbroken import unbroken
 from .. import moves, trash, versions
-from ..base import parent_of
 from ..tree import BELOW, Node, Tree
 from ..versions import Stamp
-from . import seen
-from .beneath import Batch, Entry
-from .disk import unbroken
+from . import intents, seen
+from .beneath import Batch, Entry, fresh_aside
+from .cut_short import put_back
 from .faults import Changed
+from .intents import Intent
 from .mount import Mount
 from .seen import Known
 from .staged import Signature, Staged
@@ -67,25 +67,32 @@ class Moves:
             if now.known is None or not now.is_kept:
                 return await unbroken(self._move_unkept(path, to))
             await self._database.read_async(lambda c: moves.check_extent(self._mount.tree(c), path, to))
-            return await unbroken(self._move(path, to, stamp, once))
+            intent = Intent("move", path, stamp, once, to, now.entry.signature.inode)
+            return await unbroken(self._move(intent))
 
-    async def _move(self, path: str, to: str, stamp: Stamp, once: str | None) -> Version:
-        await self._mount.run(self._beneath.move, path, to)
-        try:
-            entry = await self._mount.run(self._beneath.stat, to)
-            checked = time.time_ns()
+    async def _move(self, intent: Intent) -> Version:
+        async with self._mount.intending(intent) as id:
+            await self._mount.run(self._beneath.move, intent.path, intent.to)
+            try:
+                return await self._record_move(intent, id)
+            except AiosError:
+                await self._mount.run(self._beneath.move, intent.to, intent.path)
+                raise
 
-            def job(connection: apsw.Connection) -> Version:
-                tree = self._mount.tree(connection)
-                version = moves.move(tree, path, to, stamp.at)
-                if not entry.is_folder:  # the name is part of what a file looks like
-                    seen.see(tree, tree.need(to).id, entry.signature, checked, is_ours=True)
-                return version
+    async def _record_move(self, intent: Intent, id: int) -> Version:
+        path, to = intent.path, intent.to
+        entry = await self._mount.run(self._beneath.stat, to)
+        checked = time.time_ns()
 
-            return await self._database.run(exactly_once(once, job, Version))
-        except AiosError:
-            await self._mount.run(self._beneath.move, to, path)
-            raise
+        def job(connection: apsw.Connection) -> Version:
+            intents.drop(connection, id)
+            tree = self._mount.tree(connection)
+            version = moves.move(tree, path, to, intent.stamp.at)
+            if not entry.is_folder:  # the name is part of what a file looks like
+                seen.see(tree, tree.need(to).id, entry.signature, checked, is_ours=True)
+            return version
+
+        return await self._database.run(exactly_once(intent.once, job, Version))
 
     async def _move_unkept(self, path: str, to: str) -> Version:
         """What the store has no room for moves in the folder only."""
@@ -105,37 +112,36 @@ class Moves:
                 raise self._mount.missing(path)
             if now.entry.is_folder:
                 await self._mount.follower.look(path, is_held=True)
-            return await unbroken(self._clear(path, now.entry, stamp, once))
+            intent = Intent("clear", path, stamp, once, _beside(path))
+            return await unbroken(self._clear(intent, now.entry))
 
-    async def _clear(self, path: str, entry: Entry, stamp: Stamp, once: str | None) -> Count:
-        aside = await self._mount.run(self._beneath.set_aside, path)
-        try:
-            if entry.is_folder:
-                await self._check_folder(path, aside)
-            else:
-                await self._check_file(path, aside)
-
-            def job(connection: apsw.Connection) -> Count:
-                tree = self._mount.tree(connection)
-                node = tree.need(path)
-                count = Count(count=tree.num_below(node.id))
-                seen.unsee_below(tree, node.id)
-                trash.clear(tree, path, stamp.at)
-                return count
-
-            count = await self._database.run(exactly_once(once, job, Count), frees=True)
-        except AiosError:
-            await self._put_back(aside, path)
-            raise
+    async def _clear(self, intent: Intent, entry: Entry) -> Count:
+        path, aside = intent.path, intent.to
+        async with self._mount.intending(intent, frees=True) as id:
+            await self._mount.run(self._beneath.set_aside, path, aside.rpartition("/")[2])
+            try:
+                if entry.is_folder:
+                    await self._check_folder(path, aside)
+                else:
+                    await self._check_file(path, aside)
+                count = await self._record_clear(intent, id)
+            except AiosError:
+                await put_back(self._beneath, self._mount.disk, aside, path)
+                raise
         await self._mount.disk.run_long(self._beneath.remove, aside)
         return count
 
-    async def _put_back(self, aside: str, path: str) -> None:
-        """What stays after all. If others have made something at its place meanwhile, beside that."""
-        try:
-            await self._mount.run(self._beneath.put_back, aside, path)
-        except Conflict:
-            await self._mount.run(self._beneath.put_back, aside, f"{path}.{secrets.token_hex(4)}.kept")
+    async def _record_clear(self, intent: Intent, id: int) -> Count:
+        def job(connection: apsw.Connection) -> Count:
+            intents.drop(connection, id)
+            tree = self._mount.tree(connection)
+            node = tree.need(intent.path)
+            count = Count(count=tree.num_below(node.id))
+            seen.unsee_below(tree, node.id)
+            trash.clear(tree, intent.path, intent.stamp.at)
+            return count
+
+        return await self._database.run(exactly_once(intent.once, job, Count), frees=True)
 
     async def _check_file(self, path: str, aside: str) -> None:
         """Whether what is set aside is what the store has. Its name has changed, and with it when it was changed."""
@@ -187,8 +193,7 @@ class Moves:
 
     async def _restore(self, path: str, below: list[Below], stamp: Stamp, once: str | None) -> Version:
         """Built beside its place and then renamed into it, so that half of it is never seen."""
-        above = parent_of(path)
-        aside = f"{above}/{_aside()}" if above else _aside()
+        aside = _beside(path)
         signatures: dict[int, Signature] = {}
         try:
             for each in below:
@@ -197,26 +202,34 @@ class Moves:
                     await self._mount.run(self._beneath.make_folder, place)
                 else:
                     signatures[each.id] = await self._write(place, each)
-            await self._mount.run(self._beneath.put_back, aside, path)
+            inode = (await self._mount.run(self._beneath.stat, aside)).signature.inode
+            intent = Intent("restore", path, stamp, once, inode=inode)
+            async with self._mount.intending(intent) as id:
+                await self._mount.run(self._beneath.put_back, aside, path)
+                return await self._record_restore(intent, id, below[0].id, signatures)
         except BaseException as error:
             with contextlib.suppress(AiosError):  # it was never made, or the disk is away
                 await self._mount.disk.run_long(self._beneath.remove, aside)
             if isinstance(error, Changed):  # others took the folder away that it was built in
                 raise self._mount.is_busy(path) from None
             raise
-        top = await self._mount.run(self._beneath.stat, path)
-        if not top.is_folder:
-            signatures[below[0].id] = top.signature
+
+    async def _record_restore(self, intent: Intent, id: int, top: int, signatures: dict[int, Signature]) -> Version:
+        path = intent.path
+        entry = await self._mount.run(self._beneath.stat, path)
+        if not entry.is_folder:  # its name has changed
+            signatures[top] = entry.signature
         checked = time.time_ns()
 
         def job(connection: apsw.Connection) -> Version:
+            intents.drop(connection, id)
             tree = self._mount.tree(connection)
-            node = trash.restore(tree, path, stamp.at)
+            node = trash.restore(tree, path, intent.stamp.at)
             for file, signature in signatures.items():
                 seen.see(tree, file, signature, checked, is_ours=True)
             return Version(path=self._mount.shown(path), version=node.version)
 
-        return await self._database.run(exactly_once(once, job, Version))
+        return await self._database.run(exactly_once(intent.once, job, Version))
 
     async def _write(self, place: str, file: Below) -> Signature:
         outlet = self._mount.room.outlet
@@ -235,8 +248,9 @@ class Moves:
                 await self._mount.discard(stage)
 
 
-def _aside() -> str:
-    return f".aios-{secrets.token_hex(8)}.gone"
+def _beside(path: str) -> str:
+    """A name of ours in the folder that `path` is in."""
+    return f"{path[: path.rfind('/') + 1]}{fresh_aside()}"
 
 
 def _below(tree: Tree, node: Node) -> list[Below]:

@@ -64,6 +64,11 @@ class Staged:
             while left:
                 left = left[os.write(self._file, left) :]
 
+    def inode(self) -> int:
+        """Of the file, which it keeps when it is renamed."""
+        assert self._file is not None
+        return Signature.of(os.fstat(self._file)).inode
+
     def commit(self, expected: Signature | None) -> Signature:
         """Put it into its place, if what is there looks as `expected` (None: if nothing is there); what it looks like
         now. Raises Changed otherwise, and then may be said again with what was seen by a second look."""

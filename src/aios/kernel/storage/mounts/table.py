@@ -15,6 +15,7 @@ from aios.abi.errors import BadRequest, Conflict, Denied, NotFound
 
 from ...database import row, rows
 from ...spaces import Scope
+from . import intents
 from .beneath import Identity
 
 SYSTEM = ("/proc", "/sys", "/dev")
@@ -62,6 +63,7 @@ def remove(connection: apsw.Connection, scope: Scope) -> None:
     connection.execute("DELETE FROM mounts WHERE owner = ? AND agent = ? AND name = ?", scope)
     if not connection.changes():
         raise no_such_mount(scope)
+    intents.drop_all(connection, scope)
 
 
 def check_free(connection: apsw.Connection, scope: Scope) -> None:

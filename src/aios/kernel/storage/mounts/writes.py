@@ -18,14 +18,15 @@ from aios.abi.calls import Version
 from aios.abi.errors import TooLarge
 
 from ...database import exactly_once
+from ...unbroken import unbroken
 from .. import contents, versions
 from ..contents import SMALL, Body
 from ..quota import VERSION_BYTES
 from ..tree import Tree
 from ..versions import Staged, Stamp
-from . import seen
-from .disk import unbroken
+from . import intents, seen
 from .faults import Changed
+from .intents import Intent
 from .mount import Mount
 from .notice import BLOCK
 from .staged import Signature
@@ -45,6 +46,16 @@ class Arrived(NamedTuple):
     @property
     def size(self) -> int:
         return len(self.content.data) if isinstance(self.content, Body) else self.content.size
+
+
+class Wanted(NamedTuple):
+    """What is to be recorded of a content once that is in its place, unless `check` refuses it before."""
+
+    path: str
+    stamp: Stamp
+    once: str | None
+    record: Callable[[Tree], Version]
+    check: Check | None = None
 
 
 class Writes:
@@ -72,7 +83,7 @@ class Writes:
         # What comes may take its time: nobody else waits for that.
         async with self._arriving(path, source) as arrived, self._mount.locks.hold(path):
             record = partial(versions.write, path=path, content=arrived.content, stamp=stamp)
-            return await self._place(path, arrived, record, check, once)
+            return await self._place(arrived, Wanted(path, stamp, once, record, check))
 
     async def create(self, path: str, kind: str, stamp: Stamp, once: str | None = None) -> Version:
         """An empty file, or a folder. Raises Conflict when something is there."""
@@ -82,18 +93,22 @@ class Writes:
             if (await self._mount.current(path)).entry is not None:
                 raise self._mount.is_there(path)
             if kind == "folder":
-                return await unbroken(self._create_folder(path, stamp, once))
+                return await unbroken(self._create_folder(Intent("make", path, stamp, once)))
             async with self._arriving(path, b"") as arrived:
                 record = partial(versions.write, path=path, content=arrived.content, stamp=stamp)
-                return await self._place(path, arrived, record, partial(versions.check_base, path=path, base=0), once)
+                check = partial(versions.check_base, path=path, base=0)
+                return await self._place(arrived, Wanted(path, stamp, once, record, check))
 
-    async def _create_folder(self, path: str, stamp: Stamp, once: str | None) -> Version:
-        def job(connection: apsw.Connection) -> Version:
-            self._mount.tree(connection).make_folder(path, stamp.at)
-            return Version(path=self._mount.shown(path), version=1)
+    async def _create_folder(self, intent: Intent) -> Version:
+        async with self._mount.intending(intent) as id:
+            await self._mount.run(self._mount.beneath.make_folder, intent.path)
 
-        await self._mount.run(self._mount.beneath.make_folder, path)
-        return await self._database.run(exactly_once(once, job, Version))
+            def job(connection: apsw.Connection) -> Version:
+                intents.drop(connection, id)
+                self._mount.tree(connection).make_folder(intent.path, intent.stamp.at)
+                return Version(path=self._mount.shown(intent.path), version=1)
+
+            return await self._database.run(exactly_once(intent.once, job, Version))
 
     async def roll_back(self, path: str, number: int, stamp: Stamp, once: str | None = None) -> Version:
         """The content of version `number` once more, as the newest."""
@@ -107,7 +122,8 @@ class Writes:
                     async for block in self._mount.room.outlet.stream(content, 0, content.size):
                         await self._mount.run(stage.write, block)
                     record = partial(versions.roll_back, path=path, number=number, stamp=stamp)
-                    return await self._place(path, Arrived(stage, Staged(kept.content, kept.size)), record, None, once)
+                    arrived = Arrived(stage, Staged(kept.content, kept.size))
+                    return await self._place(arrived, Wanted(path, stamp, once, record))
 
     # ── arriving ──
 
@@ -138,17 +154,15 @@ class Writes:
 
     # ── being placed ──
 
-    async def _place(
-        self, path: str, arrived: Arrived, record: Callable[[Tree], Version], check: Check | None, once: str | None
-    ) -> Version:
-        """Put what has arrived into its place and have it recorded, unless `check` refuses. The caller holds it."""
+    async def _place(self, arrived: Arrived, wanted: Wanted) -> Version:
+        """Put what has arrived into its place and have it recorded. The caller holds the path."""
         for _ in range(TRIES):
             try:
-                expected = await self._expected(path, arrived.size, check)
-                return await unbroken(self._commit(path, arrived.stage, expected, record, once))
+                expected = await self._expected(wanted.path, arrived.size, wanted.check)
+                return await unbroken(self._commit(arrived.stage, expected, wanted))
             except Changed:
                 continue
-        raise self._mount.is_busy(path)
+        raise self._mount.is_busy(wanted.path)
 
     async def _expected(self, path: str, size: int, check: Check | None) -> Signature | None:
         """What the file looks like that is to be replaced by one of `size` bytes, None if there is none. Raises what
@@ -173,19 +187,26 @@ class Writes:
             check(tree)
         tree.quota.check(connection, tree.scope.payer, path.count("/") + 1, size + VERSION_BYTES)
 
-    async def _commit(
-        self, path: str, stage: Stage, expected: Signature | None, record: Callable[[Tree], Version], once: str | None
-    ) -> Version:
+    async def _commit(self, stage: Stage, expected: Signature | None, wanted: Wanted) -> Version:
+        if wanted.once is None:  # nobody asks again: what is in its place when the kernel dies is noted like any change
+            return await self._put(stage, expected, wanted, 0)
+        inode = await self._mount.run(stage.inode)
+        intent = Intent("write", wanted.path, wanted.stamp, wanted.once, inode=inode)
+        async with self._mount.intending(intent) as id:
+            return await self._put(stage, expected, wanted, id)
+
+    async def _put(self, stage: Stage, expected: Signature | None, wanted: Wanted, intent: int) -> Version:
         signature = await self._mount.run(stage.commit, expected)
         checked = time.time_ns()
 
         def job(connection: apsw.Connection) -> Version:
+            intents.drop(connection, intent)
             tree = self._mount.tree(connection)
-            version = record(tree)
-            seen.see(tree, tree.need(path).id, signature, checked, is_ours=True)
+            version = wanted.record(tree)
+            seen.see(tree, tree.need(wanted.path).id, signature, checked, is_ours=True)
             return version
 
-        return await self._database.run(exactly_once(once, job, Version))
+        return await self._database.run(exactly_once(wanted.once, job, Version))
 
 
 async def _blocks(data: bytes) -> AsyncIterator[bytes]:

@@ -1,0 +1,148 @@
+"""Finishing what a kernel died over in a mounted folder, before anybody looks at it: with its `intents`.
+
+What is in its place already is recorded as what it was meant to be, under the key of its call. What was only set aside
+goes back, and its call does it again. All else was not begun. Knows no call and no watch.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from functools import partial
+
+import apsw
+
+from aios.abi.calls import Version
+from aios.abi.errors import AiosError, Conflict, NotFound
+
+from ...database import Database, Job, exactly_once
+from ...spaces import Scope
+from .. import moves, trash, versions
+from ..intake import Intake
+from ..quota import Quota
+from ..tree import Tree
+from ..versions import Staged
+from . import intents, seen
+from .beneath import Beneath, Entry
+from .disk import Disk
+from .intents import Intent
+from .locks import PathLocks
+from .staged import Signature
+
+log = logging.getLogger("aios.storage")
+
+BLOCK = 1 << 20
+
+
+class CutShort:
+    """Of one mount."""
+
+    def __init__(
+        self, scope: Scope, beneath: Beneath, disk: Disk, database: Database, intake: Intake, quota: Quota,
+        locks: PathLocks,
+    ) -> None:  # fmt: skip
+        self._scope = scope
+        self._beneath = beneath
+        self._disk = disk
+        self._database = database
+        self._intake = intake
+        self._quota = quota
+        self._locks = locks
+
+    async def finish(self) -> None:
+        """All that is on record and nobody is at. What fails is said in the log, and is then an outside change."""
+        for id, intent in self._left().items():
+            paths = (intent.path, intent.to) if intent.what == "move" else (intent.path,)
+            async with self._locks.hold(*paths):
+                if id not in self._left():  # a call was at it, and has ended
+                    continue
+                try:
+                    await self._finish(id, intent)
+                except AiosError as error:
+                    log.warning("'%s' of '%s' was cut short and stays so: %s", intent.what, intent.path, error)
+
+    def _left(self) -> dict[int, Intent]:
+        return self._database.read(lambda c: intents.of(c, self._scope))
+
+    async def _finish(self, id: int, intent: Intent) -> None:
+        if intent.what == "clear":
+            await put_back(self._beneath, self._disk, intent.to, intent.path)
+        elif (there := await self._done(intent)) is None:
+            pass
+        elif intent.what == "write":
+            return await self._record_file(id, intent)
+        elif (job := self._job(intent, there)) is not None:
+            return await self._record(id, intent, job)
+        await self._database.run(partial(intents.drop, id=id), frees=True)
+
+    async def _done(self, intent: Intent) -> Entry | None:
+        """What was to come into its place, if it is there."""
+        entry = await self._disk.run(self._beneath.find, intent.to if intent.what == "move" else intent.path)
+        if entry is None or (intent.what != "make" and entry.signature.inode != intent.inode):
+            return None
+        return entry
+
+    def _job(self, intent: Intent, there: Entry) -> Callable[[Tree], int] | None:
+        """What is to be recorded, if it can be; it says which version that is. What files look like is found out by a
+        look, which finds their contents as they are known."""
+        path, to, at = intent.path, intent.to, intent.stamp.at
+        found = self._database.read(lambda c: [self._tree(c).find(each) for each in (path, to) if each])
+        if intent.what == "move" and found[0] is not None and found[1] is None:
+            return lambda tree: moves.move(tree, path, to, at).version
+        if intent.what == "restore" and found[0] is None:
+            return lambda tree: trash.restore(tree, path, at).version
+        if intent.what == "make" and found[0] is None and there.is_folder:
+            return lambda tree: (tree.make_folder(path, at), 1)[1]
+        return None
+
+    async def _record(self, id: int, intent: Intent, record: Callable[[Tree], int]) -> None:
+        shown = self._scope.shown(intent.to or intent.path)
+
+        def job(connection: apsw.Connection) -> Version:
+            intents.drop(connection, id)
+            return Version(path=shown, version=record(self._tree(connection)))
+
+        await self._run(intent, job)
+
+    async def _record_file(self, id: int, intent: Intent) -> None:
+        descriptor, signature = await self._disk.open(
+            self._beneath.open, intent.path, undo=lambda found: os.close(found[0])
+        )
+        try:
+            async with self._intake.staged(self._scope, self._blocks(descriptor), self._quota) as content:
+                await self._run(intent, partial(self._write, id, intent, content, signature))
+        finally:
+            self._disk.later(os.close, descriptor)
+
+    def _write(
+        self, id: int, intent: Intent, content: Staged, signature: Signature, connection: apsw.Connection
+    ) -> Version:
+        intents.drop(connection, id)
+        tree = self._tree(connection)
+        version = versions.write(tree, intent.path, content, intent.stamp)
+        seen.see(tree, tree.need(intent.path).id, signature, 0, is_ours=False)
+        return version
+
+    async def _blocks(self, descriptor: int) -> AsyncIterator[bytes]:
+        while block := await self._disk.run(os.read, descriptor, BLOCK):
+            yield block
+
+    async def _run(self, intent: Intent, job: Job[Version]) -> None:
+        await self._database.run(exactly_once(intent.once, job, Version))
+
+    def _tree(self, connection: apsw.Connection) -> Tree:
+        return Tree(connection, self._scope, self._quota)
+
+
+async def put_back(beneath: Beneath, disk: Disk, aside: str, path: str) -> None:
+    """What stays after all, if it is there. If others have made something at its place meanwhile, beside that."""
+    try:
+        await disk.run(beneath.put_back, aside, path)
+    except Conflict:
+        with suppress(NotFound):
+            await disk.run(beneath.put_back, aside, f"{path}.{secrets.token_hex(4)}.kept")
+    except NotFound:
+        pass
