@@ -32,11 +32,19 @@ ALLOWED: dict[str, set[str]] = {
     "kernel/transfers": {"abi", "kernel/storage"} | {f"kernel/{name}" for name in SMALL},
     "kernel/idempotency": {"abi"} | {f"kernel/{name}" for name in SMALL},
     "kernel/prepare": {"abi", "kernel/syscall"},
+    "kernel/open_calls": {"abi", "kernel/syscall"},
+    "kernel/effects": {"abi", "kernel/scheduler", "kernel/journal", "kernel/syscall"},
+    "kernel/errands": {"abi"} | {f"kernel/{name}" for name in SMALL},
+    "kernel/models": {"abi", "kernel/open_calls"}
+    | {f"kernel/{name}" for name in SMALL | {"context", "llm", "scheduler", "storage"}},
+    "kernel/recovery": {"abi", "kernel/context", "kernel/llm"} | {f"kernel/{name}" for name in SMALL},
+    "kernel/house": {"abi", "kernel/access", "kernel/memory", "kernel/storage"} | {f"kernel/{name}" for name in SMALL},
     "kernel/check": {"abi", "kernel/memory", "kernel/storage"} | {f"kernel/{name}" for name in SMALL},
     "kernel/backup": {"abi", "kernel/check", "kernel/storage"} | {f"kernel/{name}" for name in SMALL},
     "kernel/control": {"abi", "kernel/scheduler"} | {f"kernel/{name}" for name in SMALL},
     "kernel/kernel": {"abi"}
     | {f"kernel/{name}" for name in ("scheduler", "control", "idempotency", "transfers", "prepare", "check")}
+    | {f"kernel/{name}" for name in ("open_calls", "effects", "errands", "models", "recovery", "house")}
     | {f"kernel/{n}" for n in SMALL | MODULES},
     "kernel": {f"kernel/{name}" for name in SMALL | {"kernel", "transfers", "check", "backup"}},
     "sdk": {"abi"},

@@ -64,6 +64,21 @@ def test_a_file_that_moves_keeps_its_history(fs: Run, tmp_path: Path) -> None:
     assert len(json.loads(fs("history", "b/c.md", "--json").stdout)["revisions"]) == 2
 
 
+def test_what_files_say_is_found_with_the_place_where_it_stands(fs: Run, tmp_path: Path) -> None:
+    put(fs, "kb/harbour.md", b"# Harbour\n\nIt opens in May.\n", tmp_path)
+    put(fs, "kb/broken.pdf", b"%PDF-1.7", tmp_path)
+    put(fs, "mine.txt", b"harbour of mine", tmp_path)
+    done = fs("search", "harbour", "opens", "--in", "kb")
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("kb/harbour.md (version 1, bytes 0-")
+    assert lines[0].endswith("· Harbour")
+    assert lines[1:] == ["  # Harbour", "  ", "  It opens in May."]
+    assert "kb/broken.pdf is left out: it is broken" in done.stderr
+    found = json.loads(fs("search", "harbour", "--name", "*.txt", "--json").stdout)
+    assert [each["path"] for each in found["passages"]] == ["mine.txt"]
+    assert fs("search", "xyzzy", "--mode", "keyword").stderr.startswith("No passage fits.")
+
+
 def test_bytes_come_out_as_they_went_in_also_from_a_pipe(served: Served, tmp_path: Path) -> None:
     content = bytes(range(256)) * 40_000  # more than a body of a call may be
     file = tmp_path / "blob"

@@ -7,14 +7,13 @@ import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import apsw
 import pytest
 
 from aios.abi import calls as abi
 from aios.abi.errors import BadRequest, ModuleFault
-from aios.kernel import Kernel, check_home, repair_home
+from aios.kernel import Kernel, Principal, check_home, repair_home
 from aios.kernel import restore_backup as restore
 from aios.kernel import take_backup as backup
 from aios.kernel.database import HomeError
@@ -85,6 +84,30 @@ def add_a_strangers_file(home: Path) -> None:
     (home / "blobs" / "ab" / ("ab" * 32)).write_bytes(b"whose is it")
 
 
+PASSAGES = {
+    "lost reading": "DELETE FROM readings WHERE id = 1",
+    "reading of no file": "UPDATE readings SET file = 4711 WHERE id = 1",
+    "two readings": "INSERT INTO readings(file, version, state, num_passages) SELECT file, 1, 1, 0 FROM readings",
+    "lost text": "DELETE FROM passage_texts WHERE row = 1",
+    "text of no passage": "INSERT INTO passage_texts VALUES (4711, NULL, 'file')",
+    "lost row of a passage": "DELETE FROM passages WHERE row = 1",
+    "lost passage": (
+        "DELETE FROM passages WHERE row = 1; DELETE FROM passage_texts WHERE row = 1;"
+        "DELETE FROM passages_words WHERE rowid = 1; DELETE FROM passages_vectors WHERE row = 1;"
+        "UPDATE search_scopes SET texts = texts - 1 WHERE room = 'passages'"
+    ),
+    "passage too many": (
+        "INSERT INTO passages SELECT 4711, scope, reading, 0, 4 FROM passages WHERE row = 1;"
+        "INSERT INTO passage_texts VALUES (4711, NULL, 'file')"
+    ),
+    "passages of somebody else": "UPDATE passages SET scope = 99",
+    "lost words": "DELETE FROM passages_words WHERE rowid = 1",
+    "words of no passage": "INSERT INTO passages_words(rowid, words) VALUES (4711, 'file')",
+    "lost vector": "DELETE FROM passages_vectors WHERE row = 1",
+    "miscounted passages": "UPDATE search_scopes SET texts = texts + 1 WHERE room = 'passages'",
+}
+"""Damage to what was read of files."""
+
 PLANTED: dict[str, tuple[str | Callable[[Path], None], bool]] = {
     "refs": ("UPDATE contents SET refs = refs + 1", True),
     "chunk refs": ("UPDATE chunks SET refs = refs + 2", True),
@@ -98,14 +121,9 @@ PLANTED: dict[str, tuple[str | Callable[[Path], None], bool]] = {
     "chunk file": (damage_a_chunk, False),
     "lost chunk": (drop_a_chunk, False),
     "nobody's file": (add_a_strangers_file, True),
-    "lost reading": ("DELETE FROM readings WHERE id = 1", True),
-    "reading of no file": ("UPDATE readings SET file = 4711 WHERE id = 1", True),
-    "two readings": ("INSERT INTO readings(file, version, state) SELECT file, 1, 1 FROM readings", True),
-    "lost text": ("DELETE FROM passage_texts WHERE row = 1", True),
-    "lost passage": ("DELETE FROM passages WHERE row = 2", True),
-    "passages of somebody else": ("UPDATE passages SET scope = 99", True),
     "block counts": ("UPDATE blocks SET num_entries = 99", True),
     "segment": ("UPDATE segments SET body = x'00' WHERE id = (SELECT min(id) FROM segments)", True),
+    **{name: (what, True) for name, what in PASSAGES.items()},
 }
 
 
@@ -120,6 +138,29 @@ async def test_what_is_planted_is_found_and_mended_where_that_can_be(name: str, 
     assert bool(left) is not can_be_mended
     again, _ = repair_home(tmp_path)
     assert again == left
+
+
+@pytest.mark.parametrize("name", PASSAGES)
+async def test_after_a_repair_files_are_found_by_what_they_say_as_before(name: str, tmp_path: Path) -> None:
+    async with booted(home=tmp_path) as kernel:
+        _, key = kernel.access.mint(owner="o", agent="a")
+        who = kernel.authenticate(key)
+        for n in range(3):
+            await kernel.call(who, "sto_write", abi.StoWrite(path=f"f{n}.txt", content=f"file {n}"))
+        was = await found(kernel, who)
+    assert [path for path, _, _ in was] == ["f0.txt", "f1.txt", "f2.txt"]
+    sql(tmp_path, PASSAGES[name])
+    before, left = repair_home(tmp_path)
+    assert before
+    assert left == []
+    async with booted(home=tmp_path) as kernel:
+        assert await found(kernel, kernel.authenticate(key)) == was
+
+
+async def found(kernel: Kernel, who: Principal) -> list[tuple[str, int, str]]:
+    asked = abi.StoRetrieve(query="file", k=10, mode="keyword")
+    passages: abi.Passages = await kernel.call(who, "sto_retrieve", asked)
+    return sorted((each.path, each.version, each.text) for each in passages.passages)
 
 
 async def test_a_repair_loses_nothing_that_can_be_read(tmp_path: Path) -> None:
@@ -196,7 +237,7 @@ async def test_a_backup_taken_while_agents_write_is_whole_and_comes_back(tmp_pat
     assert found["large.txt"] == LARGE + "more"
 
 
-async def _write_on(kernel: Kernel, who: Any, is_enough: asyncio.Event) -> None:
+async def _write_on(kernel: Kernel, who: Principal, is_enough: asyncio.Event) -> None:
     for n in range(10_000):
         if is_enough.is_set():
             return

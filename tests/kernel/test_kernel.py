@@ -489,7 +489,7 @@ async def test_an_answer_that_is_being_recorded_when_the_kernel_stops_is_still_g
         call = kernel.submit(principal(kernel), "llm_generate", ask(), key="k")
         await until(lambda: bool(recorded))
         stopping = asyncio.create_task(kernel.stop(drain=0.0))
-        await until(lambda: not kernel._idle.is_set() and kernel._is_stopping)
+        await until(lambda: not kernel._open._idle.is_set() and kernel._is_stopping)
         await settle()
         recorded[0]()
         assert (await kernel.wait(call)).message.content == "ok"

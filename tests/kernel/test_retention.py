@@ -57,7 +57,7 @@ class World:
         self.clock.advance(self.chance.choice([1.0, KEEP / 3, 2 * KEEP]))
 
     async def forget(self) -> None:
-        await self.kernel._purge()
+        await self.kernel.house.purge()
         self.check(is_purged=True)
 
     def check(self, *, is_purged: bool = False) -> None:

@@ -117,10 +117,11 @@ async def test_a_purge_that_takes_long_does_not_hold_up_a_stop(monkeypatch: pyte
                 is_cut.append(True)
             return 0
 
-        await kernel._purging  # the one of the boot, which would be endless too and be nobody's
+        assert kernel.house.purging is not None
+        await kernel.house.purging  # the one of the boot, which would be endless too and be nobody's
         monkeypatch.setattr(kernel.journal, "purge", endless)
-        kernel._house.cancel()
-        kernel._keep_house()
+        kernel.house.rest()
+        kernel.house.keep()
         await begun.wait()
         await asyncio.wait_for(kernel.stop(drain=0.0), 20)
         assert is_cut == [True]

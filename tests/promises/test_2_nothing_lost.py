@@ -276,7 +276,8 @@ async def test_how_long_answers_are_kept_does_not_decide_how_long_a_lost_process
         kernel.submit(principal(kernel, "b"), "llm_generate", ask())
         wall = kernel.clock.wall()
     async with booted(home=tmp_path, config=config, clock=MockClock(wall=wall + days * 86_400.0 + 1.0)) as kernel:
-        await kernel._purging
+        assert kernel.house.purging is not None
+        await kernel.house.purging
         if days > 7:
             with pytest.raises(Unauthorized):
                 kernel.authenticate(child.key)

@@ -87,6 +87,23 @@ def test_results_are_the_tables_structs(kind: str) -> None:
 
 
 @both
+def test_files_are_found_by_what_they_say(kind: str) -> None:
+    async def check(here: World) -> None:
+        kb = here.client.files / "kb"
+        await (kb / "harbour.md").write_text("# Harbour\n\nIt opens in May.")
+        await (kb / "broken.pdf").write_bytes(b"%PDF-1.7")
+        found = await kb.search("when does it open", types=["md", "pdf"])
+        assert [(each.path, each.title) for each in found.passages] == [("kb/harbour.md", "Harbour")]
+        assert (list(found.skipped), found.pending) == (["kb/broken.pdf"], 0)
+        with pytest.raises(NotFound, match="no file or folder 'kp'"):
+            await (here.client.files / "kp").search("harbour")
+        with pytest.raises(BadRequest, match="types"):
+            await kb.search("harbour", types=[])
+
+    on(kind, check)
+
+
+@both
 def test_errors_come_as_they_were_raised(kind: str) -> None:
     async def check(here: World) -> None:
         with pytest.raises(NotFound, match="did you mean 'calculator'") as caught:

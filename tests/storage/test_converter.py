@@ -185,6 +185,15 @@ async def test_a_file_that_takes_too_long_is_given_up() -> None:
         assert clock.num_timers == 0
 
 
+async def test_of_a_process_that_is_ended_in_the_middle_of_its_answer_no_pipe_stays_open() -> None:
+    async with running(PROBE) as probe:
+        process = probe._process = await converter._start(PROBE)
+        with pytest.raises(Unreadable, match="SIGKILL"):
+            await probe.convert([b"shout 8000000"], limit=1000)
+        assert process.stdout is not None
+        assert process.stdout.at_eof()
+
+
 async def test_a_wait_that_is_given_up_ends_the_process() -> None:
     async with running(PROBE) as probe:
         asking = asyncio.ensure_future(probe.convert([b"sleep 600"]))

@@ -12,8 +12,9 @@ from mount_world import MountWorld
 
 from aios.abi.errors import Full, Stopping
 from aios.kernel.storage.mounts import disk, mount, mounts
-from aios.kernel.storage.mounts.disk import Disk, unbroken
+from aios.kernel.storage.mounts.disk import Disk
 from aios.kernel.storage.mounts.faults import Gone
+from aios.kernel.unbroken import unbroken
 from aios.testing import settle, until
 
 pytestmark = pytest.mark.anyio

@@ -280,7 +280,7 @@ async def test_what_a_kernel_was_reading_when_it_died_is_read_by_the_next(world:
     await world.write("a.txt", "harbour now")
 
     def half(connection: object) -> None:
-        reading = readings.begin(connection, 1, 2)  # type: ignore[arg-type]
+        reading = readings.begin(connection, 1, 2, 1)  # type: ignore[arg-type]
         piece = readings.Piece(0, 7, None, "harbour")
         readings.add(connection, world.knowledge._index, 1, reading, [piece])  # type: ignore[arg-type]
 

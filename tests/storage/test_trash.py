@@ -191,7 +191,8 @@ async def test_trash_that_was_being_emptied_when_the_kernel_died_is_counted_no_m
     monkeypatch.undo()
     world.close()
     async with booted(home=world.home) as kernel:
-        await kernel._purging
+        assert kernel.house.purging is not None
+        await kernel.house.purging
     world.open()
     assert world.kept() == (1, 110)
     assert world.kept("b") == (2, 110 + len(LARGE) + 100)

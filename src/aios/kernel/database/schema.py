@@ -142,7 +142,7 @@ STORAGE = """
 
     CREATE TABLE readings(
         id INTEGER PRIMARY KEY AUTOINCREMENT, file INTEGER NOT NULL, version INTEGER NOT NULL, state INTEGER NOT NULL,
-        why TEXT, lacks TEXT);
+        num_passages INTEGER NOT NULL, why TEXT, lacks TEXT);
     CREATE INDEX readings_by_file ON readings(file);
     CREATE INDEX readings_by_state ON readings(state) WHERE state <> 1;
     CREATE INDEX readings_that_lack ON readings(lacks) WHERE lacks IS NOT NULL;

@@ -43,8 +43,8 @@ class _Page(HTMLParser):
         self._gap = ""
         """Between what was written last and what comes."""
         self._unseen: list[str] = []
-        self._is_exact = 0
-        """In how many `pre` it is."""
+        self._num_pre = 0
+        """In how many `pre` it is, where blanks and line breaks count."""
 
     def text(self) -> str:
         return "".join(self._written)
@@ -65,7 +65,7 @@ class _Page(HTMLParser):
             self._prefix = "#" * HEADINGS.get(tag, 1) + " "
         elif tag == "pre":
             self._end_block("\n\n")
-            self._is_exact += 1
+            self._num_pre += 1
         elif tag in BLOCKS:
             self._end_block("\n\n")
         elif tag in LINES:
@@ -84,8 +84,8 @@ class _Page(HTMLParser):
                 self._unseen.pop()
         elif tag in HEADINGS or tag in ("title", "pre") or tag in BLOCKS:
             self._end_block("\n\n")
-            if tag == "pre" and self._is_exact:
-                self._is_exact -= 1
+            if tag == "pre" and self._num_pre:
+                self._num_pre -= 1
         elif tag in LINES:
             self._end_block("\n")
 
@@ -97,7 +97,7 @@ class _Page(HTMLParser):
         """Write what was read, if anything; what comes is so far from it."""
         flow = "".join(self._flow)
         self._flow.clear()
-        if self._is_exact:
+        if self._num_pre:
             # Deeper than headings and fences of Markdown may be.
             text = "\n".join("    " + line.rstrip() for line in flow.strip("\r\n").splitlines()) if flow.strip() else ""
         else:

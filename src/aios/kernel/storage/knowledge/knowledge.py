@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import apsw
 
-from aios.abi.calls import Passage, Passages, StoRetrieve
+from aios.abi.calls import Passage, Passages, StoRetrieve, Where
 
 from ...clock import Clock
 from ...database import Database
-from ...search import Asked, Index, Where
+from ...search import Asked, Index
+from ...search import Where as Condition
 from ...spaces import Scope
 from ..outlet import Outlet
 from ..tree import Tree
@@ -32,7 +34,7 @@ WAITED_FILES, WAITED_BYTES = 200, 16 << 20
 """It waits for no more than so many."""
 MAX_SKIPPED = 100
 """Files that an answer tells of, which cannot be read."""
-_ASKED = Where("is_asked_about(t.reading)")
+_ASKED = Condition("is_asked_about(t.reading)")
 
 
 class Knowledge:
@@ -69,7 +71,8 @@ class Knowledge:
     async def retrieve(self, parts: Sequence[Part], args: StoRetrieve) -> Passages:
         """Passages of files in `parts`, each of another scope. Raises NotFound for a path where nothing is."""
         asked = await self._index.ask(args.query, args.k, _ASKED, mode=args.mode or "hybrid")
-        surveys, answer = await self._database.read_async(lambda c: self._answer_if_read(c, parts, args, asked))
+        look = partial(self._look, parts=parts, where=args.where, asked=asked)
+        surveys, answer = await self._database.read_async(partial(look, is_final=False))
         waits = []
         for part, found in zip(parts, surveys, strict=True):
             if found.scope is not None:
@@ -78,28 +81,21 @@ class Knowledge:
                 if some:
                     waits.append(reader.read(some))
                 reader.follow(View.of(part, args.where), is_behind=len(some) < found.num_stale)
-        if answer is not None:
-            return answer
-        await self._wait(waits)
-        return await self._database.read_async(lambda c: self._answer_now(c, parts, args, asked))
-
-    def _answer_if_read(
-        self, connection: apsw.Connection, parts: Sequence[Part], args: StoRetrieve, asked: Asked
-    ) -> tuple[list[Survey], Passages | None]:
-        """Without an answer where something is to be read first."""
-        with connection:  # what others write meanwhile is not seen
-            surveys = [survey(connection, part, args.where) for part in parts]
-            is_read = not any(found.stale for found in surveys)
-            answer = self._answer(connection, parts, surveys, asked) if is_read else None
-        return surveys, answer
-
-    def _answer_now(
-        self, connection: apsw.Connection, parts: Sequence[Part], args: StoRetrieve, asked: Asked
-    ) -> Passages:
-        with connection:
-            surveys = [survey(connection, part, args.where) for part in parts]
-            answer = self._answer(connection, parts, surveys, asked)
+        if answer is None:
+            await self._wait(waits)
+            _, answer = await self._database.read_async(partial(look, is_final=True))
+            assert answer is not None
         return answer
+
+    def _look(
+        self, connection: apsw.Connection, parts: Sequence[Part], where: Where | None, asked: Asked, is_final: bool
+    ) -> tuple[list[Survey], Passages | None]:
+        """Without an answer where something is to be read first, unless it `is_final`."""
+        with connection:  # what others write meanwhile is not seen
+            surveys = [survey(connection, part, where) for part in parts]
+            is_answered = is_final or not any(found.stale for found in surveys)
+            answer = self._answer(connection, parts, surveys, asked) if is_answered else None
+        return surveys, answer
 
     def _answer(
         self, connection: apsw.Connection, parts: Sequence[Part], surveys: Sequence[Survey], asked: Asked

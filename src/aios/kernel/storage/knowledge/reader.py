@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -66,10 +66,10 @@ class View(NamedTuple):
             return cls(part, None, None)
         return cls(part, where.name, None if where.types is None else tuple(where.types))
 
-    def wants(self, path: str) -> bool:
-        top = self.part.path
-        is_below = not top or path == top or path.startswith(f"{top}/")
-        return is_below and fitting(self.part.scope, self.name, self.types)(path)
+    def fits(self) -> Callable[[str], bool]:
+        """Whether it shows a path of the scope."""
+        top, is_one = self.part.path, fitting(self.part.scope, self.name, self.types)
+        return lambda path: _is_below(path, top) and is_one(path)
 
 
 class Reader:
@@ -235,13 +235,18 @@ def _stale(connection: apsw.Connection, views: Sequence[View]) -> list[Survey]:
     """What any of the views shows, each part of the scope looked through once."""
     tops: list[Part] = []
     for part in sorted({view.part for view in views}, key=lambda part: len(part.path)):
-        if not any(not top.path or part.path == top.path or part.path.startswith(f"{top.path}/") for top in tops):
+        if not any(_is_below(part.path, top.path) for top in tops):
             tops.append(part)
+    shown = [view.fits() for view in views]
     found = []
     for part in tops:
         with contextlib.suppress(NotFound):  # it has moved since it was asked about
-            found.append(stale(connection, part, lambda path: any(view.wants(path) for view in views)))
+            found.append(stale(connection, part, lambda path: any(fits(path) for fits in shown)))
     return found
+
+
+def _is_below(path: str, top: str) -> bool:
+    return not top or path == top or path.startswith(f"{top}/")
 
 
 def _unread(connection: apsw.Connection, scope: Scope, file: int) -> Kept | None:
@@ -264,7 +269,8 @@ def _keep_some(
     number = Tree(connection, scope).id
     if number is None or (at == 0 and not _is_there(connection, number, kept)):
         return None, False
-    reading = readings.begin(connection, kept.file, kept.version) if reading is None else reading
+    if reading is None:
+        reading = readings.begin(connection, kept.file, kept.version, len(extract.pieces))
     readings.add(connection, index, number, reading, extract.pieces[at : at + PORTION])
     if at + PORTION < len(extract.pieces):
         return reading, False

@@ -16,6 +16,8 @@ from ...database import row, rows, value
 from ...search import Index, Source
 
 OPEN, CURRENT, GONE = 0, 1, 2
+_FEW = f"state <> {CURRENT}"
+"""What the index `readings_by_state` is of: said beside the state that is meant, so that SQLite looks there."""
 PORTION = 50
 """Passages that are written or dropped together, so that nobody's writes wait long behind them."""
 
@@ -56,9 +58,10 @@ def worded(title: str | None, text: str) -> str:
 # ── writing ──
 
 
-def begin(connection: apsw.Connection, file: int, version: int) -> int:
-    sql = "INSERT INTO readings(file, version, state) VALUES (?, ?, ?)"
-    connection.execute(sql, (file, version, OPEN))
+def begin(connection: apsw.Connection, file: int, version: int, num_passages: int) -> int:
+    """A reading that will have so many passages."""
+    sql = "INSERT INTO readings(file, version, state, num_passages) VALUES (?, ?, ?, ?)"
+    connection.execute(sql, (file, version, OPEN, num_passages))
     return connection.last_insert_rowid()
 
 
@@ -99,7 +102,7 @@ def give_up(connection: apsw.Connection, reading: int) -> None:
 def give_up_unfinished(connection: apsw.Connection, has_now: Sequence[str]) -> None:
     """At the start: what an earlier kernel was reading, and what it could not for want of packages that are there
     now."""
-    connection.execute("UPDATE readings SET state = ? WHERE state = ? AND state <> 1", (GONE, OPEN))
+    connection.execute(f"UPDATE readings SET state = ? WHERE state = ? AND {_FEW}", (GONE, OPEN))
     for package in has_now:
         connection.execute("UPDATE readings SET state = ? WHERE lacks = ?", (GONE, package))
 
@@ -109,7 +112,7 @@ def give_up_unfinished(connection: apsw.Connection, has_now: Sequence[str]) -> N
 
 def drop_some(connection: apsw.Connection, index: Index) -> bool:
     """Clear away some of what has gone, of whomever it was. True if there may be more."""
-    gone = row(connection, "SELECT id FROM readings WHERE state = ? AND state <> 1 LIMIT 1", (GONE,))
+    gone = row(connection, f"SELECT id FROM readings WHERE state = ? AND {_FEW} LIMIT 1", (GONE,))
     if gone is None:
         return False
     found = rows(connection, "SELECT row FROM passages WHERE reading = ? LIMIT ?", (*gone, PORTION))

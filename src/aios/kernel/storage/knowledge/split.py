@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Literal, NamedTuple
 
 Kind = Literal["text", "markdown", "code", "csv", "pages"]
@@ -42,13 +43,7 @@ class _Block(NamedTuple):
 
 def split(text: str, kind: Kind) -> list[Passage]:
     """At most `MAX_PASSAGES` passages of `text`, in order."""
-    blocks = _BLOCKS[kind](text)
-    passages: list[Passage] = []
-    for passage in _packed(text, blocks):
-        if len(passages) == MAX_PASSAGES:
-            break
-        passages.append(passage)
-    return passages
+    return list(islice(_packed(text, _BLOCKS[kind](text)), MAX_PASSAGES))
 
 
 # ── blocks ──

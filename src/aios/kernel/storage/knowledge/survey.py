@@ -33,7 +33,6 @@ _LIVE = """
 _TOP = _LIVE.format(path="name", begin=f"scope = :scope AND parent = {TOP} AND trashed IS NULL")
 _AT = _LIVE.format(path=":path", begin="id = :top")
 
-
 MAX_STALE = 10_000
 """Files that are to be read, of which more are only counted."""
 
