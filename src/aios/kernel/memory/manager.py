@@ -240,7 +240,7 @@ class MemoryManager:
             record = self._residents.get(whose, number, self._clock.now()) or self._bring_back(whose, number)
             if record is None:  # forgotten meanwhile
                 continue
-            left -= len(record.content)
+            left -= record.size
             if left < 0 and found:
                 return found, True
             found.append(entry_of(record, score))
