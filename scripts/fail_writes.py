@@ -145,7 +145,10 @@ class Sweep:
         return None
 
     async def _either(self, client: Client, door: Door, error: AiosError) -> None:
-        """After a refusal: the agent sees what was before, or what is after."""
+        """After a refusal: the agent sees what was before, or what is after. A mounted folder on a disk that fails
+        shows nothing while a call is half undone there, so that is well again then."""
+        if client.is_in_mount:
+            await door.look("disarm")
         found, step = await client.seen(door.ask), client.pending
         assert step is not None
         before = client.known
@@ -158,6 +161,8 @@ class Sweep:
                 client.blame(f"{step.name} was refused, and done: {error.message}")
             return
         self.book.counts["refused"] += 1
+        client.take_folders(step, found)
+        before = client.known
         if (where := audit.difference(client.plain(before), found)) is not None:
             client.blame(f"{step.name} was refused and left something else than before or after:{where}")
         if step.key is None:  # with one, it may be done at the next start

@@ -123,7 +123,7 @@ class Client:
                 self.known, before = known, self.plain(known)
             else:
                 self.book.counts["not done"] += 1
-                self._take_folders(self.pending, found)
+                self.take_folders(self.pending, found)
                 before = self.plain(self.known)
             self.pending = None
         if (where := audit.difference(before, found)) is not None:
@@ -165,7 +165,7 @@ class Client:
         known = self.known.after(step.name, step.args, result)
         return known if self.plain(known) == found else None
 
-    def _take_folders(self, step: Step, found: dict[str, Any]) -> None:
+    def take_folders(self, step: Step, found: dict[str, Any]) -> None:
         """In a mounted folder those above a file are made before it is, and stay when it does not come."""
         if not self.is_in_mount or not step.name.startswith("sto_"):
             return
