@@ -176,7 +176,7 @@ class Sweep:
         name = client.pending.name
         for _ in range(PATIENCE):
             error = await self._ask(client, door)
-            if error is None or not error.message.startswith(NOT_TOLD):
+            if error is None or error.code == "storage_failed" or not error.message.startswith(NOT_TOLD):
                 break
             await asyncio.sleep(0.25)  # its end is recorded when the kernel looks again whether the disk is well
         if error is not None:
