@@ -124,6 +124,7 @@ class Sweep:
     async def _load(self, client: Client, door: Door) -> None:
         for step in client.steps.one_of_each(lambda: client.known):
             client.pending = step
+            client.is_dropping = client.is_dropping or step.args.get("trash", False)
             for _ in range(TRIES if step.key is not None else 1):
                 if client.pending is not None:
                     await self._ask(client, door)
@@ -145,7 +146,10 @@ class Sweep:
         return None
 
     async def _either(self, client: Client, door: Door, error: AiosError) -> None:
-        """After a refusal: the agent sees what was before, or what is after."""
+        """After a refusal: the agent sees what was before, or what is after. A mounted folder on a disk that fails
+        shows nothing while a call is half undone there, so that is well again then."""
+        if client.is_in_mount:
+            await door.look("disarm")
         found, step = await client.seen(door.ask), client.pending
         assert step is not None
         before = client.known
@@ -158,6 +162,8 @@ class Sweep:
                 client.blame(f"{step.name} was refused, and done: {error.message}")
             return
         self.book.counts["refused"] += 1
+        client.take_folders(step, found)
+        before = client.known
         if (where := audit.difference(client.plain(before), found)) is not None:
             client.blame(f"{step.name} was refused and left something else than before or after:{where}")
         if step.key is None:  # with one, it may be done at the next start
@@ -171,7 +177,7 @@ class Sweep:
         name = client.pending.name
         for _ in range(PATIENCE):
             error = await self._ask(client, door)
-            if error is None or not error.message.startswith(NOT_TOLD):
+            if error is None or error.code == "storage_failed" or not error.message.startswith(NOT_TOLD):
                 break
             await asyncio.sleep(0.25)  # its end is recorded when the kernel looks again whether the disk is well
         if error is not None:
@@ -184,6 +190,7 @@ class Sweep:
         try:
             await door.ready()
             await door.look("noted")
+            client.is_dropping = False
             await client.settle(door.ask)
             for wrong in await door.look("check"):
                 client.blame(f"after a restart: {wrong}")

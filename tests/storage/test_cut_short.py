@@ -163,6 +163,30 @@ async def test_what_could_not_be_recorded_as_restored_is_in_the_trash(
     assert answer == Version(path="docs/gone.txt", version=1)
 
 
+@pytest.mark.parametrize(
+    "args",
+    [StoWrite(path="docs/a.txt", content="new"), StoCreate(path="docs/f", kind="folder")],
+    ids=["file", "folder"],
+)
+async def test_what_is_in_its_folder_and_could_not_be_recorded_is_told_so(
+    world: MountWorld, monkeypatch: pytest.MonkeyPatch, args: Args
+) -> None:
+    run, before = world.database.run, files(world)
+
+    async def full(job: Any, **more: Any) -> Any:
+        if (world.top / "f").exists() or files(world) != before:
+            raise Stopping("the disk is full: nothing was recorded", code="storage_full")
+        return await run(job, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.database, "run", full)
+        with pytest.raises(Stopping, match="is in its folder as you asked, and no version yet") as refused:
+            await world.call(args)
+    assert refused.value.code == "storage_full"
+    await world.again()
+    assert world.database.read(lambda c: world.mounted().tree(c).find(args.path.removeprefix("docs/")) is not None)
+
+
 async def test_what_was_to_be_cleared_without_a_key_is_there(
     world: MountWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:

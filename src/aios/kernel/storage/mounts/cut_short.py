@@ -16,7 +16,7 @@ from functools import partial
 import apsw
 
 from aios.abi.calls import Version
-from aios.abi.errors import AiosError, Conflict, NotFound
+from aios.abi.errors import AiosError, Conflict, ModuleFault, NotFound, Stopping
 
 from ...database import Database, Job, exactly_once
 from ...spaces import Scope
@@ -28,6 +28,7 @@ from ..versions import Staged
 from . import intents, seen
 from .beneath import Beneath
 from .disk import Disk
+from .faults import Gone
 from .intents import Intent
 from .locks import PathLocks
 from .staged import Signature
@@ -35,6 +36,7 @@ from .staged import Signature
 log = logging.getLogger("aios.storage")
 
 BLOCK = 1 << 20
+UNFINISHED = "a call was cut short there, and the disk fails what is left to do"
 
 
 class CutShort:
@@ -53,7 +55,8 @@ class CutShort:
         self._locks = locks
 
     async def finish(self) -> None:
-        """All that is on record and nobody is at. What fails is said in the log, and is then an outside change."""
+        """All that is on record and nobody is at. Raises Gone while the disk fails that: nobody may look before.
+        What cannot be recorded for another reason is said in the log, and is then an outside change."""
         for id, intent in self._left().items():
             paths = (intent.path, intent.to) if intent.what == "move" else (intent.path,)
             async with self._locks.hold(*paths):
@@ -62,6 +65,8 @@ class CutShort:
                 try:
                     await self._finish(id, intent)
                 except AiosError as error:
+                    if isinstance(error, Stopping | ModuleFault):
+                        raise Gone.because(UNFINISHED) from None
                     log.warning("'%s' of '%s' was cut short and stays so: %s", intent.what, intent.path, error)
 
     def _left(self) -> dict[int, Intent]:

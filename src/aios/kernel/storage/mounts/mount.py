@@ -25,7 +25,7 @@ from ..tree import Tree
 from . import intents, seen
 from . import table as mount_table
 from .beneath import Beneath, Entry
-from .cut_short import CutShort
+from .cut_short import UNFINISHED, CutShort
 from .disk import Disk
 from .faults import Gone
 from .follow import Follower
@@ -223,8 +223,10 @@ class Mount:
         except Gone:
             raise
         except BaseException:
-            with contextlib.suppress(AiosError):
+            try:
                 await self.room.database.run(lambda c: intents.drop(c, id), frees=True)
+            except AiosError:  # and who knows whether it could be undone: that is found out before anything is noted
+                self.lose(Gone.because(UNFINISHED))
             raise
 
     async def discard(self, stage: Staged) -> None:

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import apsw
 
 from aios.abi.calls import Version
-from aios.abi.errors import TooLarge
+from aios.abi.errors import AiosError, TooLarge
 
-from ...database import exactly_once
+from ...database import Job, exactly_once
 from ...unbroken import unbroken
 from .. import contents, versions
 from ..contents import SMALL, Body
@@ -108,7 +108,7 @@ class Writes:
                 self._mount.tree(connection).make_folder(intent.path, intent.stamp.at)
                 return Version(path=self._mount.shown(intent.path), version=1)
 
-            return await self._database.run(exactly_once(intent.once, job, Version))
+            return await self._recorded(intent.path, exactly_once(intent.once, job, Version))
 
     async def roll_back(self, path: str, number: int, stamp: Stamp, once: str | None = None) -> Version:
         """The content of version `number` once more, as the newest."""
@@ -206,7 +206,20 @@ class Writes:
             seen.see(tree, tree.need(wanted.path).id, signature, checked, is_ours=True)
             return version
 
-        return await self._database.run(exactly_once(wanted.once, job, Version))
+        return await self._recorded(wanted.path, exactly_once(wanted.once, job, Version))
+
+    async def _recorded(self, path: str, job: Job[Version]) -> Version:
+        """Of what is in the folder by now, which a refusal has to say."""
+        try:
+            return await self._database.run(job)
+        except AiosError as error:
+            raise type(error)(
+                f"'{self._mount.shown(path)}' is in its folder as you asked, and no version yet: the store cannot be "
+                "written, since its disk is full or fails. It is noted when that is well again, as if others had "
+                "written it",
+                code=error.code,
+                retry_after=error.retry_after,
+            ) from None
 
 
 async def _blocks(data: bytes) -> AsyncIterator[bytes]:
