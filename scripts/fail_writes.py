@@ -124,6 +124,7 @@ class Sweep:
     async def _load(self, client: Client, door: Door) -> None:
         for step in client.steps.one_of_each(lambda: client.known):
             client.pending = step
+            client.is_dropping = client.is_dropping or step.args.get("trash", False)
             for _ in range(TRIES if step.key is not None else 1):
                 if client.pending is not None:
                     await self._ask(client, door)
@@ -189,6 +190,7 @@ class Sweep:
         try:
             await door.ready()
             await door.look("noted")
+            client.is_dropping = False
             await client.settle(door.ask)
             for wrong in await door.look("check"):
                 client.blame(f"after a restart: {wrong}")

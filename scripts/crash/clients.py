@@ -55,6 +55,7 @@ class Client:
         """Those with a key."""
         self.unheard: list[tuple[Step, dict[str, Any]]] = []
         """Those with a key that were carried out and never answered, with what the answer must say."""
+        self.is_dropping = False
         self._draw = random.Random(f"{seed} {agent}")
         self.steps = Steps(agent, blocks, self._draw)
         self._gone: deque[tuple[str, str]] = deque(maxlen=2 * LOOKED_UP)
@@ -116,7 +117,11 @@ class Client:
         await self._ask_again(ask)
         await self._ask_unheard(ask)
         before = self.plain(self.known)
-        found = await self.seen(ask)
+        try:
+            found = await self.seen(ask)
+        except AiosError as error:
+            self.blame(f"what was promised cannot be read: {error.message}")
+            raise Lost(self.agent) from None
         if self.pending is not None:
             if found != before and (known := self.done(self.pending, found)) is not None:
                 self.book.counts["done unanswered"] += 1
@@ -143,8 +148,10 @@ class Client:
         return self._without_counts(known.plain())
 
     def _without_counts(self, plain: dict[str, Any]) -> dict[str, Any]:
-        """No call counts what is in a mount; whether that is counted well, the checks of the store tell."""
-        return {name: value for name, value in plain.items() if name != "count" or not self.is_in_mount}
+        """No call counts what is in a mount; whether that is counted well, the checks of the store tell. What leaves
+        the trash on a disk that fails is counted until it is dropped, by the next kernel at the latest."""
+        is_counted = not self.is_in_mount and not self.is_dropping
+        return {name: value for name, value in plain.items() if name != "count" or is_counted}
 
     async def _has_block(self, ask: Ask, block: str) -> list[str]:
         try:

@@ -15,6 +15,8 @@ from typing import Any
 
 import apsw
 
+from . import renames
+
 SECTOR = 512
 """Bytes that are written whole or not at all."""
 
@@ -39,6 +41,8 @@ class Power:
             ("fsync", self._fsync),
         ):
             setattr(os, name, _bound(shim, getattr(os, name)))
+        os.rename = self._bound_rename(os.rename)
+        renames.on_rename(self._rename)
 
     def fail(self, seed: str) -> None:
         draw = random.Random(seed)
@@ -92,6 +96,31 @@ class Power:
         if (path := self._path(descriptor)) is not None:
             with self._lock:
                 self.synced(path)
+
+    def _rename(self, folder: int, name: bytes, to_folder: int, new: bytes, flags: int) -> int:
+        """What was not synced of a file goes with it, by whatever name."""
+        self.renaming(self._in(folder, name), self._in(to_folder, new))
+        return 0
+
+    def _bound_rename(self, really: Callable[..., None]) -> Callable[..., None]:
+        def rename(name: Any, new: Any, *, src_dir_fd: int | None = None, dst_dir_fd: int | None = None) -> None:
+            self.renaming(self._in(src_dir_fd, name), self._in(dst_dir_fd, new))
+            really(name, new, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+
+        return rename
+
+    def renaming(self, path: str, new: str) -> None:
+        """Of a file, before it is done; one that fails changes nothing that is not synced in these runs."""
+        with self._lock:
+            mine, others = self._undo.pop(path, None), self._undo.pop(new, None)
+            if mine is not None:
+                self._undo[new] = mine
+            if others is not None and os.path.exists(path):
+                self._undo[path] = others  # which it is if the two are exchanged, and else gone
+
+    def _in(self, folder: int | None, name: Any) -> str:
+        above = os.getcwd() if folder is None else os.readlink(f"/proc/self/fd/{folder}")
+        return os.path.join(above, os.fsdecode(os.fspath(name)))
 
     def _path(self, descriptor: int) -> str | None:
         path = os.readlink(f"/proc/self/fd/{descriptor}")

@@ -199,3 +199,21 @@ async def test_trash_that_was_being_emptied_when_the_kernel_died_is_counted_no_m
     assert await world.names(trash=True, agent="b") == ["large"]
     await world.call(StoClear(path=".", trash=True), "b")
     assert world.blobs() == []
+
+
+async def test_an_emptied_trash_is_empty_though_the_disk_fails_what_is_left_to_drop(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.write("a", LARGE)
+    await world.clear("a")
+
+    def full(connection: object) -> bool:
+        raise Stopping("the disk is full", code="storage_full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(trash, "drop_leaving", full)
+        assert await world.clear(".", trash=True) == 1
+    assert await world.names(trash=True) == []
+    world.restart()
+    await world.storage.keep_house()
+    assert (world.count("files"), world.blobs(), world.faults()) == (0, [], [])

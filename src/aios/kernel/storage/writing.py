@@ -19,7 +19,7 @@ from aios.abi.calls import (
     StoWrite,
     Version,
 )
-from aios.abi.errors import BadRequest, NotFound, TooLarge
+from aios.abi.errors import AiosError, BadRequest, NotFound, TooLarge
 
 from ..database import answered
 from ..spaces import Spaces
@@ -150,7 +150,8 @@ class Writing:
         return await self._store.run(ask, job, Count, frees=True)
 
     async def _empty_trash(self, ask: Ask) -> Count:
-        """Said in one step, then carried out in small ones, so that nobody's writes wait long behind it."""
+        """Said in one step, then carried out in small ones, so that nobody's writes wait long behind it. Once it is
+        said nothing brings it back: steps that the disk fails are done with the next ones, or at the next start."""
         count = await self._count(ask, lambda tree: trash.to_leave(tree, ask.path))
 
         def job(tree: Tree) -> Count:
@@ -158,7 +159,11 @@ class Writing:
             return count
 
         count = await self._store.run(ask, job, Count, frees=True)
-        await self._store.drop_leaving()
+        try:
+            await self._store.drop_leaving()
+        except AiosError as error:
+            if error.code not in ("storage_full", "storage_failed"):
+                raise
         return count
 
     async def _count(self, ask: Ask, find: Callable[[Tree], list[int]]) -> Count:
