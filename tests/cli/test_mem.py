@@ -11,7 +11,8 @@ import pytest
 from tests.cli.command import Done, Served, aios
 
 from aios.abi.calls import BlockStat
-from aios.cli.mem_view import bar, lines, size
+from aios.cli.console import size
+from aios.cli.mem_view import bar, lines
 
 Run = Callable[..., Done]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import datetime
 import sys
 from pathlib import Path
 from typing import Annotated, BinaryIO
@@ -18,8 +17,7 @@ from aios.sdk import Client
 from aios.sdk.client import default_url
 
 from .acting import Agent, acting
-from .console import counted, cut, note, print_json, safe, span, table, width
-from .mem_view import size
+from .console import counted, cut, note, print_json, safe, size, span, table, when, width
 from .options import be_sure
 
 Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
@@ -69,10 +67,6 @@ def _row(each: Stat) -> tuple[object, ...]:
         when(each.modified),
         each.path,
     )
-
-
-def when(seconds: float) -> str:
-    return datetime.datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
 
 
 def cat(

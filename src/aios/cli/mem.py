@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import sys
 from typing import Annotated, cast, get_args
@@ -15,7 +14,7 @@ from aios.abi.memory import EntryKind, SearchMode
 from aios.sdk import Client
 
 from .acting import Agent, acting
-from .console import counted, note, print_json, safe, table, width
+from .console import counted, note, print_json, safe, table, when, width
 from .editor import edited
 from .mem_view import drawn
 from .options import be_sure, one_of
@@ -74,16 +73,12 @@ def _listing(found: list[Entry]) -> str:
             *((f"{entry.score:.3f}",) if entry.score is not None else ("-",) if has_score else ()),
             entry.id,
             entry.kind,
-            _when(entry.created),
+            when(entry.created),
             " ".join(entry.content[:400].split()),
         )
         for entry in found
     ]
     return table(titles, rows, columns=width(), drop=("KIND", "WRITTEN"))
-
-
-def _when(seconds: float) -> str:
-    return datetime.datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
 
 
 def _kinds(kinds: list[str] | None) -> list[EntryKind] | None:
@@ -118,9 +113,9 @@ def show(
 
 
 def _facts(entry: Entry) -> str:
-    parts = [entry.id, entry.kind, f"written {_when(entry.created)}"]
+    parts = [entry.id, entry.kind, f"written {when(entry.created)}"]
     if entry.revision > 1 and entry.modified is not None:
-        parts.append(f"revision {entry.revision} of {_when(entry.modified)}")
+        parts.append(f"revision {entry.revision} of {when(entry.modified)}")
     if entry.source:
         parts.append(f"from {entry.source}")
     if entry.importance is not None:
