@@ -287,6 +287,8 @@ def search(
         print("\n".join(f"  {safe(line)}" for line in each.text.strip().splitlines()))
     if not found.passages:
         note("No passage fits.")
+    if found.note:
+        note(f"warning: only words were compared: {safe(found.note)}")
     if found.pending:
         note(f"{counted(found.pending, 'file')} of these are not read yet; ask again in a moment.")
     for path, why in found.skipped.items():
