@@ -2,7 +2,7 @@
 
 For every kind of operation on the disk, SQLite's and the kernel's own, and for every n until nothing fails any more:
 the n-th one fails, or every n-th, or all from there on, because the disk is full or broken. Each call then is carried
-out, X
+out, or refused in a clear sentence and not done; and the next kernel, on a disk that works, has all that was promised.
 
     scripts/fail_writes.py                         everything, some hours on a small machine
     scripts/fail_writes.py --each 20               the first ten of each kind, and beyond them each twentieth
