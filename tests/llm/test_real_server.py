@@ -26,10 +26,12 @@ pytestmark = pytest.mark.anyio
 
 
 @asynccontextmanager
-async def opened(model: Path, monkeypatch: pytest.MonkeyPatch, **section: Any) -> AsyncIterator[OpenAICore]:
+async def opened(
+    model: Path, monkeypatch: pytest.MonkeyPatch, context: int = 512, **section: Any
+) -> AsyncIterator[OpenAICore]:
     folder = model.parent / "slots"
     folder.mkdir(exist_ok=True)
-    order = {"path": str(model), "slots": 2, "context": 512, "folder": f"{folder}/", "threads": 1}
+    order = {"path": str(model), "slots": 2, "context": context, "folder": f"{folder}/", "threads": 1}
     process = Process("far", order)
     await process.start()
     monkeypatch.setenv("FAR_KEY", process._key)
@@ -76,9 +78,9 @@ async def test_a_llama_server_is_known_and_its_answers_are_interrupted_without_a
 
 
 async def test_its_slot_is_free_at_once_when_a_call_is_aborted(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with opened(model, monkeypatch) as core:
+    async with opened(model, monkeypatch, context=16_384) as core:
         chunks: list[Chunk] = []
-        request = Request("c1", args(max_tokens=450, logit_bias={"2": -100.0}), chunks.append, None, True)
+        request = Request("c1", args(max_tokens=16_000, logit_bias={"2": -100.0}), chunks.append, None, True)
         asking = asyncio.create_task(core.run(request, 10_000))
         await until(lambda: len(chunks) > 3)
         assert await num_busy(core) == 1

@@ -10,7 +10,9 @@ from contextlib import contextmanager
 import pytest
 
 from aios.abi.errors import Conflict, NotFound
+from aios.cli.mem import newest
 from aios.kernel import Kernel
+from aios.kernel.memory import entries
 from aios.sdk import Agent, AsyncClient, Client, InProcess
 from aios.testing import booted
 
@@ -106,6 +108,22 @@ def test_memory_is_a_dictionary_of_entries_by_id() -> None:
         drafts.add("a draft")
         assert (len(drafts), len(memory)) == (1, 1)
         assert drafts.clear() == 1
+
+
+def test_memory_is_gone_through_to_its_end_though_a_page_ends_for_its_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(entries, "MAX_ANSWER", 2500)
+    with client() as kernel:
+        ids = [kernel.memory.add(f"{n} " + "x" * 1000) for n in range(5)]
+        assert list(kernel.memory) == ids[::-1]
+        assert [entry.id for entry in newest(kernel, None, None, 4)] == ids[:0:-1]
+
+
+@pytest.mark.anyio
+async def test_who_awaits_goes_through_memory_to_its_end_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(entries, "MAX_ANSWER", 2500)
+    async with booted() as kernel, AsyncClient(transport=InProcess(kernel, key_of(kernel))) as told:
+        ids = [await told.memory.add(f"{n} " + "x" * 1000) for n in range(5)]
+        assert [entry.id async for entry in told.memory] == ids[::-1]
 
 
 @pytest.mark.anyio

@@ -42,17 +42,17 @@ def ls(
       aios mem ls --agent helper --kind fact --limit 500
     """
     with acting(agent, "mem ls") as kernel:
-        found = _newest(kernel, block, kind, limit)
+        found = newest(kernel, block, kind, limit)
     _print(found, as_json, "Nothing is remembered" + (f" of kind {', '.join(kind)}" if kind else ""))
 
 
-def _newest(kernel: Client, block: str | None, kinds: list[str] | None, limit: int) -> list[Entry]:
+def newest(kernel: Client, block: str | None, kinds: list[str] | None, limit: int) -> list[Entry]:
     found: list[Entry] = []
     while len(found) < limit:
         after = found[-1].id if found else None
         page = kernel.mem_list(limit=min(PAGE, limit - len(found)), after=after, block=block, kinds=_kinds(kinds))
         found += page.entries
-        if len(page.entries) < PAGE:
+        if len(page.entries) < PAGE and not page.is_cut:
             break
     return found
 

@@ -42,7 +42,7 @@ from ..search import Hit, Search
 from ..spaces import Spaces
 from ..syscall import Syscall
 from . import entries
-from .base import MAX_METADATA, Swap
+from .base import MAX_CONTENT, MAX_METADATA, Swap
 from .blocks import BlockRow, find_block
 from .changes import Changed, Changes
 from .derive import write_distilled
@@ -53,13 +53,12 @@ from .resident import Resident
 from .residents import Residents, Whose
 from .search import among, entries_in
 
-MAX_CONTENT = 1 << 20
-"""Bytes of an entry's content."""
 MAX_LINES = 1000
 MAX_READ = 4 << 20
 """Bytes of an agent's entries that are read for a tool which looks through all of them."""
 PORTION = 16
 """Entries that are brought back before others have their turn."""
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -241,7 +240,7 @@ class MemoryManager:
             record = self._residents.get(whose, number, self._clock.now()) or self._bring_back(whose, number)
             if record is None:  # forgotten meanwhile
                 continue
-            left -= len(record.content)
+            left -= record.size
             if left < 0 and found:
                 return found, True
             found.append(entry_of(record, score))
@@ -356,22 +355,29 @@ class MemoryManager:
             )
 
     async def _alloc(self, whose: Whose, args: MemAlloc, once: str | None) -> BlockStat:
-        def job(connection: apsw.Connection) -> BlockRow:
-            return self._changes.allot(connection, *whose, args.limit, args.watermark, args.k)
+        def job(connection: apsw.Connection) -> tuple[BlockRow, list[BlockRow]]:
+            block = self._changes.allot(connection, *whose, args.limit, args.watermark, args.k)
+            return block, [block]
 
-        block = await self._database.run(
-            exactly_once(once, job, BlockRow), after=lambda row: self._residents.allot(whose, row)
-        )
+        effect, done = _effect(job)
+
+        def after(_: BlockRow) -> None:
+            for block in done:
+                self._residents.allot(whose, block)
+
+        block = await self._database.run(exactly_once(once, effect, BlockRow), after=after)
         self._shrink()
         return self._stat(whose, block)
 
     def _stat(self, whose: Whose, row: BlockRow | None) -> BlockStat:
         row = row or BlockRow(whose[1], 0, None, None, None, 0, 0, 0, 0)
-        copies = self._residents.find(whose) or Resident(row, self._settings, POLICIES[self._settings.policy])
+        allotted = Resident(row, self._settings, POLICIES[self._settings.policy])
+        found = self._residents.find(whose)
+        copies = allotted if found is None else found
         return BlockStat(
             block=row.name,
-            limit=int(copies.bound),
-            watermark=copies.watermark,
+            limit=int(allotted.bound),
+            watermark=allotted.watermark,
             k=row.k or self._settings.k,
             entries=row.num_entries,
             raw=row.raw,
@@ -388,10 +394,10 @@ class MemoryManager:
         )
 
 
-def _effect(job: Job[tuple[T, list[Changed]]]) -> tuple[Job[T], list[Changed]]:
+def _effect(job: Job[tuple[T, list[S]]]) -> tuple[Job[T], list[S]]:
     """`job` with its first result, and where the second is once it is committed: nothing, when it was not run because
     it had been carried out before."""
-    done: list[Changed] = []
+    done: list[S] = []
 
     def effect(connection: apsw.Connection) -> T:
         told, done[:] = job(connection)
