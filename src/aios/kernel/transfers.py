@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Hashable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from hashlib import sha256
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from aios.abi.calls import Args, File, StoRead, StoWrite
 from aios.abi.errors import Full, Stopping
@@ -147,12 +147,11 @@ class Transfers:
                 del self._long[who]
 
 
-class _Head:
+class _Head(NamedTuple):
     """What a stream begins with."""
 
-    def __init__(self, data: bytes, is_all: bool) -> None:
-        self.data = data
-        self.is_all = is_all
+    data: bytes
+    is_all: bool
 
 
 async def _head(source: AsyncIterator[bytes]) -> _Head:
