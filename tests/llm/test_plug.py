@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -673,6 +674,8 @@ async def test_calls_of_a_session_go_to_one_core_and_others_spread() -> None:
             for _ in range(4)
         ]
         assert len(set(keyed)) == 1
+        await at.kernel.call(who, "llm_generate", ask("m", extra={"prompt_cache_key": "k" * 100_000}))
+        assert len(pickle.dumps(at.kernel.llm.router._affinity)) < 10_000  # of a session's name nothing is kept
 
 
 async def test_tokens_a_second_are_those_of_the_last_seconds() -> None:
