@@ -7,11 +7,16 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.cli.command import Done, Served, aios, apart
+
+from aios.abi.calls import File
+from aios.cli import fs_files
 
 Run = Callable[..., Done]
 
@@ -140,3 +145,18 @@ def test_a_link_opens_a_file_until_it_is_ended(served: Served, fs: Run, tmp_path
     assert "1 link ended" in fs("share", "a.txt", "--hours", "0").stderr
     with pytest.raises(urllib.error.HTTPError):
         urllib.request.urlopen(url)
+
+
+class NotKept:
+    """A kernel whose mount has one file that is no version: of three parts, the last a short one."""
+
+    def sto_read(self, path: str, *, version: int | None, encoding: str, offset: int, length: int) -> File:
+        assert version is None
+        data = (b"x" * (2 * length + 1))[offset : offset + length]
+        return File(path=path, content=b64encode(data).decode(), version=0, encoding="base64", size=2 * length + 1)
+
+
+def test_a_file_of_a_mount_that_is_no_version_is_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fs_files, "STEP", 10)
+    kernel: Any = NotKept()
+    assert b"".join(fs_files.pieces(kernel, "docs/a", None)) == b"x" * 21

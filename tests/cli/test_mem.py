@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from tests.cli.command import Done, Served, aios
 
-from aios.abi.calls import BlockStat
+from aios.abi.calls import BlockStat, Entries
 from aios.cli.console import size
+from aios.cli.mem import note_rest
 from aios.cli.mem_view import bar, lines
 
 Run = Callable[..., Done]
@@ -114,3 +115,12 @@ def test_a_bar_shows_the_least_part_and_that_a_bound_is_passed() -> None:
 @pytest.mark.parametrize(("number", "told"), [(0, "0 B"), (1023, "1023 B"), (4096, "4.0 KiB"), (64 << 20, "64.0 MiB")])
 def test_sizes_are_told_with_their_unit(number: int, told: str) -> None:
     assert size(number) == told
+
+
+def test_what_an_answer_leaves_out_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    note_rest(Entries(entries=[], is_cut=True, note="no vector was made"))
+    said = capsys.readouterr().err
+    assert "There are more" in said
+    assert "only words were compared: no vector was made" in said
+    note_rest(Entries(entries=[]))
+    assert capsys.readouterr().err == ""

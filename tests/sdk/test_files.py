@@ -6,9 +6,12 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
+from fake_transport import FakeTransport
 
+from aios.abi.calls import History, Revision
 from aios.abi.errors import Conflict, NotFound
 from aios.cli.mem import newest
 from aios.kernel import Kernel
@@ -67,6 +70,20 @@ def test_files_are_paths_with_a_history() -> None:
         assert (kernel.files / "folder").is_dir()
         (kernel.files / "blob").write_bytes(b"\xff\x00")
         assert (kernel.files / "blob").read_bytes() == b"\xff\x00"
+
+
+def history(name: str, arguments: dict[str, Any]) -> History:
+    """Of a file with seven versions, three at a time."""
+    last = arguments.get("before", 8) - 1
+    told = [Revision(version=n, size=1, created=0.0) for n in range(last, max(last - 3, 0), -1)]
+    return History(path="a", revisions=told, has_more=last > 3)
+
+
+def test_a_history_is_told_to_its_end() -> None:
+    with Client(transport=FakeTransport(history)) as told:
+        assert [each.version for each in (told.files / "a").history()] == [7, 6, 5, 4, 3, 2, 1]
+    path = AsyncClient(transport=FakeTransport(history)).files / "a"
+    assert [each.version for each in asyncio.run(path.history())] == [7, 6, 5, 4, 3, 2, 1]
 
 
 def test_files_are_found_by_what_they_say() -> None:

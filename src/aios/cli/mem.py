@@ -8,7 +8,7 @@ from typing import Annotated, cast, get_args
 
 import typer
 
-from aios.abi.calls import BlockStat, Entry
+from aios.abi.calls import BlockStat, Entries, Entry
 from aios.abi.errors import BadRequest
 from aios.abi.memory import EntryKind, SearchMode
 from aios.sdk import Client
@@ -101,15 +101,23 @@ def show(
       aios mem show m00064f3a7bf1c2a --history
     """
     with acting(agent, "mem show") as kernel:
-        found = [kernel.mem_read(id, block=block)]
-        if history:
-            found += kernel.mem_history(id, block=block).entries
+        now = kernel.mem_read(id, block=block)
+        were = kernel.mem_history(id, block=block) if history else Entries(entries=[])
     if as_json:
-        print_json(found if history else found[0])
+        print_json([now, *were.entries] if history else now)
         return
-    for entry in found:
+    for entry in (now, *were.entries):
         note(_facts(entry))
         print(entry.content)
+    note_rest(were)
+
+
+def note_rest(found: Entries) -> None:
+    """Say what of the answer is missing, and why."""
+    if found.is_cut:
+        note("There are more: with them the answer would be too long.")
+    if found.note:
+        note(f"warning: only words were compared: {safe(found.note)}")
 
 
 def _facts(entry: Entry) -> str:
@@ -146,8 +154,9 @@ def search(
     with acting(agent, "mem search") as kernel:
         found = kernel.mem_search(
             " ".join(words), k=k, block=block, kinds=_kinds(kind), mode=mode, recency=recency, importance=importance
-        ).entries
-    _print(found, as_json, "Nothing fits")
+        )
+    _print(found.entries, as_json, "Nothing fits")
+    note_rest(found)
 
 
 def write(
