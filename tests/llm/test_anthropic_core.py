@@ -16,7 +16,8 @@ from aios.abi.messages import Chunk, FunctionCall, FunctionSpec, Generation, Mes
 from aios.kernel.config import CoreSection
 from aios.kernel.llm.base import NotBegun, Request
 from aios.kernel.llm.remote import hearing
-from aios.kernel.llm.remote.anthropic import MAX_TOKENS, AnthropicCore, Turns
+from aios.kernel.llm.remote.anthropic import MAX_TOKENS, AnthropicCore
+from aios.kernel.llm.remote.anthropic_thoughts import Thoughts
 
 pytestmark = pytest.mark.anyio
 
@@ -424,13 +425,13 @@ async def test_turns_are_kept_within_a_bound_the_oldest_go_first() -> None:
     events = [begun(), thinking(0, "hm" * 100, "sig"), tool(1, "find", "{}", id="t1")]
     async with upstream(streamed(*events, ended("tool_use"))) as at:
         core = core_at(at.url)
-        core._turns = Turns(most=500)
+        core._thoughts = Thoughts(most=500)
         await core.open()
         done, _ = await run(core, args(tools=[FIND]))
-        assert core._turns.find(done.message) is not None
+        assert core._thoughts.find(done.message) is not None
         at.answers = [streamed(begun(), thinking(0, "hm" * 100, "s"), tool(1, "f", id="t2"), ended("tool_use"))]
         await run(core, args(tools=[FIND]))
-        assert core._turns.find(done.message) is None
+        assert core._thoughts.find(done.message) is None
         await core.close()
 
 
