@@ -225,6 +225,20 @@ async def test_a_schema_and_an_effort_become_the_form_of_the_output() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("given", "param"),
+    [
+        ({"response_format": {"type": "json_schema", "json_schema": "x"}}, "response_format.json_schema.schema"),
+        ({"extra": {"output_config": "x"}}, "output_config"),
+        ({"extra": {"reasoning_effort": ["low"]}}, "reasoning_effort"),
+    ],
+)
+async def test_a_parameter_of_a_wrong_kind_is_the_callers_fault(given: dict[str, Any], param: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        await asked(args(**given))
+    assert caught.value.param == param
+
+
 async def test_native_parameters_go_up_as_they_came_and_openais_hints_are_translated() -> None:
     thought = {"type": "adaptive"}
     extra = {"thinking": thought, "user": "u1", "service_tier": "default", "store": True, "prompt_cache_key": "k"}
