@@ -15,8 +15,9 @@ from aios.abi.errors import AiosError, BadRequest, ContextLengthExceeded, Module
 from aios.abi.messages import Chunk, Generation, Message
 from aios.kernel.config import ConfigError, CoreSection
 from aios.kernel.llm.base import NotBegun, Request
-from aios.kernel.llm.remote import connection
+from aios.kernel.llm.remote import connection, openai
 from aios.kernel.llm.remote.openai import OpenAICore
+from aios.testing import until
 
 pytestmark = pytest.mark.anyio
 
@@ -98,6 +99,22 @@ async def test_a_connection_is_used_again_and_a_stale_one_is_replaced() -> None:
         assert at.num_connections == 2
 
 
+async def test_a_server_that_is_asked_what_it_can_do_and_says_nothing_is_told_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(openai, "PROBE_SECONDS", 0.01)
+
+    async def no_connection(*_: Any, **__: Any) -> Any:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(connection.Pool, "_connect", no_connection)
+    core = OpenAICore(CoreSection(name="gpu", kind="openai", base_url="http://127.0.0.1:1/v1"))
+    await core.open()
+    await until(lambda: core.statistics()["found"] != "not asked yet")
+    assert core.statistics()["found"] == "could not be asked: it said nothing in time"
+    await core.close()
+
+
 # ── streamed ──
 
 
@@ -118,6 +135,13 @@ async def test_a_stream_passes_through_untouched_and_adds_up() -> None:
         assert "".join(chunk.text for chunk in chunks) == "hello"
         assert sum(chunk.tokens for chunk in chunks) == 2
         assert (done.message.content, done.usage.completion_tokens) == ("hello", 3)
+
+
+@pytest.mark.parametrize("more", [event({"content": "more"}), b'data: {"error": {"message": "late"}}\n\n'])
+async def test_what_comes_after_the_end_of_a_stream_is_not_part_of_it(more: bytes) -> None:
+    async with upstream([HEAD + framed(b"".join(plain()) + event({}, "stop") + DONE + more) + LAST]) as at:
+        done, chunks = await ask(at, is_streamed=True)
+    assert done.message.content == "".join(chunk.text for chunk in chunks) == "hello"
 
 
 async def test_the_finishing_event_carries_the_usage_that_came_behind_it() -> None:

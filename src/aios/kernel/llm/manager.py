@@ -58,6 +58,9 @@ class LLMManager:
             except AiosError as error:
                 refusals.append(error)
                 call.refused_until[seat.name] = math.inf
+            else:  # another core may have come under a name that could not take it
+                if call.refused_until.get(seat.name) == math.inf:
+                    del call.refused_until[seat.name]
         if len(refusals) == len(serving):
             raise refusals[0]
 
@@ -301,7 +304,7 @@ def _ties(call: Syscall) -> Ties:
         args, process = call.args, call.process
         session = call.session or (args.extra or {}).get("prompt_cache_key")
         ties = call.ties = Ties(
-            (process.owner, process.agent, str(session)) if session else None,
+            hash((process.owner, process.agent, str(session))) if session else None,  # which may be of any length
             None if process.is_implicit else process.pid,
             beginnings(args) if isinstance(args, LLMGenerate) else (),
         )
