@@ -113,3 +113,9 @@ def test_a_bar_shows_the_least_part_and_that_a_bound_is_passed() -> None:
 @pytest.mark.parametrize(("number", "told"), [(0, "0 B"), (1023, "1023 B"), (4096, "4.0 KiB"), (64 << 20, "64.0 MiB")])
 def test_sizes_are_told_with_their_unit(number: int, told: str) -> None:
     assert size(number) == told
+
+
+def test_a_share_is_told_where_it_says_something() -> None:
+    few, many = (list(lines(stat(resident=4096, resident_raw=text), 80))[4] for text in (47, 8192))
+    assert "%" not in few
+    assert "(50%)" in many

@@ -145,6 +145,12 @@ class Control:
         for waiter in self._waiters.pop(target.pid, []):
             _settle(waiter)
 
+    def revoke(self, key_id: str) -> None:
+        """End a key, and the process that was made for it. Raises NotFound."""
+        self._access.revoke(key_id)
+        if process := self._processes.without_key(key_id):
+            self.end(process, None, Cancelled("its key was revoked", code="key_revoked"), detached=False)
+
     def _forget_waiter(self, pid: int, waiter: asyncio.Future[None]) -> None:
         waiting = self._waiters.get(pid, [])
         if waiter in waiting:
