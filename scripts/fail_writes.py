@@ -2,7 +2,7 @@
 
 For every kind of operation on the disk, SQLite's and the kernel's own, and for every n until nothing fails any more:
 the n-th one fails, or every n-th, or all from there on, because the disk is full or broken. Each call then is carried
-out, X
+out, or refused in a clear sentence and not done; and the next kernel, on a disk that works, has all that was promised.
 
     scripts/fail_writes.py                         everything, some hours on a small machine
     scripts/fail_writes.py --each 20               the first ten of each kind, and beyond them each twentieth
@@ -150,7 +150,12 @@ class Sweep:
         shows nothing while a call is half undone there, so that is well again then."""
         if client.is_in_mount:
             await door.look("disarm")
-        found, step = await client.seen(door.ask), client.pending
+        step = client.pending
+        try:
+            found = await client.seen(door.ask)
+        except AiosError as unseen:  # after a failed sync it is the next kernel that shows the mount again
+            self._judge(client, "to look", unseen)
+            return
         assert step is not None
         before = client.known
         if client.plain(before) != found and (known := client.done(step, found)) is not None:
@@ -182,7 +187,7 @@ class Sweep:
             await asyncio.sleep(0.25)  # its end is recorded when the kernel looks again whether the disk is well
         if error is not None:
             self.book.counts["refused until a restart"] += 1
-            if error.code != "storage_failed" or self.options.mode != "durable":
+            if error.code not in ("storage_failed", "mount_gone") or self.options.mode != "durable":
                 client.blame(f"{name} is refused on a disk that is well again: {error.message}")
 
     async def _audit(self, client: Client, home: Path) -> None:
@@ -203,6 +208,8 @@ class Sweep:
     def _judge(self, client: Client, what: str, error: AiosError, also: tuple[str, ...] = ()) -> None:
         self.errors[f"{error.status} {error.code}"] += 1
         text = error.message
+        if client.is_in_mount and self.options.mode == "durable":
+            also = (*also, "mount_gone")
         if error.code not in (*CLEAR_CODES, *also):
             client.blame(f"{what} was refused with {error.code}: {text}")
         elif "\n" in text or "Traceback" in text or not 20 < len(text) < 600:

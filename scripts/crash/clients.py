@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from aios.abi.errors import AiosError
 
 from . import audit
-from .known import Known
+from .known import SETTINGS, Known
 from .steps import Step, Steps
 
 Ask = Callable[[str, str, dict[str, Any], str | None], Awaitable[dict[str, Any]]]
@@ -155,10 +155,12 @@ class Client:
 
     async def _has_block(self, ask: Ask, block: str) -> list[str]:
         try:
-            await self.ask(ask, "mem_stat", {"block": block} if block else {})
+            stat = await self.ask(ask, "mem_stat", {"block": block} if block else {})
         except AiosError:
             return []
-        return [block]
+        # A block that is shared can be looked at before anybody allots it.
+        is_as_ever = all(stat[name] == value for name, value in SETTINGS.items()) and not stat["entries"]
+        return [] if is_as_ever else [block]
 
     def done(self, step: Step, found: dict[str, Any]) -> Known | None:
         """What is promised if the unanswered call was carried out; None where what is found says that it was not."""

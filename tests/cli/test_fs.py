@@ -8,8 +8,10 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.cli.command import Done, Served, aios, apart
@@ -18,6 +20,10 @@ from aios.cli.commands import ADVICE
 from aios.cli.exits import BUSY
 
 ROOT = Path(__file__).parent.parent.parent
+
+
+from aios.abi.calls import File
+from aios.cli import fs_files
 
 Run = Callable[..., Done]
 
@@ -176,3 +182,18 @@ def test_what_cannot_be_restored_is_said_before_anybody_is_asked(served: Served,
     done = aios("fs", "restore", saved, env=served.env())
     assert "already runs" in done.stderr
     assert done.returncode == BUSY
+
+
+class NotKept:
+    """A kernel whose mount has one file that is no version: of three parts, the last a short one."""
+
+    def sto_read(self, path: str, *, version: int | None, encoding: str, offset: int, length: int) -> File:
+        assert version is None
+        data = (b"x" * (2 * length + 1))[offset : offset + length]
+        return File(path=path, content=b64encode(data).decode(), version=0, encoding="base64", size=2 * length + 1)
+
+
+def test_a_file_of_a_mount_that_is_no_version_is_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fs_files, "STEP", 10)
+    kernel: Any = NotKept()
+    assert b"".join(fs_files.pieces(kernel, "docs/a", None)) == b"x" * 21

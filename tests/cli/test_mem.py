@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from tests.cli.command import Done, Served, aios
 
-from aios.abi.calls import BlockStat
-from aios.cli.mem_view import bar, lines, size
+from aios.abi.calls import BlockStat, Entries
+from aios.cli.console import size
+from aios.cli.mem import note_rest
+from aios.cli.mem_view import bar, lines
 
 Run = Callable[..., Done]
 
@@ -119,3 +121,12 @@ def test_a_share_is_told_where_it_says_something() -> None:
     few, many = (list(lines(stat(resident=4096, resident_raw=text), 80))[4] for text in (47, 8192))
     assert "%" not in few
     assert "(50%)" in many
+
+
+def test_what_an_answer_leaves_out_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    note_rest(Entries(entries=[], is_cut=True, note="no vector was made"))
+    said = capsys.readouterr().err
+    assert "There are more" in said
+    assert "only words were compared: no vector was made" in said
+    note_rest(Entries(entries=[]))
+    assert capsys.readouterr().err == ""

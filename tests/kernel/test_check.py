@@ -17,6 +17,7 @@ from aios.kernel import Kernel, Principal, check_home, repair_home
 from aios.kernel import restore_backup as restore
 from aios.kernel import take_backup as backup
 from aios.kernel.database import HomeError
+from aios.kernel.process import Place
 from aios.kernel.storage import intake
 from aios.testing import booted
 
@@ -259,6 +260,9 @@ async def test_a_mount_that_is_the_kernels_own_comes_back_in_another_home(tmp_pa
         boss = kernel.authenticate((other / "admin.key").read_text().strip())
         assert (await kernel.call(boss, "sto_read", abi.StoRead(path="team/d/a.txt"))).content == "shared"
         assert (await kernel.call(boss, "sto_write", abi.StoWrite(path="team/d/a.txt", content="more"))).version == 2
+        folder = kernel.storage.mounts.infos(Place("", ""), is_admin=True)[0].folder
+        await kernel.call(boss, "sto_mount", abi.StoMount(name="team"))  # it was done before
+        assert kernel.storage.mounts.infos(Place("", ""), is_admin=True)[0].folder == folder
     assert (next((other / "mounts").iterdir()) / "d" / "a.txt").read_text() == "more"
 
 
@@ -287,6 +291,10 @@ async def test_a_backup_that_is_damaged_cut_off_or_none_replaces_nothing(tmp_pat
     damage_a_chunk(damaged)
     with pytest.raises(BadRequest, match="damaged"):
         restore(damaged, home)
+    (damaged / "aios.toml").write_text("")
+    with pytest.raises(BadRequest, match="damaged"):
+        restore(damaged, tmp_path / "other")
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["kernel.lock"]
     drop_a_chunk(damaged)
     with pytest.raises(BadRequest, match="not whole"):
         restore(damaged, home)

@@ -171,6 +171,18 @@ OPENAI: dict[str, Case] = {
         UpstreamFault,
         "usage",
     ),
+    "a date beyond all numbers": (
+        streamed(HELLO.replace(b"data: {", b'data: {"created": 1e999, ', 1), event({}, "stop"), DONE),
+        UpstreamFault,
+        "not a chat completion",
+    ),
+    "a piece of an unknown kind beyond all numbers": (
+        streamed(
+            event({"content": "", "odd": 0}).replace(b'"odd": 0', b'"odd": 1e999'), HELLO, event({}, "stop"), DONE
+        ),
+        UpstreamFault,
+        "not a chat completion",
+    ),
     "a huge line": ([HEAD, framed(b"data: " + b"x" * 4000), framed(b"x" * 4000), FLOOD], UpstreamFault, "end of event"),
     "a stream that never ends": ([HEAD, framed(HELLO), FLOOD], UpstreamFault, "has no end"),
 }

@@ -161,6 +161,8 @@ async def test_beside_a_core_for_embedding_the_only_one_that_speaks_needs_no_nam
         listed([1.0], [2.0]),
         listed("not base64!"),
         {**listed(), "data": [{"index": 3, "embedding": [1.0]}]},
+        listed([1.0], usage={"prompt_tokens": -5}),
+        listed([1.0], usage={"prompt_tokens": 1 << 63}),
     ],
 )
 async def test_an_answer_that_is_garbage_is_the_servers_fault(body: Any) -> None:

@@ -15,8 +15,9 @@ from aios.abi.errors import AiosError, BadRequest, ContextLengthExceeded, Module
 from aios.abi.messages import Chunk, Generation, Message
 from aios.kernel.config import ConfigError, CoreSection
 from aios.kernel.llm.base import NotBegun, Request
-from aios.kernel.llm.remote import connection
+from aios.kernel.llm.remote import connection, openai
 from aios.kernel.llm.remote.openai import OpenAICore
+from aios.testing import until
 
 pytestmark = pytest.mark.anyio
 
@@ -96,6 +97,22 @@ async def test_a_connection_is_used_again_and_a_stale_one_is_replaced() -> None:
             assert done.message.content == expected
         await core.close()
         assert at.num_connections == 2
+
+
+async def test_a_server_that_is_asked_what_it_can_do_and_says_nothing_is_told_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(openai, "PROBE_SECONDS", 0.01)
+
+    async def no_connection(*_: Any, **__: Any) -> Any:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(connection.Pool, "_connect", no_connection)
+    core = OpenAICore(CoreSection(name="gpu", kind="openai", base_url="http://127.0.0.1:1/v1"))
+    await core.open()
+    await until(lambda: core.statistics()["found"] != "not asked yet")
+    assert core.statistics()["found"] == "could not be asked: it said nothing in time"
+    await core.close()
 
 
 # ── streamed ──

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -497,6 +498,43 @@ async def test_a_core_that_failed_and_is_not_closed_yet_is_closed_when_the_kerne
     assert core.num_closed == 1
 
 
+class Lingering(Door):
+    """Takes its time to give up being opened."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.may_give_up = asyncio.Event()
+        self.gives_up = False
+
+    async def open(self) -> None:
+        try:
+            await super().open()
+        finally:
+            self.gives_up = True
+            await self.may_give_up.wait()
+
+
+async def test_a_core_that_fails_while_the_kernel_stops_is_closed_once(caplog: pytest.LogCaptureFixture) -> None:
+    core, slow = Telling("two"), Lingering("slow")
+    at = world(ScriptedCore(name="one"), core)
+    there = await at.__aenter__()
+    there.put(slow)
+    there.kernel.cores.add(section("slow"))
+    await until(lambda: slow.num_opened)
+    core.may_close.clear()
+    stopping = asyncio.ensure_future(at.__aexit__(None, None, None))
+    await until(lambda: slow.gives_up)
+    core.tell("failed", "it broke")
+    await settle()
+    slow.may_give_up.set()
+    await until(lambda: core.num_asked_to_close)
+    await settle()
+    core.may_close.set()
+    await stopping
+    assert core.num_asked_to_close == 1
+    assert "bug" not in caplog.text
+
+
 async def test_a_core_that_fails_while_it_leaves_is_closed_once_and_gone() -> None:
     core = Telling("two", slots=1)
     core.gate.clear()
@@ -636,6 +674,8 @@ async def test_calls_of_a_session_go_to_one_core_and_others_spread() -> None:
             for _ in range(4)
         ]
         assert len(set(keyed)) == 1
+        await at.kernel.call(who, "llm_generate", ask("m", extra={"prompt_cache_key": "k" * 100_000}))
+        assert len(pickle.dumps(at.kernel.llm.router._affinity)) < 10_000  # of a session's name nothing is kept
 
 
 async def test_tokens_a_second_are_those_of_the_last_seconds() -> None:

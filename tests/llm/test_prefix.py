@@ -48,6 +48,14 @@ def test_groups_do_not_learn_of_each_other() -> None:
     assert len(cache.find("mine", [*range(9)])) == 2
 
 
+def test_nothing_is_left_of_a_group_whose_chunks_are_gone() -> None:
+    cache = PrefixCache(2 * PIECE.nbytes, SIZE)
+    for n in range(50):
+        kept(cache, f"salt {n}", [*range(4)])
+    assert [group for group, _ in cache._root.children] == ["salt 48", "salt 49"]
+    cache.check_integrity()
+
+
 def test_the_least_recently_used_end_goes_first_and_never_what_others_follow() -> None:
     cache = PrefixCache(3 * PIECE.nbytes, SIZE)
     kept(cache, "", [0, 1, 2, 3, 4, 5, 6, 7])

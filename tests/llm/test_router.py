@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -82,6 +83,15 @@ def test_a_name_that_nobody_knows_goes_to_the_default_or_is_told_with_the_neares
     with pytest.raises(NotFound, match="no model was named"):
         Router(roster).serving(None)
     assert names_of(Router(roster_of(only="m")), None) == ["only"]
+
+
+def test_names_that_nobody_knows_are_not_kept_and_those_of_one_route_share_its_turns() -> None:
+    names = ["x" * 1000 + str(n) for n in range(100)]
+    for default in (None, "old"):
+        router = Router(roster_of(a="m", b="m"), default, aliases={"old": "m"})
+        found = {id(router.route(name)) for name in [*names, "", None, "old", "m"]}
+        assert len(found) == 2 if default is None else 1
+        assert len(pickle.dumps([*router._known])) < 100
 
 
 def test_a_core_that_comes_later_serves_the_names_it_fits() -> None:
@@ -169,7 +179,7 @@ def test_prompts_that_begin_alike_have_hashes_in_common_and_others_none() -> Non
 def test_a_session_stays_with_its_core_until_that_is_much_busier() -> None:
     roster = roster_of(a="m", b="m")
     router = Router(roster)
-    mine = Ties(session="s")
+    mine = Ties(session=1)
     home = begin(router, "m", mine)
     assert home == "a"
     assert [begin(router, "m", mine) for _ in range(2)] == ["a", "a"]

@@ -13,6 +13,7 @@ from aios.abi.errors import AiosError, BadRequest, Denied, NotFound, TooLarge
 from aios.kernel.config import ByteSize, MemorySection
 from aios.kernel.database import value
 from aios.kernel.memory import blocks, entries
+from aios.kernel.process import Place
 
 pytestmark = pytest.mark.anyio
 KIB, MIB = 1 << 10, 1 << 20
@@ -45,8 +46,10 @@ async def test_an_alloc_that_is_run_twice_under_a_key_does_not_undo_a_later_one(
     first = MemAlloc(limit=MIB)
     told = await world.call(first, key="k", id="call_x")
     await world.call(MemAlloc(limit=2 * MIB))
-    assert await world.call(first, key="k", id="call_x") == told
+    await world.write("here")
+    assert (await world.call(first, key="k", id="call_x")).limit == told.limit
     assert (await world.stat()).limit == 2 * MIB
+    assert world.memory._residents.find((Place("o", "a"), "")).bound == 2 * MIB  # type: ignore[union-attr]
 
 
 async def test_a_block_has_its_entries_for_itself(world: World) -> None:
@@ -323,3 +326,11 @@ async def test_a_write_that_nobody_waits_for_any_more_is_in_memory_as_it_is_on_d
     assert (await world.read(id)).content == "second"
     world.restart()
     assert (await world.read(id)).content == "second"
+
+
+async def test_what_was_counted_of_a_block_stays_though_nothing_of_it_is_in_memory(world: World) -> None:
+    id = await world.write("here")
+    await world.read(id)
+    await world.call(MemClear(id=id))
+    stat = await world.stat()
+    assert (stat.hits, stat.resident_entries) == (1, 0)

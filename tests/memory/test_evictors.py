@@ -13,8 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from memory_steps import machine
 
 from aios.kernel.memory.base import Evictor
-from aios.kernel.memory.lru_k import LRUK
 from aios.kernel.memory.policies import ARC, LRU, POLICIES, SizeAware, TwoQ
+from aios.kernel.memory.policies.lru_k import LRUK
 from aios.kernel.memory.sizes import INT
 
 Make = Callable[[], Evictor]

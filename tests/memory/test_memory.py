@@ -10,6 +10,7 @@ import pytest
 from memory_world import World
 
 from aios.abi.calls import (
+    Entries,
     MemClear,
     MemList,
     MemRead,
@@ -20,7 +21,7 @@ from aios.abi.calls import (
 from aios.abi.errors import BadRequest, NotFound, TooLarge
 from aios.kernel.config import ByteSize, MemorySection
 from aios.kernel.database import MIGRATIONS, Database, value
-from aios.kernel.memory import changes, manager
+from aios.kernel.memory import changes, entries, manager
 from aios.kernel.search import keyword
 from aios.testing import MockClock
 
@@ -205,7 +206,7 @@ async def test_other_rooms_remember_and_read_the_lines(world: World) -> None:
         await world.memory.remember("o", "a", "x" * ((1 << 20) + 1))
 
 
-@pytest.mark.parametrize(("bound", "limit"), [("MAX_LINES", 2), ("MAX_READ", 9)])
+@pytest.mark.parametrize(("bound", "limit"), [("MAX_LINES", 2), ("MAX_READ", 100)])
 async def test_tools_read_the_newest_entries_and_are_told_that_these_are_not_all(
     world: World, monkeypatch: pytest.MonkeyPatch, bound: str, limit: int
 ) -> None:
@@ -276,3 +277,12 @@ async def test_the_entries_of_a_home_of_version_3_are_there_under_their_ids_and_
     await world.call(MemClear(all=True))
     assert world.database.read(lambda c: value(c, "SELECT sum(kept) FROM blocks")) == len(content) + 8
     world.database.close()
+
+
+async def test_an_answer_ends_for_the_length_of_metadata_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(entries, "MAX_ANSWER", 2500)
+    ids = [await world.write("alike", metadata={"much": "x" * 1000}) for _ in range(5)]
+    listed: Entries = await world.call(MemList())
+    assert ([entry.id for entry in listed.entries], listed.is_cut) == (ids[:2:-1], True)
+    found: Entries = await world.call(MemSearch(query="alike"))
+    assert (len(found.entries), found.is_cut) == (2, True)

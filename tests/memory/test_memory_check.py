@@ -8,7 +8,8 @@ from memory_world import World
 from aios.abi.calls import MemAlloc, MemClear, MemHistory, MemUpdate
 from aios.abi.errors import NotFound
 from aios.kernel.database import Fault
-from aios.kernel.memory import check, repair
+from aios.kernel.memory import changes, check, repair
+from aios.kernel.process import Place
 from aios.kernel.storage import Segments
 
 pytestmark = pytest.mark.anyio
@@ -94,3 +95,16 @@ async def test_an_earlier_state_that_cannot_be_read_costs_no_more_than_itself(wo
     assert mend(world) == []
     assert [each.revision for each in (await world.call(MemHistory(id=id))).entries] == [2]
     assert (await world.read(id)).content == "three " * 1000
+
+
+async def test_a_block_of_which_some_is_still_to_leave_is_as_it_should_be(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes, "PURGE_STEP", 2)
+    for n in range(5):
+        await world.write(f"entry {n}")
+    place = Place("o", "a")
+    world.database.run_now(lambda c: world.memory._changes.empty(c, place, ""))
+    while world.database.run_now(world.memory._changes.purge):
+        assert world.searching.check_integrity() == []
+    assert faults(world) == []

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from aios.abi.calls import Entry
 from aios.abi.messages import FunctionCall, Message, ToolCall
+from aios.kernel.memory.base import MAX_CONTENT
 from aios.kernel.memory.recall import HEAD, chosen, exchange, question, with_recalled
 
 
@@ -79,3 +80,11 @@ def test_an_exchange_is_what_is_new_since_the_models_last_word() -> None:
 
 def test_what_says_nothing_is_not_kept() -> None:
     assert exchange([Message("user", "  ")], Message("assistant", None)) == []
+
+
+def test_what_is_kept_of_a_long_message_is_as_many_bytes_as_an_entry_holds() -> None:
+    said = Message("user", "é" * MAX_CONTENT)
+    answer = Message("assistant", "a" + "☃" * MAX_CONTENT)
+    asked, answered = exchange([said], answer)
+    assert asked.content == "é" * (MAX_CONTENT // 2)
+    assert answered.content == "a" + "☃" * ((MAX_CONTENT - 1) // 3)

@@ -9,10 +9,11 @@ import tracemalloc
 import pytest
 
 from aios.kernel.config import ByteSize, MemorySection
+from aios.kernel.memory import residents
 from aios.kernel.memory.blocks import BlockRow
 from aios.kernel.memory.entries import Record
 from aios.kernel.memory.policies import POLICIES
-from aios.kernel.memory.resident import BASE
+from aios.kernel.memory.resident import BASE, Resident
 from aios.kernel.memory.residents import Residents, Whose
 from aios.kernel.process import Place
 
@@ -130,6 +131,29 @@ def test_a_block_that_nobody_has_used_for_long_gives_before_a_larger_one_in_use(
         world.shrink()
     assert world.count("old") == 0
     assert world.count("new") > 250
+
+
+def test_where_many_blocks_are_alike_not_all_are_looked_at_for_each_that_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = 0
+
+    def weight(block: Resident, now: float) -> float:
+        nonlocal looks
+        looks += 1
+        return block.size
+
+    monkeypatch.setattr(residents, "_weight", weight)
+    world = World(total=3_000_000, watermark=0.8, low=0.6)
+    for number in range(500):
+        world.put(f"agent{number}", number, 1000)
+    while world.residents.size <= 2_400_000:
+        for each in range(500):
+            number += 1
+            world.put(f"agent{each}", number, 1000)
+    world.settle()
+    assert world.residents.size <= 1_800_000
+    assert looks < 50 * 500
+    sizes = [world.size(f"agent{each}") for each in range(500)]
+    assert max(sizes) < 2 * min(sizes), sizes
 
 
 def test_blocks_that_hold_nothing_count_and_are_dropped_when_others_need_the_room() -> None:

@@ -6,11 +6,16 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
+from fake_transport import FakeTransport
 
+from aios.abi.calls import History, Revision
 from aios.abi.errors import Conflict, NotFound
+from aios.cli.mem import newest
 from aios.kernel import Kernel
+from aios.kernel.memory import entries
 from aios.sdk import Agent, AsyncClient, Client, InProcess
 from aios.testing import booted
 
@@ -67,6 +72,20 @@ def test_files_are_paths_with_a_history() -> None:
         assert (kernel.files / "blob").read_bytes() == b"\xff\x00"
 
 
+def history(name: str, arguments: dict[str, Any]) -> History:
+    """Of a file with seven versions, three at a time."""
+    last = arguments.get("before", 8) - 1
+    told = [Revision(version=n, size=1, created=0.0) for n in range(last, max(last - 3, 0), -1)]
+    return History(path="a", revisions=told, has_more=last > 3)
+
+
+def test_a_history_is_told_to_its_end() -> None:
+    with Client(transport=FakeTransport(history)) as told:
+        assert [each.version for each in (told.files / "a").history()] == [7, 6, 5, 4, 3, 2, 1]
+    path = AsyncClient(transport=FakeTransport(history)).files / "a"
+    assert [each.version for each in asyncio.run(path.history())] == [7, 6, 5, 4, 3, 2, 1]
+
+
 def test_files_are_found_by_what_they_say() -> None:
     with client() as kernel:
         (kernel.files / "kb" / "harbour.md").write_text("# Harbour\n\nIt opens in May.")
@@ -106,6 +125,22 @@ def test_memory_is_a_dictionary_of_entries_by_id() -> None:
         drafts.add("a draft")
         assert (len(drafts), len(memory)) == (1, 1)
         assert drafts.clear() == 1
+
+
+def test_memory_is_gone_through_to_its_end_though_a_page_ends_for_its_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(entries, "MAX_ANSWER", 2500)
+    with client() as kernel:
+        ids = [kernel.memory.add(f"{n} " + "x" * 1000) for n in range(5)]
+        assert list(kernel.memory) == ids[::-1]
+        assert [entry.id for entry in newest(kernel, None, None, 4)] == ids[:0:-1]
+
+
+@pytest.mark.anyio
+async def test_who_awaits_goes_through_memory_to_its_end_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(entries, "MAX_ANSWER", 2500)
+    async with booted() as kernel, AsyncClient(transport=InProcess(kernel, key_of(kernel))) as told:
+        ids = [await told.memory.add(f"{n} " + "x" * 1000) for n in range(5)]
+        assert [entry.id async for entry in told.memory] == ids[::-1]
 
 
 @pytest.mark.anyio

@@ -344,3 +344,10 @@ async def test_much_that_was_dropped_leaves_memory_too(world: World) -> None:
     assert set(await world.rows(1, "word1", k=1000, mode="vector")) <= set(range(791, 801))
     kept = next(iter(world.index._vectors._kept.values()))
     assert kept.matrix.count == 10
+
+
+async def test_a_text_of_the_highest_scope_gets_its_vector_too(world: World) -> None:
+    scope = 2_000_000_000
+    await world.put(scope, 1, "cat")
+    await opened(world, Told())
+    assert world.unembedded(scope) == 0

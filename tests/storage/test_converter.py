@@ -155,6 +155,7 @@ async def test_the_process_reaches_nothing_of_the_machine(tmp_path: Path, monkey
         ("die", "the process that read it ended with status 3"),
         ("crash", "the process that read it was ended by SIGABRT"),
         ("lie", "the process that read it was ended by SIGKILL"),
+        ("mumble", "the process that read it was ended by SIGKILL"),
         ("shout 100000000", "the process that read it was ended by SIGKILL"),
         ("raise x", r"it is broken \(KeyError: 'x'\)"),
         ("nest", "it is nested too deeply"),

@@ -3,6 +3,7 @@ been."""
 
 from __future__ import annotations
 
+import errno
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import pytest
 from mount_world import MountWorld, large
 
 from aios.abi.calls import Args, Count, StoClear, StoCreate, StoMove, StoRestore, StoRollback, StoWrite, Version
-from aios.abi.errors import NotFound, Stopping
+from aios.abi.errors import ModuleFault, NotFound, Stopping
+from aios.kernel.config import MountSection
 from aios.kernel.storage.mounts import intents
 
 pytestmark = pytest.mark.anyio
@@ -185,6 +187,85 @@ async def test_what_is_in_its_folder_and_could_not_be_recorded_is_told_so(
     assert refused.value.code == "storage_full"
     await world.again()
     assert world.database.read(lambda c: world.mounted().tree(c).find(args.path.removeprefix("docs/")) is not None)
+
+
+@pytest.mark.parametrize("is_there", [False, True], ids=["lost", "kept"])
+@pytest.mark.parametrize("call", ["write", "move", "clear", "clear a folder", "restore"])
+async def test_after_a_sync_that_failed_the_next_kernel_finds_out_what_was_done(
+    world: MountWorld, monkeypatch: pytest.MonkeyPatch, call: str, is_there: bool
+) -> None:
+    args, answer = CALLS[call]
+    run, add, num_jobs = world.database.run, intents.add, -1
+
+    def intend(*intent: Any) -> int:
+        nonlocal num_jobs
+        num_jobs = 0
+        return add(*intent)
+
+    async def failing(job: Any, **more: Any) -> Any:
+        nonlocal num_jobs
+        if num_jobs < 0:
+            return await run(job, **more)
+        num_jobs += 1
+        if num_jobs == 1 and is_there:
+            await run(job, **more)
+        raise ModuleFault("an fsync failed", code="storage_failed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(intents, "add", intend)
+        patched.setattr(world.database, "run", failing)
+        with pytest.raises(ModuleFault):
+            await world.call(args, key="k", id="call_x")
+        if not is_there:
+            with pytest.raises(Stopping, match="a call was cut short there"):
+                await world.names("docs")
+    await world.again()
+    assert await world.call(args, key="k", id="call_x") == answer
+    trash = {"docs/gone", "docs/gone.txt"}
+    if isinstance(args, StoClear):
+        trash.add(args.path)
+    if isinstance(args, StoRestore):
+        trash.remove(args.path)
+    assert set(await world.names("docs", trash=True)) == trash
+    assert all(author == "a" for history in (await everything(world))[1].values() for _, author in history)
+
+
+@pytest.mark.parametrize("call", ["move", "move a folder", "clear", "clear a folder", "restore", "restore a folder"])
+async def test_a_rename_that_could_not_be_synced_is_undone(
+    world: MountWorld, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    args, answer = CALLS[call]
+    await world.again(durable=True)
+    before, is_intended, add = await everything(world), False, intents.add
+
+    def intend(*intent: Any) -> int:
+        nonlocal is_intended
+        is_intended = True
+        return add(*intent)
+
+    def sync(folder: int) -> None:
+        nonlocal is_intended
+        if is_intended:
+            is_intended = False
+            raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(intents, "add", intend)
+        patched.setattr(world.mounted().beneath, "_sync", sync)
+        with pytest.raises(ModuleFault, match="cannot be used: the disk says Input/output error"):
+            await world.call(args, key="k", id="call_x")
+    assert await everything(world) == before
+    assert await world.call(args, key="k", id="call_x") == answer
+
+
+async def test_a_mount_whose_folder_cannot_be_made_says_so(world: MountWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **more: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "mkdir", full)
+        with pytest.raises(Stopping, match="the disk of the mounted folder is full: 'own' was not written"):
+            await world.storage.mounts.open([MountSection(name="own")])
 
 
 async def test_what_was_to_be_cleared_without_a_key_is_there(

@@ -40,7 +40,7 @@ async def test_an_empty_file_that_was_streamed_in_is_whole(world: World) -> None
         return
         yield b""
 
-    name = await world.storage.streams.take_in(Place("o", "a"), "e", nothing(), "mark")
+    name, _ = await world.storage.streams.take_in(Place("o", "a"), "e", nothing(), "mark")
     await world.call(StoWrite(path="e", content="", upload=name))
     assert await world.read("e") == ""
     assert world.faults() == []

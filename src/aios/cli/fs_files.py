@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
-import datetime
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, BinaryIO
 from urllib.parse import quote
@@ -18,8 +18,7 @@ from aios.sdk import Client
 from aios.sdk.client import default_url
 
 from .acting import Agent, acting
-from .console import counted, cut, note, print_json, safe, span, table, width
-from .mem_view import size
+from .console import counted, cut, note, print_json, safe, size, span, table, when, width
 from .options import be_sure
 
 Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
@@ -71,10 +70,6 @@ def _row(each: Stat) -> tuple[object, ...]:
     )
 
 
-def when(seconds: float) -> str:
-    return datetime.datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
-
-
 def cat(
     path: At,
     agent: Agent = None,
@@ -92,16 +87,20 @@ def cat(
         if as_json:
             print_json(_whole(kernel, path, version))
             return
-        offset = 0
-        while True:
-            part = kernel.sto_read(path, version=version, encoding="base64", offset=offset, length=STEP)
-            data = base64.b64decode(part.content)
+        for data in pieces(kernel, path, version):
             sys.stdout.buffer.write(data)
-            offset += len(data)
-            version = part.version  # the same to its end, whatever is written meanwhile
-            if len(data) < STEP:
-                break
     sys.stdout.buffer.flush()
+
+
+def pieces(kernel: Client, path: str, version: int | None) -> Iterator[bytes]:
+    """The file, `STEP` bytes at a time."""
+    offset, data = 0, b"-" * STEP
+    while len(data) == STEP:
+        part = kernel.sto_read(path, version=version, encoding="base64", offset=offset, length=STEP)
+        data = base64.b64decode(part.content)
+        yield data
+        offset += len(data)
+        version = part.version or None  # the same to its end, whatever is written meanwhile; 0 is none
 
 
 def _whole(kernel: Client, path: str, version: int | None) -> File:
@@ -294,6 +293,8 @@ def search(
         print("\n".join(f"  {safe(line)}" for line in each.text.strip().splitlines()))
     if not found.passages:
         note("No passage fits.")
+    if found.note:
+        note(f"warning: only words were compared: {safe(found.note)}")
     if found.pending:
         note(f"{counted(found.pending, 'file')} of these are not read yet; ask again in a moment.")
     for path, why in found.skipped.items():

@@ -11,9 +11,8 @@ import typer
 from aios.kernel import check_home, repair_home, restore_backup, take_backup
 
 from .connect import checked_home, client
-from .console import counted, note, print_json, safe, table, width
+from .console import counted, note, print_json, safe, size, table, width
 from .exits import FAILED
-from .mem_view import size
 from .options import be_sure
 from .state import is_running
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -13,7 +12,7 @@ from aios.abi.errors import AiosError, NotFound
 from aios.sdk import Client
 
 from .connect import client
-from .console import note, print_json, safe, table, width
+from .console import note, print_json, safe, table, when, width
 from .exits import code_of
 
 
@@ -54,7 +53,7 @@ def listed(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = F
 
 
 def _row(key: dict[str, Any]) -> tuple[object, ...]:
-    made = datetime.datetime.fromtimestamp(key["created"]).strftime("%Y-%m-%d %H:%M")
+    made = when(key["created"])
     speaks_for = "everyone" if key["is_admin"] else key["agent"]
     return key["id"], key["name"] or "-", speaks_for, key["owner"], key["pid"] or "-", made
 

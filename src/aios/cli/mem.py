@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import sys
 from typing import Annotated, cast, get_args
 
 import typer
 
-from aios.abi.calls import BlockStat, Entry
+from aios.abi.calls import BlockStat, Entries, Entry
 from aios.abi.errors import BadRequest
 from aios.abi.memory import EntryKind, SearchMode
 from aios.sdk import Client
 
 from .acting import Agent, acting
-from .console import counted, note, print_json, safe, table, width
+from .console import counted, note, print_json, safe, table, when, width
 from .editor import edited
 from .mem_view import drawn
 from .options import be_sure, one_of
@@ -42,17 +41,17 @@ def ls(
       aios mem ls --agent helper --kind fact --limit 500
     """
     with acting(agent, "mem ls") as kernel:
-        found = _newest(kernel, block, kind, limit)
+        found = newest(kernel, block, kind, limit)
     _print(found, as_json, "Nothing is remembered" + (f" of kind {', '.join(kind)}" if kind else ""))
 
 
-def _newest(kernel: Client, block: str | None, kinds: list[str] | None, limit: int) -> list[Entry]:
+def newest(kernel: Client, block: str | None, kinds: list[str] | None, limit: int) -> list[Entry]:
     found: list[Entry] = []
     while len(found) < limit:
         after = found[-1].id if found else None
         page = kernel.mem_list(limit=min(PAGE, limit - len(found)), after=after, block=block, kinds=_kinds(kinds))
         found += page.entries
-        if len(page.entries) < PAGE:
+        if len(page.entries) < PAGE and not page.is_cut:
             break
     return found
 
@@ -74,16 +73,12 @@ def _listing(found: list[Entry]) -> str:
             *((f"{entry.score:.3f}",) if entry.score is not None else ("-",) if has_score else ()),
             entry.id,
             entry.kind,
-            _when(entry.created),
+            when(entry.created),
             " ".join(entry.content[:400].split()),
         )
         for entry in found
     ]
     return table(titles, rows, columns=width(), drop=("KIND", "WRITTEN"))
-
-
-def _when(seconds: float) -> str:
-    return datetime.datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
 
 
 def _kinds(kinds: list[str] | None) -> list[EntryKind] | None:
@@ -106,21 +101,29 @@ def show(
       aios mem show m00064f3a7bf1c2a --history
     """
     with acting(agent, "mem show") as kernel:
-        found = [kernel.mem_read(id, block=block)]
-        if history:
-            found += kernel.mem_history(id, block=block).entries
+        now = kernel.mem_read(id, block=block)
+        were = kernel.mem_history(id, block=block) if history else Entries(entries=[])
     if as_json:
-        print_json(found if history else found[0])
+        print_json([now, *were.entries] if history else now)
         return
-    for entry in found:
+    for entry in (now, *were.entries):
         note(_facts(entry))
         print(entry.content)
+    note_rest(were)
+
+
+def note_rest(found: Entries) -> None:
+    """Say what of the answer is missing, and why."""
+    if found.is_cut:
+        note("There are more: with them the answer would be too long.")
+    if found.note:
+        note(f"warning: only words were compared: {safe(found.note)}")
 
 
 def _facts(entry: Entry) -> str:
-    parts = [entry.id, entry.kind, f"written {_when(entry.created)}"]
+    parts = [entry.id, entry.kind, f"written {when(entry.created)}"]
     if entry.revision > 1 and entry.modified is not None:
-        parts.append(f"revision {entry.revision} of {_when(entry.modified)}")
+        parts.append(f"revision {entry.revision} of {when(entry.modified)}")
     if entry.source:
         parts.append(f"from {entry.source}")
     if entry.importance is not None:
@@ -151,8 +154,9 @@ def search(
     with acting(agent, "mem search") as kernel:
         found = kernel.mem_search(
             " ".join(words), k=k, block=block, kinds=_kinds(kind), mode=mode, recency=recency, importance=importance
-        ).entries
-    _print(found, as_json, "Nothing fits")
+        )
+    _print(found.entries, as_json, "Nothing fits")
+    note_rest(found)
 
 
 def write(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from aios.abi.calls import BlockStat
 
-from .console import counted, ordinal, safe
+from .console import counted, ordinal, safe, size
 
 FULL, EMPTY = "█", "░"
 LABEL = 10
@@ -67,15 +67,3 @@ def bar(part: int, whole: int, room: int) -> str:
     cells = round(room * min(part, whole) / whole)
     cells = max(cells, 1) if part else 0
     return FULL * cells + EMPTY * (room - cells) if part <= whole else FULL * (room - 1) + "▶"
-
-
-def size(num_bytes: int) -> str:
-    """Bytes for people: 812 B, 4.0 KiB, 64 MiB."""
-    if num_bytes < 1024:
-        return f"{num_bytes} B"
-    value = float(num_bytes)
-    for unit in ("KiB", "MiB", "GiB", "TiB"):
-        value /= 1024
-        if value < 999.5 or unit == "TiB":
-            return f"{value:.1f} {unit}" if value < 99.95 else f"{value:.0f} {unit}"
-    raise AssertionError

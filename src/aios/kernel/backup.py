@@ -27,7 +27,7 @@ from .check import check_home
 from .database import HomeError, HomeLock, rows
 from .storage.blobs import Blobs
 
-NAME = "aios.db"
+NAME, CONFIG = "aios.db", "aios.toml"
 MOUNTS = "mounts"
 MARK = "backup.json"
 """Says in a backup what it is, and is written last: without it a backup was cut off."""
@@ -55,7 +55,7 @@ def take_backup(home: Path, target: Path, *, tell: Tell = lambda done, total: No
     try:
         named = _copied(home, target, tell)
         with contextlib.suppress(FileNotFoundError):
-            _copy(home / "aios.toml", target / "aios.toml")
+            _copy(home / CONFIG, target / CONFIG)
         _copy_tree(home / MOUNTS, target / MOUNTS)
         total = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
         taken = Backup(time.time(), len(named), total)
@@ -188,8 +188,8 @@ def restore_backup(
             if not _copy_chunks(source, fresh, chunks_named(fresh / NAME), tell):
                 raise BadRequest(f"{source} is not whole: chunks of files are missing in it", param="source")
             _copy_tree(source / MOUNTS, fresh / MOUNTS)
-            if not (home / "aios.toml").exists() and (source / "aios.toml").exists():
-                _copy(source / "aios.toml", home / "aios.toml")
+            with contextlib.suppress(FileNotFoundError):
+                _copy(source / CONFIG, fresh / CONFIG)
         except (OSError, apsw.Error) as error:
             raise BadRequest(f"{source} cannot be restored: {error}", param="source") from None
         if found := check_home(fresh):
@@ -197,7 +197,7 @@ def restore_backup(
             raise BadRequest(
                 f"{source} is damaged ({found[0].where}: {found[0].what}); nothing was replaced", param="source"
             )
-        _move_mounts(fresh, home)
+        _keep_mounts(fresh)
         return Restored(taken, _put_in_place(fresh, home))
 
 
@@ -220,15 +220,15 @@ def _locked(home: Path) -> Iterator[None]:
         lock.free()
 
 
-def _move_mounts(fresh: Path, home: Path) -> None:
-    """Folders that the kernel made for mounts will be in this home, wherever they were before."""
+def _keep_mounts(fresh: Path) -> None:
+    """Folders that the kernel made for mounts are in this home now, wherever it was before, and are other ones."""
     connection = apsw.Connection(os.fspath(fresh / NAME))
     try:
         for *which, folder in rows(connection, "SELECT owner, agent, name, folder FROM mounts"):
             own = Path(folder).name
             if Path(folder).parent.name == MOUNTS and (fresh / MOUNTS / own).is_dir():
                 sql = "UPDATE mounts SET folder = ?, device = NULL, inode = NULL WHERE (owner, agent, name) = (?, ?, ?)"
-                connection.execute(sql, (str(home.resolve() / MOUNTS / own), *which))
+                connection.execute(sql, (f"{MOUNTS}/{own}", *which))
     finally:
         connection.close()
 
@@ -245,8 +245,9 @@ def _put_in_place(fresh: Path, home: Path) -> Path | None:
         for path in old:
             path.rename(before / path.name)
     for path in sorted(fresh.iterdir(), reverse=True):  # the chunks before what names them
-        if path.name in (NAME, "blobs", MOUNTS):
+        if path.name in (NAME, "blobs", MOUNTS) or (path.name == CONFIG and not (home / CONFIG).exists()):
             path.rename(home / path.name)
+    os.sync()  # the mark may go when what it stands for is on the disk
     (home / RESTORING).unlink()
     shutil.rmtree(fresh, ignore_errors=True)
     return before

@@ -6,8 +6,9 @@ Of a kernel that runs, `faults` is asked by the kernel itself; a home that no ke
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import apsw
 
@@ -77,7 +78,7 @@ def repair(connection: apsw.Connection, rooms: Rooms) -> None:
 
 def repair_home(home: Path) -> tuple[list[Fault], list[Fault]]:
     """Of a home that no kernel runs on: what was wrong, and what still is. Raises HomeError."""
-    with _Opened(home) as database:
+    with _opened(home) as database:
         rooms = rooms_of(database, home)
         before = database.read(lambda c: list(faults(c, rooms, is_served=False)))
         if before:
@@ -89,23 +90,14 @@ def repair_home(home: Path) -> tuple[list[Fault], list[Fault]]:
 
 def check_home(home: Path) -> list[Fault]:
     """What is wrong in a home that no kernel runs on. Raises HomeError."""
-    with _Opened(home) as database:
+    with _opened(home) as database:
         rooms = rooms_of(database, home)
         return database.read(lambda c: list(faults(c, rooms, is_served=False)))
 
 
-class _Opened:
-    """A home's store, for as long as the block lasts."""
-
-    def __init__(self, home: Path) -> None:
-        self._home = home
-
-    def __enter__(self) -> Database:
-        self._database = Database.open(self._home / "aios.db")
-        return self._database
-
-    def __exit__(self, *_: Any) -> None:
-        self._database.close()
+def _opened(home: Path) -> AbstractContextManager[Database]:
+    """A home's store, for as long as this is entered."""
+    return closing(Database.open(home / "aios.db"))
 
 
 def _pages(connection: apsw.Connection) -> Iterator[Fault]:

@@ -42,9 +42,10 @@ class House:
         self.purging: asyncio.Task[None] | None = None
 
     def keep(self) -> None:
-        """Now, and again every HOUSE_SECONDS until `rest`."""
+        """Now, and again every HOUSE_SECONDS until `rest`; one that takes longer is not joined by another."""
         self._timer = self._clock.call_later(HOUSE_SECONDS, self.keep)
-        self.purging = asyncio.get_running_loop().create_task(self.purge())
+        if self.purging is None or self.purging.done():
+            self.purging = asyncio.get_running_loop().create_task(self.purge())
 
     def rest(self) -> None:
         """Begin no more."""

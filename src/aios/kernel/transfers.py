@@ -12,14 +12,14 @@ from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Hashable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from hashlib import sha256
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from aios.abi.calls import Args, File, StoRead, StoWrite
 from aios.abi.errors import Full, Stopping
 
 from .process import Place, Principal, Process
 from .storage import Opened as Opened
-from .storage import Streams
+from .storage import Sent, Streams
 from .syscall import Syscall
 
 SMALL = 64 << 10
@@ -80,21 +80,22 @@ class Transfers:
             return self._submit(principal, _small(path, head.data, base), key, timeout)
         with self._counted(process.root.pid):
             mark = sha256(key.encode()).hexdigest()[:16] if key is not None else secrets.token_hex(8)
-            name = await self._streams.take_in(whose, path, _chained(head.data, incoming), mark)
-        return self._name(principal, whose, name, StoWrite(path=path, content="", base=base, upload=name), key, timeout)
+            sent = await self._streams.take_in(whose, path, _chained(head.data, incoming), mark)
+        args = StoWrite(path=path, content="", base=base, upload=sent.name)
+        return self._name(principal, whose, sent, args, key, timeout)
 
     def _name(
-        self, principal: Principal, whose: Place, name: str, args: StoWrite, key: str | None, timeout: float | None
+        self, principal: Principal, whose: Place, sent: Sent, args: StoWrite, key: str | None, timeout: float | None
     ) -> Syscall:
         is_submitted = False
         try:
             call = self._submit(principal, args, key, timeout)
             is_submitted = True
         finally:
-            if not is_submitted:
-                self._streams.forget(whose, name)
+            if not is_submitted and sent.is_first:
+                self._streams.forget(whose, sent.name)
         assert call.future is not None
-        call.future.add_done_callback(lambda _: self._ended(call, whose, name))
+        call.future.add_done_callback(lambda _: self._ended(call, whose, sent.name))
         return call
 
     def _ended(self, call: Syscall, whose: Place, name: str) -> None:
@@ -146,12 +147,11 @@ class Transfers:
                 del self._long[who]
 
 
-class _Head:
+class _Head(NamedTuple):
     """What a stream begins with."""
 
-    def __init__(self, data: bytes, is_all: bool) -> None:
-        self.data = data
-        self.is_all = is_all
+    data: bytes
+    is_all: bool
 
 
 async def _head(source: AsyncIterator[bytes]) -> _Head:

@@ -126,8 +126,13 @@ class AsyncFilePath(_Path):
         await self._client.sto_restore(self.path)
 
     async def history(self) -> list[Revision]:
-        """The newest first."""
-        return (await self._client.sto_history(self.path, limit=1000)).revisions
+        """All of it, the newest first."""
+        found = await self._client.sto_history(self.path, limit=PAGE)
+        revisions = list(found.revisions)
+        while found.has_more:
+            found = await self._client.sto_history(self.path, limit=PAGE, before=revisions[-1].version)
+            revisions += found.revisions
+        return revisions
 
     async def diff(self, since: int | None = None, to: int | None = None) -> str:
         return (await self._client.sto_diff(self.path, since=since, to=to)).text
@@ -212,8 +217,13 @@ class FilePath(_Path):
         self._client.sto_restore(self.path)
 
     def history(self) -> list[Revision]:
-        """The newest first."""
-        return self._client.sto_history(self.path, limit=1000).revisions
+        """All of it, the newest first."""
+        found = self._client.sto_history(self.path, limit=PAGE)
+        revisions = list(found.revisions)
+        while found.has_more:
+            found = self._client.sto_history(self.path, limit=PAGE, before=revisions[-1].version)
+            revisions += found.revisions
+        return revisions
 
     def diff(self, since: int | None = None, to: int | None = None) -> str:
         return self._client.sto_diff(self.path, since=since, to=to).text

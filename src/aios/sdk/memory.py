@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from typing import Any
 
-from aios.abi.calls import BlockStat, Entry, Written
+from aios.abi.calls import BlockStat, Entries, Entry, Written
 from aios.abi.errors import NotFound
 
 from .calls import AsyncCalls, Calls
@@ -73,12 +73,12 @@ class AsyncMemory:
         """All entries, newest first."""
         after: str | None = None
         while True:
-            page = (await self._client.mem_list(limit=PAGE, after=after, block=self._block)).entries
-            for entry in page:
+            page = await self._client.mem_list(limit=PAGE, after=after, block=self._block)
+            for entry in page.entries:
                 yield entry
-            if len(page) < PAGE:
+            if _is_last(page):
                 return
-            after = page[-1].id
+            after = page.entries[-1].id
 
     async def stat(self) -> BlockStat:
         """What the block takes, and where."""
@@ -129,11 +129,11 @@ class Memory:
         """All entries, newest first."""
         after: str | None = None
         while True:
-            page = self._client.mem_list(limit=PAGE, after=after, block=self._block).entries
-            yield from page
-            if len(page) < PAGE:
+            page = self._client.mem_list(limit=PAGE, after=after, block=self._block)
+            yield from page.entries
+            if _is_last(page):
                 return
-            after = page[-1].id
+            after = page.entries[-1].id
 
     def get(self, id: str, default: Entry | None = None) -> Entry | None:
         try:
@@ -160,3 +160,8 @@ class Memory:
     def stat(self) -> BlockStat:
         """What the block takes, and where."""
         return self._client.mem_stat(block=self._block)
+
+
+def _is_last(page: Entries) -> bool:
+    """One that ends for its length is short, and has more after it."""
+    return len(page.entries) < PAGE and not page.is_cut

@@ -19,7 +19,7 @@ from aios.abi.memory import SearchMode
 from aios.kernel import Kernel, Principal
 from aios.testing import booted, principal
 
-from .search import Language
+from .search import Language, bare_table
 from .timing import Times
 
 FILES, SECTIONS, FOLDERS = 2_000, 10, 20
@@ -58,7 +58,7 @@ async def measure(*, quick: bool = False, files: int = FILES) -> dict[str, Any]:
             await _read_all(kernel, who)
         num = _number(kernel, "SELECT count(*) FROM passages")
         with bare.once():
-            table = _bare([text for each in sections for text in each])
+            table = bare_table([text for each in sections for text in each])
         await kernel.search.idle()
         return {
             "files": files,
@@ -107,14 +107,6 @@ def _size(kernel: Kernel) -> int:
 def _number(kernel: Kernel, sql: str) -> int:
     ((found,),) = kernel.database.read(lambda c: c.execute(sql).fetchall())
     return int(str(found))
-
-
-def _bare(texts: Sequence[str]) -> apsw.Connection:
-    connection = apsw.Connection(":memory:")
-    connection.execute("CREATE VIRTUAL TABLE t USING fts5(words, content='', tokenize='porter ascii')")
-    with connection:
-        connection.executemany("INSERT INTO t(words) VALUES (?)", ((text,) for text in texts))
-    return connection
 
 
 def _per_second(num: int, times: Times) -> dict[str, int]:

@@ -75,9 +75,9 @@ async def measure(*, quick: bool = False, entries: int = ENTRIES, agents: int = 
         many = [principal(kernel, f"agent-{n}") for n in range(agents)]
         await kernel.access.settled()
         texts = [language.entry() for _ in range(entries)]
-        bare = _bare(texts)
+        bare = bare_table(texts)
         await _write(kernel, [(one, text) for text in texts])
-        embedding = await _timed_idle(kernel)
+        embedded = await _embedded_per_second(kernel)
         cold = await _cold(kernel, one, language.queries(texts[0])["a sentence"])
         asked = [language.queries(text) for text in random.Random(SEED).sample(texts, ROUNDS)]
         alone = await _searches(kernel, one, asked, bare)
@@ -85,7 +85,7 @@ async def measure(*, quick: bool = False, entries: int = ENTRIES, agents: int = 
         await _write(kernel, [(many[n % agents], text) for n, text in enumerate(shared)])
         await kernel.search.idle()
         among = await _searches(kernel, one, asked, bare)
-        own = [language.queries(text) for text in shared[:agents]][:ROUNDS]
+        own = [language.queries(text) for text in shared[::agents]][:ROUNDS]
         small = await _searches(kernel, many[0], own, bare)
         return {
             "entries": entries,
@@ -95,12 +95,13 @@ async def measure(*, quick: bool = False, entries: int = ENTRIES, agents: int = 
             "one_block_beside_the_agents": among,
             "one_agent_of_them": small,
             "first_hybrid_s": round(cold, 4),
-            "embedded_per_s": round(entries / embedding),
+            "embedded_per_s": round(embedded),
             "vectors": kernel.search.statistics()["cache"],
         }
 
 
-def _bare(texts: Sequence[str]) -> apsw.Connection:
+def bare_table(texts: Sequence[str]) -> apsw.Connection:
+    """SQLite's own full-text search of them, in a table that belongs to nobody."""
     connection = apsw.Connection(":memory:")
     connection.execute("CREATE VIRTUAL TABLE t USING fts5(words, content='', tokenize='porter ascii')")
     with connection:
@@ -118,11 +119,12 @@ async def _write_some(kernel: Kernel, left: Iterator[tuple[Principal, str]]) -> 
         await kernel.call(who, "mem_write", MemWrite(content=text))
 
 
-async def _timed_idle(kernel: Kernel) -> float:
-    """Seconds until all vectors are there that were not made while others wrote."""
-    begun = time.perf_counter()
+async def _embedded_per_second(kernel: Kernel) -> float:
+    """Of the vectors that were not made yet while entries were written."""
+    before, begun = kernel.search.statistics()["embedded"], time.perf_counter()
     await kernel.search.idle()
-    return time.perf_counter() - begun
+    made: int = kernel.search.statistics()["embedded"] - before
+    return made / (time.perf_counter() - begun)
 
 
 async def _cold(kernel: Kernel, who: Principal, query: str) -> float:

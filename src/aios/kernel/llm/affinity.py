@@ -23,9 +23,10 @@ MAX_CORES = 4
 
 @dataclass(frozen=True, slots=True)
 class Ties:
-    """What ties a call to a core that served the like before. `beginnings` are hashes, the longest first."""
+    """What ties a call to a core that served the like before. `session` is a hash, and so are `beginnings`, the longest
+    first."""
 
-    session: Hashable = None
+    session: int | None = None
     process: int | None = None
     beginnings: tuple[int, ...] = ()
 

@@ -301,7 +301,7 @@ def _ties(call: Syscall) -> Ties:
         args, process = call.args, call.process
         session = call.session or (args.extra or {}).get("prompt_cache_key")
         ties = call.ties = Ties(
-            (process.owner, process.agent, str(session)) if session else None,
+            hash((process.owner, process.agent, str(session))) if session else None,  # which may be of any length
             None if process.is_implicit else process.pid,
             beginnings(args) if isinstance(args, LLMGenerate) else (),
         )

@@ -62,6 +62,8 @@ class Plug:
         """Close every core that is not closed yet, also one that is just being opened. One that cannot be closed keeps
         no other open."""
         self._is_serving = False
+        for seat in self._opened:
+            seat.is_closing = True  # what it says of itself counts no more, or it would be closed twice at once
         await self._turns.end()
         seats = list(self._opened)
         for seat, end in zip(seats, await asyncio.gather(*map(self._shut, seats), return_exceptions=True), strict=True):

@@ -23,7 +23,6 @@ from .roster import CoreState, Roster, Seat
 MARGIN = 0.5
 CATCH_UP = 4.0
 """Turns that a core which could not take its own may make up for later, one after another."""
-MAX_KNOWN = 1024
 
 SERVING = frozenset({CoreState.READY, CoreState.OPENING, CoreState.RESTARTING})
 """States of cores that take calls, or soon will."""
@@ -85,8 +84,8 @@ class Router:
         self._models = {model.name: model for model in models}
         self._aliases = dict(aliases or {})
         self._affinity = Affinity()
-        self._known: dict[str | None, Route | None] = {}
-        self._turns: dict[tuple[str, str], float] = {}
+        self._known: dict[str | None, Route] = {}
+        """By names that there are: agents may send any others, as many and as long as they like."""
         roster.listen(self._changed)
 
     def _changed(self, seat: Seat) -> None:
@@ -98,24 +97,25 @@ class Router:
 
     def route(self, model: str | None) -> Route | None:
         """The cores behind `model`, in whatever state; None when there is nothing of that name and no default."""
-        if model not in self._known:
-            if len(self._known) >= MAX_KNOWN:
-                self._known.clear()
-            self._known[model] = self._resolve(model)
-        return self._known[model]
-
-    def _resolve(self, model: str | None) -> Route | None:
         route = self._named(model) if model else None
         if route is None and self.default is not None:
             route = self._named(self.default)
-        if route is None and not model:
-            chatting = [seat for seat in self._roster if not is_for_embedding(seat.core)]
-            if len(chatting) == 1:
-                route = Route([[Lane(chatting[0])]])
+        return self._named(None) if route is None and not model else route
+
+    def _named(self, name: str | None) -> Route | None:
+        if name is not None:
+            name = self._aliases.get(name, name)
+        route = self._known.get(name)
+        if route is None and (route := self._only() if name is None else self._found(name)) is not None:
+            self._known[name] = route
         return route
 
-    def _named(self, name: str) -> Route | None:
-        name = self._aliases.get(name, name)
+    def _only(self) -> Route | None:
+        """The one core that answers, where there is no other."""
+        chatting = [seat for seat in self._roster if not is_for_embedding(seat.core)]
+        return Route([[Lane(chatting[0])]]) if len(chatting) == 1 else None
+
+    def _found(self, name: str) -> Route | None:
         if (model := self._models.get(name)) is not None:
             first = [Lane(seat, weight) for each, weight in _weighted(model) if (seat := self._roster.get(each))]
             rest = [[Lane(seat)] for each in model.fallback if (seat := self._roster.get(each))]

@@ -68,5 +68,7 @@ class Swap(Protocol):
         ...
 
 
+MAX_CONTENT = 1 << 20
+"""Bytes of an entry's content."""
 MAX_METADATA = 64 << 10
 """Bytes of JSON in an entry's metadata."""

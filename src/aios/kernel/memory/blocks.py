@@ -102,10 +102,11 @@ def an_abandoned(connection: apsw.Connection) -> int | None:
     return found
 
 
-def drop_block(connection: apsw.Connection, block: int) -> None:
-    """Once it holds no entries."""
+def drop_block(connection: apsw.Connection, block: int) -> bool:
+    """Once it holds no entries. Whether that is so."""
     sql = "DELETE FROM blocks WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM entries WHERE block = ?1)"
     connection.execute(sql, (block,))
+    return bool(connection.changes())
 
 
 def no_block(name: str, known: dict[str, BlockRow]) -> NotFound:

@@ -144,10 +144,9 @@ class Changes:
             left -= removed[2] if removed is not None else 0
             if left < 0:
                 break
-        else:
-            drop_block(connection, block)
-            self._index.drop_scope(connection, block)
         self._index.drop(connection, gone)
+        if drop_block(connection, block):
+            self._index.drop_scope(connection, block)
         return True
 
     def _check_room(self, blocks: dict[str, BlockRow], more: int, size: int) -> None:

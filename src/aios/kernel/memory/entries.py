@@ -21,7 +21,7 @@ from .base import Held, Swap
 MAX_REVISIONS = 32
 """Earlier states of an entry that are kept: the newest ones."""
 MAX_ANSWER = 8 << 20
-"""Bytes of contents after which a list ends, though more entries were asked for; there is always one."""
+"""Bytes of entries after which a list ends, though more were asked for; there is always one."""
 _FACTS = "kind, metadata, created, source, importance, modified, revision"
 _HELD = "tip, tail, seal"
 
@@ -46,6 +46,10 @@ class Record(NamedTuple):
     content: bytes
     facts: bytes
     fault: str | None = None
+
+    @property
+    def size(self) -> int:
+        return len(self.content) + len(self.facts)
 
 
 encode = msgspec.json.Encoder().encode
@@ -112,7 +116,7 @@ def newest(
     kinds: Sequence[str] | None = None,
     most: int | None = None,
 ) -> tuple[list[Record], bool]:
-    """Entries, newest first, before the one of that number; whether the list ends at `most` bytes of contents
+    """Entries, newest first, before the one of that number; whether the list ends at `most` bytes
     (`MAX_ANSWER`)."""
     among = f" AND kind IN ({', '.join('?' * len(kinds))})" if kinds else ""
     sql = f"SELECT row, {_FACTS}, {_HELD} FROM entries WHERE block = ? AND row < ?{among} ORDER BY row DESC LIMIT ?"
@@ -133,7 +137,7 @@ def _up_to(most: int, records: Iterator[Record]) -> tuple[list[Record], bool]:
     """The first of `records`, at least one, and whether there are more."""
     fitting: list[Record] = []
     for record in records:
-        most -= len(record.content)
+        most -= record.size
         if most < 0 and fitting:
             return fitting, True
         fitting.append(record)

@@ -14,7 +14,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import apsw
-import msgspec
 
 from aios.abi.calls import (
     BlockStat,
@@ -32,7 +31,7 @@ from aios.abi.calls import (
     MemWrite,
     Written,
 )
-from aios.abi.errors import AiosError, BadRequest, Denied, ModuleFault, TooLarge
+from aios.abi.errors import AiosError, BadRequest, Denied, ModuleFault
 
 from ..clock import Clock
 from ..config import MemorySection
@@ -42,7 +41,8 @@ from ..search import Hit, Search
 from ..spaces import Spaces
 from ..syscall import Syscall
 from . import entries
-from .base import MAX_METADATA, Swap
+from .arguments import check_entry, check_update, number_after
+from .base import Swap
 from .blocks import BlockRow, find_block
 from .changes import Changed, Changes
 from .derive import write_distilled
@@ -53,13 +53,12 @@ from .resident import Resident
 from .residents import Residents, Whose
 from .search import among, entries_in
 
-MAX_CONTENT = 1 << 20
-"""Bytes of an entry's content."""
 MAX_LINES = 1000
 MAX_READ = 4 << 20
 """Bytes of an agent's entries that are read for a tool which looks through all of them."""
 PORTION = 16
 """Entries that are brought back before others have their turn."""
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -90,9 +89,9 @@ class MemoryManager:
             case MemClear(id=id, all=is_all) if (id is None) != is_all:
                 raise BadRequest("mem_clear takes either 'id' or 'all': true", code="bad_arguments", param="id")
             case MemWrite(content=content, metadata=metadata, source=source):
-                _check_entry(content, metadata, source)
+                check_entry(content, metadata, source)
             case MemUpdate() as args:
-                _check_update(args)
+                check_update(args)
             case MemAlloc(limit=limit) if limit is not None:
                 self._check_limit(limit, call.principal is not None and call.principal.is_admin)
 
@@ -130,7 +129,7 @@ class MemoryManager:
 
         async def write() -> str:
             args = MemWrite(content=content, kind="fact")
-            _check_entry(content, {}, None)
+            check_entry(content, {}, None)
             return (await self._write((Place(owner, agent), ""), args, None)).id
 
         return write()
@@ -241,14 +240,14 @@ class MemoryManager:
             record = self._residents.get(whose, number, self._clock.now()) or self._bring_back(whose, number)
             if record is None:  # forgotten meanwhile
                 continue
-            left -= len(record.content)
+            left -= record.size
             if left < 0 and found:
                 return found, True
             found.append(entry_of(record, score))
         return found, False
 
     async def _list(self, whose: Whose, args: MemList) -> Entries:
-        before = None if args.after is None else _number_after(args.after)
+        before = None if args.after is None else number_after(args.after)
 
         def job(connection: apsw.Connection) -> Entries:
             block = find_block(connection, *whose)
@@ -356,22 +355,29 @@ class MemoryManager:
             )
 
     async def _alloc(self, whose: Whose, args: MemAlloc, once: str | None) -> BlockStat:
-        def job(connection: apsw.Connection) -> BlockRow:
-            return self._changes.allot(connection, *whose, args.limit, args.watermark, args.k)
+        def job(connection: apsw.Connection) -> tuple[BlockRow, list[BlockRow]]:
+            block = self._changes.allot(connection, *whose, args.limit, args.watermark, args.k)
+            return block, [block]
 
-        block = await self._database.run(
-            exactly_once(once, job, BlockRow), after=lambda row: self._residents.allot(whose, row)
-        )
+        effect, done = _effect(job)
+
+        def after(_: BlockRow) -> None:
+            for block in done:
+                self._residents.allot(whose, block)
+
+        block = await self._database.run(exactly_once(once, effect, BlockRow), after=after)
         self._shrink()
         return self._stat(whose, block)
 
     def _stat(self, whose: Whose, row: BlockRow | None) -> BlockStat:
         row = row or BlockRow(whose[1], 0, None, None, None, 0, 0, 0, 0)
-        copies = self._residents.find(whose) or Resident(row, self._settings, POLICIES[self._settings.policy])
+        allotted = Resident(row, self._settings, POLICIES[self._settings.policy])
+        found = self._residents.find(whose)
+        copies = allotted if found is None else found
         return BlockStat(
             block=row.name,
-            limit=int(copies.bound),
-            watermark=copies.watermark,
+            limit=int(allotted.bound),
+            watermark=allotted.watermark,
             k=row.k or self._settings.k,
             entries=row.num_entries,
             raw=row.raw,
@@ -388,43 +394,13 @@ class MemoryManager:
         )
 
 
-def _effect(job: Job[tuple[T, list[Changed]]]) -> tuple[Job[T], list[Changed]]:
+def _effect(job: Job[tuple[T, list[S]]]) -> tuple[Job[T], list[S]]:
     """`job` with its first result, and where the second is once it is committed: nothing, when it was not run because
     it had been carried out before."""
-    done: list[Changed] = []
+    done: list[S] = []
 
     def effect(connection: apsw.Connection) -> T:
         told, done[:] = job(connection)
         return told
 
     return effect, done
-
-
-def _number_after(id: str) -> int:
-    try:
-        return number_of(id)
-    except AiosError:
-        raise BadRequest(
-            f"'after' is the id of the last entry seen, and {id[:80]!r} is none", code="bad_arguments", param="after"
-        ) from None
-
-
-def _check_entry(content: str, metadata: dict[str, Any], source: str | None) -> None:
-    """Raises BadRequest, TooLarge. An empty entry is one: what it says may be in its metadata."""
-    try:
-        size = len(content.encode())
-        num_bytes = len(msgspec.json.encode((metadata, source)))
-    except UnicodeEncodeError:
-        raise BadRequest("the entry holds text that is not valid Unicode (half a surrogate pair)") from None
-    if size > MAX_CONTENT:
-        raise TooLarge(f"an entry holds at most {MAX_CONTENT:,} bytes, this one has {size:,}", param="content")
-    if num_bytes > MAX_METADATA:
-        raise TooLarge(f"metadata may be {MAX_METADATA:,} bytes of JSON, this is {num_bytes:,}", param="metadata")
-
-
-def _check_update(args: MemUpdate) -> None:
-    if args.content is None and args.kind is None and args.metadata is None and args.importance is None:
-        raise BadRequest(
-            "mem_update changes nothing: give it content, kind, metadata or importance", code="bad_arguments"
-        )
-    _check_entry(args.content or "", args.metadata or {}, None)

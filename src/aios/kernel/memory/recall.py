@@ -15,10 +15,12 @@ import msgspec
 from aios.abi.calls import Entry, MemWrite
 from aios.abi.messages import Message
 
+from .base import MAX_CONTENT
+
 CANDIDATES = 20
 """Entries that a search brings; those that fit are told."""
 MAX_QUERY = 4096
-MAX_CONTENT = 1 << 20
+"""Characters of a question that are looked for."""
 BYTES_A_TOKEN = 3
 """Of text, at least: an estimate on the safe side, the same as for windows."""
 LINE_TOKENS = 12
@@ -93,7 +95,7 @@ def exchange(messages: Sequence[Message], answer: Message) -> list[MemWrite]:
 
 
 def _entries(message: Message, tools: dict[str, str]) -> list[MemWrite]:
-    text = message.text().strip()[:MAX_CONTENT]
+    text = _fitting(message.text().strip())
     if message.role in _RESULTS:
         tool = tools.get(message.tool_call_id or "", "")
         return [MemWrite(content=text, kind="observation", metadata={"tool": tool})]
@@ -102,13 +104,18 @@ def _entries(message: Message, tools: dict[str, str]) -> list[MemWrite]:
     said = MemWrite(content=text, kind="dialogue", metadata={"role": message.role})
     calls = [
         MemWrite(
-            content=called(call.function.name, call.function.arguments)[:MAX_CONTENT],
+            content=_fitting(called(call.function.name, call.function.arguments)),
             kind="tool_call",
             metadata={"tool": call.function.name},
         )
         for call in message.tool_calls or ()
     ]
     return [said, *calls]
+
+
+def _fitting(text: str) -> str:
+    """As much of it as an entry holds, in valid Unicode."""
+    return text.encode(errors="replace")[:MAX_CONTENT].decode(errors="ignore")
 
 
 def called(name: str, arguments: str) -> str:

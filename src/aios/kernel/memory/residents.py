@@ -6,6 +6,7 @@ gives that is large for how lately it was used: who floods the memory, or has no
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,10 @@ Whose = tuple[Place, str]
 """A block: the place that it is at, and its name there."""
 STEP = 256
 """Entries that leave without a pause: about a millisecond's work."""
+SHARE = 0.25
+"""Of a block, what it gives before it may be another's turn."""
+GIVERS = 256
+"""Blocks that are chosen together to give."""
 IDLE = 60.0
 """Seconds without a use after which a block counts as twice as large."""
 
@@ -38,6 +43,9 @@ class Residents:
         """Blocks that were above their watermark and are not down at the low mark yet."""
         self._is_over = False
         """The same of all together."""
+        self._givers: list[Whose] = []
+        """Blocks that are to give next, from the last one on, unless they weigh less than `_least` by then."""
+        self._least = 0.0
 
     @property
     def must_shrink(self) -> bool:
@@ -107,6 +115,8 @@ class Residents:
         elif self._is_over:
             self._give(now, self._low)
             self._is_over = self.size > self._low and bool(self._blocks)
+            if not self._is_over:
+                self._givers.clear()
 
     @property
     def _low(self) -> float:
@@ -131,16 +141,29 @@ class Residents:
             self._is_over = True
 
     def _give(self, now: float, low: float) -> None:
-        """Have the block that is large for how lately it was used let entries go, a quarter at most: then it may be
+        """Have the block that is large for how lately it was used let entries go, `SHARE` at most: then it may be
         another's turn. A block that holds none is dropped itself."""
         if self._dropped:
             return self._forget_dropped(now)
-        whose = max(self._blocks, key=lambda each: _weight(self._blocks[each], now))
+        whose = self._giver(now)
         block = self._blocks[whose]
         if len(block):
-            self._let_go(block, now, max(block.size - (self.size - low), block.size * 0.75))
+            self._let_go(block, now, max(block.size - (self.size - low), block.size * (1 - SHARE)))
         else:
             self.drop(whose)
+
+    def _giver(self, now: float) -> Whose:
+        """The block to give next. All are looked at once for many that give: who has given is lighter by no more than a
+        quarter, so those of nearly the same weight are next in any case."""
+        while self._givers:
+            whose = self._givers.pop()
+            block = self._blocks.get(whose)
+            if block is not None and _weight(block, now) >= self._least:
+                return whose
+        first, *others = heapq.nlargest(GIVERS, self._blocks, lambda each: _weight(self._blocks[each], now))
+        self._least = (1 - SHARE) * _weight(self._blocks[first], now)
+        self._givers = others[::-1]
+        return first
 
     def _forget_dropped(self, now: float) -> None:
         block = self._dropped[-1]
@@ -162,6 +185,7 @@ class Residents:
         self._blocks.clear()
         self._dropped.clear()
         self._over.clear()
+        self._givers.clear()
         self.size = 0
 
     def statistics(self) -> dict[str, Any]:

@@ -74,10 +74,11 @@ class Background:
 
     def wake(self) -> None:
         """There may be something to do, once what is being written is committed."""
-        if not self._is_awake and self._loop is not None:
+        loop = self._loop  # another thread may close this meanwhile
+        if not self._is_awake and loop is not None:
             self._is_awake = True
             with contextlib.suppress(RuntimeError):  # the loop was closed
-                self._loop.call_soon_threadsafe(self._awake)
+                loop.call_soon_threadsafe(self._awake)
 
     def _awake(self) -> None:
         self._idle.clear()

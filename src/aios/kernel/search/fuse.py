@@ -7,8 +7,6 @@ from typing import NamedTuple
 
 STEADY = 60
 """k of reciprocal rank fusion: how little the very first ranks count more than those after them."""
-
-
 ENOUGH = 0.75
 """Share of a query that a text must hold to be trusted fully."""
 STRICT = 4

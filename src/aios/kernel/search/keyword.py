@@ -27,8 +27,6 @@ SCAN_CHARS = 32 << 20
 """Characters of theirs after which the looking ends; a text may be a megabyte."""
 LOOK = 50
 """Texts that are read at once for that."""
-
-
 UNHELD = 0.25
 """How much a word of the query that no text holds counts, beside one that hardly any does."""
 
@@ -163,14 +161,14 @@ def by_looking(connection: apsw.Connection, tables: Tables, scopes: Sequence[Sco
     sql = f"SELECT row FROM {source.table} AS t WHERE {where.sql} ORDER BY row DESC LIMIT {SCAN}"
     newest = [row for (row,) in rows(connection, sql, where.bindings)]
     found: dict[int, float] = {}
-    num_bytes = 0
+    num_chars = 0
     for at in range(0, len(newest), LOOK):
         texts = source.texts(connection, newest[at : at + LOOK])
         for row in newest[at : at + LOOK]:
             held = texts.get(row, "").lower()
             if text in held:
                 found[row] = -float(len(found))
-            num_bytes += len(held)
-            if len(found) >= asked.k or num_bytes >= SCAN_CHARS:
+            num_chars += len(held)
+            if len(found) >= asked.k or num_chars >= SCAN_CHARS:
                 return Held(found, dict.fromkeys(found, 1.0))
     return Held(found, dict.fromkeys(found, 1.0))

@@ -55,10 +55,6 @@ class Vectors:
                 self._kept.popitem(last=False)
                 self._counts["evictions"] += 1
 
-    def forget(self) -> None:
-        with self._lock:
-            self._kept.clear()
-
     @property
     def num_bytes(self) -> int:
         return sum(kept.matrix.num_bytes for kept in self._kept.values())

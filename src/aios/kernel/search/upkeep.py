@@ -21,6 +21,10 @@ PORTION = 500
 """Rows that one job clears away, or marks to be embedded anew."""
 
 
+LAST = (1 << 63) - 1
+"""Above all keys: the largest number that SQLite has."""
+
+
 class Todo(NamedTuple):
     """A text without a vector. None where the room has the text no more."""
 
@@ -32,7 +36,7 @@ def next_texts(connection: apsw.Connection, tables: Tables, turn: int, batch: in
     """Up to `batch` texts without a vector, of the scope `turn` and those after it, round and round: who has many does
     not make all others wait."""
     keys: list[tuple[int, int]] = []
-    at, end = first_key(turn), 1 << 62
+    at, end = first_key(turn), LAST
     while len(keys) < batch:
         found = _without(connection, tables, at, end, min(-(-batch // SHARES), batch - len(keys)))
         if found:

@@ -3,7 +3,7 @@
 from .manager import StorageManager
 from .outlet import Opened
 from .segments import Segments
-from .streams import Streams
+from .streams import Sent, Streams
 from .swap import Swap, SwapError
 
-__all__ = ["Opened", "Segments", "StorageManager", "Streams", "Swap", "SwapError"]
+__all__ = ["Opened", "Segments", "Sent", "StorageManager", "Streams", "Swap", "SwapError"]

@@ -8,6 +8,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+import apsw
 
 from ..clock import Clock
 from ..process import Place
@@ -19,6 +22,14 @@ from .outlet import Opened
 from .store import Open, Store
 from .tree import Tree
 from .versions import Stamp
+
+
+class Sent(NamedTuple):
+    """What was taken in, by its name. Unless it `is_first`, the same was sent before, and a call may wait to name it:
+    only who sent it first may forget it then."""
+
+    name: str
+    is_first: bool
 
 
 class Streams:
@@ -42,18 +53,24 @@ class Streams:
 
         self._store.look(ask, job)
 
-    async def take_in(self, caller: Place, path: str, source: AsyncIterable[bytes], mark: str) -> str:
-        """Take in all of `source`, for a file at `path`: the name by which a StoWrite of `caller` has it, which says
-        what is in it, and `mark`. It is kept until that is done or somebody says `forget`."""
+    async def take_in(self, caller: Place, path: str, source: AsyncIterable[bytes], mark: str) -> Sent:
+        """Take in all of `source`, for a file at `path`. It is kept until a StoWrite of `caller` has named it or
+        somebody says `forget`; its name says what is in it, and `mark`."""
         scope = self._ask(caller, path).scope
         async with self._store.intake.staged(scope, source, self._store.quota) as staged:
-            name, now = f"{staged.hash.hex()}.{mark}", self._clock.wall()
+            name, now, is_first = f"{staged.hash.hex()}.{mark}", self._clock.wall(), False
+
+            def keep(connection: apsw.Connection) -> bool:
+                nonlocal is_first
+                is_first = uploads.keep(connection, caller, name, staged.id, now)
+                return is_first
+
             try:
-                await self._store.database.run(lambda c: uploads.keep(c, caller, name, staged.id, now))
+                return Sent(name, await self._store.database.run(keep))
             except asyncio.CancelledError:
-                self.forget(caller, name)
+                # Jobs are done in their order: `keep` has said by then whose it is.
+                self._store.database.submit(lambda c: is_first and uploads.forget(c, caller, name), frees=True)
                 raise
-        return name
 
     def forget(self, caller: Place, name: str) -> None:
         """It need not be there any more."""

@@ -20,11 +20,12 @@ STEP = 100
 """Uploads that are forgotten together."""
 
 
-def keep(connection: apsw.Connection, whose: Place, name: str, content: int, now: float) -> None:
-    """In place of an earlier one of the name, which has the same content."""
-    forget(connection, whose, name)
+def keep(connection: apsw.Connection, whose: Place, name: str, content: int, now: float) -> bool:
+    """In place of an earlier one of the name, which has the same content; whether there was none."""
+    is_first = not forget(connection, whose, name)
     connection.execute("INSERT INTO uploads VALUES (?, ?, ?, ?, ?)", (*whose, name, content, now))
     contents.name(connection, content)
+    return is_first
 
 
 def find(connection: apsw.Connection, whose: Place, name: str) -> Staged:
@@ -41,11 +42,13 @@ def find(connection: apsw.Connection, whose: Place, name: str) -> Staged:
     return Staged(*found)
 
 
-def forget(connection: apsw.Connection, whose: Place, name: str) -> None:
-    """It need not be there."""
+def forget(connection: apsw.Connection, whose: Place, name: str) -> bool:
+    """Whether it was there, which it need not be."""
     sql = "DELETE FROM uploads WHERE owner = ? AND agent = ? AND name = ? RETURNING content"
-    for (content,) in rows(connection, sql, (*whose, name)):
+    found = rows(connection, sql, (*whose, name))
+    for (content,) in found:
         contents.unname(connection, content)
+    return bool(found)
 
 
 def forget_old(connection: apsw.Connection, now: float) -> int:

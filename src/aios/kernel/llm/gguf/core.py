@@ -24,6 +24,7 @@ from aios.abi.messages import Chunk, Generation
 
 from ...config import CoreSection
 from ...syscall import Suspended
+from ...unbroken import over
 from ..aside import aside
 from ..base import NotBegun, Request, Said, Tell, nobody
 from ..local.host import free_bytes
@@ -183,13 +184,14 @@ class GgufCore:
         return self._finish(request, stream)
 
     async def _leave(self, seat: int, stream: Stream | None, victim: Paused | None) -> None:
-        """Something went wrong, or the call was cancelled: the server stops, and only then is the slot free."""
+        """Something went wrong, or the call was cancelled, once or more often: the server stops, and only then is the
+        slot free."""
         try:
             if stream is not None:
                 stream.cut()
                 await stream.is_over()
             if victim is not None and victim.saving is not None:
-                await asyncio.wait([victim.saving])
+                await over(victim.saving)
         finally:
             self._seats.leave(seat)
 

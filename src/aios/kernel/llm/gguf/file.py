@@ -16,6 +16,8 @@ from ..local.shape import ModelError
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 MAX_ENTRIES, MAX_NAME = 1 << 16, 1 << 16
+MAX_VALUE = 64 << 20
+"""Bytes of one text or list of numbers: a template or the scores of a vocabulary take far less."""
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _STRING, _ARRAY = 8, 9
 HEADS = "attention.head_count"
@@ -69,27 +71,28 @@ def _entries(file: BinaryIO, size: int) -> dict[str, Any]:
 
 
 def _take(file: BinaryIO, form: str) -> tuple[Any, ...]:
-    data = file.read(struct.calcsize(form))
-    if len(data) < struct.calcsize(form):
-        raise _Bad("ends in the middle of its header: it is truncated; fetch it again")
-    return struct.unpack(form, data)
+    return struct.unpack(form, _bytes(file, struct.calcsize(form)))
 
 
-def _text(file: BinaryIO, most: int) -> bytes:
-    (length,) = _take(file, "<Q")
-    if length > most:
-        raise _Bad(f"is corrupt: a text of {length} bytes in its header")
+def _bytes(file: BinaryIO, length: int) -> bytes:
     data = file.read(length)
     if len(data) < length:
         raise _Bad("ends in the middle of its header: it is truncated; fetch it again")
     return data
 
 
+def _text(file: BinaryIO, most: int) -> bytes:
+    (length,) = _take(file, "<Q")
+    if length > most:
+        raise _Bad(f"is corrupt: a text of {length} bytes in its header")
+    return _bytes(file, length)
+
+
 def _value(file: BinaryIO, kind: int, size: int) -> Any:
     if kind in _SCALARS:
         return _take(file, _SCALARS[kind])[0]
     if kind == _STRING:
-        return _text(file, size).decode("utf-8", "replace")
+        return _text(file, MAX_VALUE).decode("utf-8", "replace")
     if kind != _ARRAY:
         raise _Bad(f"is corrupt: a value of type {kind} in its header")
     inner, count = _take(file, "<IQ")
@@ -97,9 +100,12 @@ def _value(file: BinaryIO, kind: int, size: int) -> Any:
         raise _Bad(f"is corrupt: a list of {count} values of type {inner} in its header")
     if inner == _STRING:
         for _ in range(count):
-            _text(file, size)
+            _text(file, MAX_VALUE)
         return None
-    data = file.read(count * struct.calcsize(_SCALARS[inner]))
+    length = count * struct.calcsize(_SCALARS[inner])
+    if length > MAX_VALUE:
+        raise _Bad(f"is corrupt: a list of {length} bytes in its header")
+    data = _bytes(file, length)
     return [v for (v,) in struct.iter_unpack(_SCALARS[inner], data)] if count <= _MAX_LIST else None
 
 

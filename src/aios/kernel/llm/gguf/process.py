@@ -55,8 +55,8 @@ class Process:
     async def start(self) -> None:
         """Returns when the model is loaded and the server listens. Raises ModuleFault: it cannot be loaded, and why."""
         ours, theirs = socket.socketpair()
-        reader, self._link = await asyncio.open_unix_connection(sock=ours)
         with theirs:
+            reader, self._link = await asyncio.open_unix_connection(sock=ours)
             self._child = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-B", "-m", "aios.kernel.llm.gguf.host", str(theirs.fileno())),
                 stdin=asyncio.subprocess.DEVNULL,
@@ -105,15 +105,16 @@ class Process:
         return None if self._child is None or self._child.returncode is None else self.how()
 
     async def stop(self) -> None:
-        """Kill it and wait until it is gone. May be called again."""
-        if self._child is None:
-            return
-        if self._child.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self._child.kill()
-        await self.ended()
-        if self._link is not None:
-            self._link.close()
+        """Kill it and wait until it is gone. May be called again, and where it could not even be started."""
+        try:
+            if self._child is not None:
+                if self._child.returncode is None:
+                    with contextlib.suppress(ProcessLookupError):
+                        self._child.kill()
+                await self.ended()
+        finally:
+            if self._link is not None:
+                self._link.close()
 
     def reason(self) -> str:
         """Why it ended, for people: what it printed of it, else how."""

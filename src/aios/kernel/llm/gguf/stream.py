@@ -15,6 +15,7 @@ import msgspec
 
 from aios.abi.messages import Chunk, Generation, TokenLogprob, Usage
 
+from ...unbroken import over
 from ..base import Emit
 from ..remote.connection import Heard, OnData, Response
 from ..remote.faults import error_of
@@ -115,7 +116,7 @@ class Stream:
 
     async def is_over(self) -> None:
         """After `cut`: nothing is sent or awaited any more."""
-        await asyncio.wait([self._task])
+        await over(self._task)
 
     def spoken(self) -> Spoken:
         """All that was said until now, in this stream and before."""

@@ -12,17 +12,20 @@ from collections.abc import Sequence
 
 from .linear import F32
 
+Key = tuple[str, tuple[int, ...]]
+"""A chunk's group and tokens."""
+
 
 class Node:
     """A chunk after its parent's: its keys and values (layers, 2 * heads, chunk, dim), and the chunks seen after it."""
 
-    __slots__ = ("children", "data", "parent", "tokens")
+    __slots__ = ("children", "data", "key", "parent")
 
-    def __init__(self, tokens: tuple[int, ...], data: F32 | None, parent: Node | None) -> None:
-        self.tokens = tokens
+    def __init__(self, key: Key, data: F32 | None, parent: Node | None) -> None:
+        self.key = key
         self.data = data
         self.parent = parent
-        self.children: dict[tuple[int, ...], Node] = {}
+        self.children: dict[Key, Node] = {}
 
 
 class PrefixCache:
@@ -37,7 +40,7 @@ class PrefixCache:
         self.bytes = 0
         self.num_hits = self.num_misses = self.num_evicted = 0
         """Tokens found, tokens looked for in vain, chunks that had to go."""
-        self._roots: dict[str, Node] = {}
+        self._root = Node(("", ()), None, None)
         self._order: OrderedDict[Node, None] = OrderedDict()
         """The least recently used first. A node is always older than its parent, so the first one is a leaf."""
 
@@ -57,8 +60,8 @@ class PrefixCache:
         path = self._walk(group, tokens, depth)
         if len(path) < depth or data.nbytes > self.budget:
             return
-        parent = path[-1] if path else self._roots.setdefault(group, Node((), None, None))
-        key = tuple(tokens[-self.chunk :])
+        parent = path[-1] if path else self._root
+        key = group, tuple(tokens[-self.chunk :])
         if key not in parent.children:
             parent.children[key] = node = Node(key, data, parent)
             self.bytes += data.nbytes
@@ -72,7 +75,7 @@ class PrefixCache:
         return len(self._walk(group, tokens, depth)) == depth
 
     def clear(self) -> None:
-        self._roots.clear()
+        self._root.children.clear()
         self._order.clear()
         self.bytes = 0
 
@@ -89,25 +92,26 @@ class PrefixCache:
     def check_integrity(self) -> None:
         """Raises AssertionError when the tree, the order and the count of bytes do not agree."""
         seen: list[Node] = []
-        pending = list(self._roots.values())
+        pending = [self._root]
         while pending:
             node = pending.pop()
             pending += node.children.values()
             seen += node.children.values()
-            assert all(child.parent is node and key == child.tokens for key, child in node.children.items())
+            assert all(child.parent is node and key == child.key for key, child in node.children.items())
         assert set(seen) == set(self._order), "the tree and the order hold other chunks"
         assert self.bytes == sum(node.data.nbytes for node in seen if node.data is not None) <= self.budget
         age = {node: n for n, node in enumerate(self._order)}
         assert all(age[node] < age[node.parent] for node in seen if node.parent in age), "a parent is older"
 
     def _walk(self, group: str, tokens: Sequence[int], depth: int) -> list[Node]:
-        node = self._roots.get(group)
+        node = self._root
         path: list[Node] = []
         for start in range(0, depth * self.chunk, self.chunk):
-            node = node and node.children.get(tuple(tokens[start : start + self.chunk]))
-            if node is None:
+            child = node.children.get((group, tuple(tokens[start : start + self.chunk])))
+            if child is None:
                 break
-            path.append(node)
+            path.append(child)
+            node = child
         return path
 
     def _touch(self, path: list[Node]) -> None:
@@ -120,6 +124,6 @@ class PrefixCache:
         assert node.parent is not None, "the root is never in the order"
         assert node.data is not None
         assert not node.children, "what others follow is never the oldest"
-        del node.parent.children[node.tokens]
+        del node.parent.children[node.key]
         self.bytes -= node.data.nbytes
         self.num_evicted += 1

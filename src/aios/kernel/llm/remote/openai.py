@@ -286,9 +286,14 @@ class OpenAICore(RemoteCore):
     def _probed(self, task: asyncio.Task[None]) -> None:
         self._probing = None
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._can.found = f"could not be asked: {self._upstream.scrubbed(str(error))[:200]}"
+            why = "it said nothing in time" if isinstance(error, TimeoutError) else str(error)
+            self._can.found = f"could not be asked: {self._upstream.scrubbed(why)[:200]}"
 
     async def _ask_capabilities(self) -> None:
+        async with asyncio.timeout(PROBE_SECONDS):  # for a connection, and for all that is asked
+            await self._learn()
+
+    async def _learn(self) -> None:
         can, upstream = self._can, self._upstream
         response = await upstream.get(MODELS, PROBE_SECONDS)
         if response.status != 200 or not can.learn_models(response.body, self.model):

@@ -112,9 +112,9 @@ class Answer:
         if body.usage is not NO_USAGE:
             self.usage, self.raw_usage = usage_of(body.usage).told(), bytes(body.usage).decode()
 
-    def name(self, event: bytes) -> None:
+    def name(self, core: str, event: bytes) -> None:
         """What the server calls its stream: clients see it as it came, and again when the answer is repeated."""
-        head = head_of(event)
+        head = head_of(core, event)
         self.id = head.id if isinstance(head.id, str) and head.id else None
         self.created = int(head.created) if isinstance(head.created, int | float) else None
 

@@ -5,7 +5,8 @@ Servers that call themselves compatible differ: what is missing gets a default, 
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -15,6 +16,7 @@ from aios.abi.messages import TokenLogprob, Usage
 
 from .faults import garbage, message_of
 
+T = TypeVar("T")
 Count = Annotated[int, Meta(ge=0, le=1 << 40)]
 """Of tokens. What is below or beyond is no count: it would give budgets back, or not fit where counts are added up."""
 
@@ -94,7 +96,7 @@ class Head(Struct):
 
 
 _decode = msgspec.json.Decoder(Body).decode
-head_of = msgspec.json.Decoder(Head).decode
+_decode_head = msgspec.json.Decoder(Head).decode
 
 
 def arguments_of(value: Any) -> str:
@@ -120,10 +122,22 @@ class _Anyhow(Struct):
 _decode_anyhow = msgspec.json.Decoder(_Anyhow).decode
 
 
-def has_more(event: bytes) -> bool:
-    """Whether the delta of a sound event holds anything at all, if of a kind unknown here; a role is nothing."""
-    delta = _decode_anyhow(event).choices[0].delta or {}
+def has_more(core: str, event: bytes) -> bool:
+    """Whether the delta of an event holds anything at all, if of a kind unknown here; a role is nothing."""
+    delta = _decoded(core, event, _decode_anyhow).choices[0].delta or {}
     return any(value for name, value in delta.items() if name != "role")
+
+
+def head_of(core: str, event: bytes) -> Head:
+    return _decoded(core, event, _decode_head)
+
+
+def _decoded(core: str, data: bytes, decode: Callable[[bytes], T]) -> T:
+    """What `read` has passed over may still be none: a number beyond all bounds, lists within lists without end."""
+    try:
+        return decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise garbage(core, _why_none(data, error)) from None
 
 
 def read(core: str, data: bytes) -> Body:

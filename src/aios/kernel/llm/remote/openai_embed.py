@@ -15,6 +15,7 @@ from aios.abi.messages import Embedding, Embeddings, Usage
 from ..embed import in_form, texts_of
 from .connection import Response
 from .faults import error_of, garbage
+from .openai_body import Count
 
 PATH = "/embeddings"
 BATCH = 256
@@ -40,7 +41,7 @@ class _Item(Struct):
 
 
 class _Usage(Struct):
-    prompt_tokens: int | None = None
+    prompt_tokens: Count | None = None
 
 
 class _Body(Struct):

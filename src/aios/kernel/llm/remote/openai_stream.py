@@ -114,14 +114,14 @@ class Events(Hearing):
             draft.raw.append(event)
         if choice.delta is not None:
             self._take_delta(choice.delta)
-            self._gets_on = self._gets_on or has_more(event[6:])
+            self._gets_on = self._gets_on or has_more(self._core, event[6:])
         if choice.logprobs is not None and choice.logprobs.content:
             draft.logprobs += choice.logprobs.content
             self.answer.logprobs += choice.logprobs.content
 
     def _name(self, payload: bytes) -> None:
         self._is_named = True
-        self.answer.name(payload)
+        self.answer.name(self._core, payload)
 
     def _take_delta(self, delta: Delta) -> None:
         draft = self._draft

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..base import Evictor
-from ..lru_k import LRUK
 from .arc import ARC
 from .lru import LRU
+from .lru_k import LRUK
 from .size_aware import SizeAware
 from .two_q import TwoQ
 

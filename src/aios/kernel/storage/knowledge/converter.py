@@ -134,13 +134,21 @@ async def _asked(process: asyncio.subprocess.Process, pieces: list[bytes], limit
         await process.stdin.drain()
     kind, size, more = host.ANSWER.unpack(await process.stdout.readexactly(host.ANSWER.size))
     if size > 4 * limit + 1000 or more > 4000 or kind not in (b"t", b"w"):  # a character takes four bytes at most
-        _kill(process)
-        raise asyncio.IncompleteReadError(b"", None)
-    text = (await process.stdout.readexactly(size)).decode()
-    why = (await process.stdout.readexactly(more)).decode()
+        raise _is_none(process)
+    said, beside = await process.stdout.readexactly(size), await process.stdout.readexactly(more)
+    try:
+        text, why = said.decode(), beside.decode()
+    except UnicodeDecodeError:
+        raise _is_none(process) from None
     if kind == b"w":
         raise Unreadable(text)
     return Converted(text, why or None)
+
+
+def _is_none(process: asyncio.subprocess.Process) -> asyncio.IncompleteReadError:
+    """What it answered is no answer: nothing more is believed of it."""
+    _kill(process)
+    return asyncio.IncompleteReadError(b"", None)
 
 
 async def _let_go(process: asyncio.subprocess.Process) -> None:

@@ -27,7 +27,6 @@ from .faults import Gone, is_a_folder, is_folder, is_there, told
 from .naming import LIST, OURS, check_names, find_name, fits, is_nameable, listed_as, normal, path_name, readable
 from .staged import MAX_INTEGER, Signature, Staged
 
-IS_SUPPORTED = hasattr(os, "O_NOFOLLOW") and {os.open, os.stat, os.rename, os.unlink, os.mkdir} <= os.supports_dir_fd
 _THROUGH = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
 """A folder on the way: it need not be readable, only entered."""
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | getattr(os, "O_NOFOLLOW", 0)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 import apsw
 
@@ -57,7 +58,10 @@ class CutShort:
     async def finish(self) -> None:
         """All that is on record and nobody is at. Raises Gone while the disk fails that: nobody may look before.
         What cannot be recorded for another reason is said in the log, and is then an outside change."""
-        for id, intent in self._left().items():
+        left = self._left()
+        if left:
+            await self._check_store()
+        for id, intent in left.items():
             paths = (intent.path, intent.to) if intent.what == "move" else (intent.path,)
             async with self._locks.hold(*paths):
                 if id not in self._left():  # a call was at it, and has ended
@@ -68,6 +72,13 @@ class CutShort:
                     if isinstance(error, Stopping | ModuleFault):
                         raise Gone.because(UNFINISHED) from None
                     log.warning("'%s' of '%s' was cut short and stays so: %s", intent.what, intent.path, error)
+
+    async def _check_store(self) -> None:
+        """After a failed sync it is the next kernel that finds what is on record."""
+        try:
+            await self._database.run(lambda c: None, frees=True)
+        except (Stopping, ModuleFault):
+            raise Gone.because(UNFINISHED) from None
 
     def _left(self) -> dict[int, Intent]:
         return self._database.read(lambda c: intents.of(c, self._scope))
@@ -148,6 +159,20 @@ class CutShort:
 
     def _tree(self, connection: apsw.Connection) -> Tree:
         return Tree(connection, self._scope, self._quota)
+
+
+async def undone(why: AiosError, undo: Coroutine[Any, Any, object]) -> None:
+    """Undo a change of the folder after `why`, if it came to that. Raises Gone when that fails too: what is left to do
+    is on record. After a sync of the store that failed nobody knows what that has, and the next kernel will."""
+    if why.code == "storage_failed" or isinstance(why, Gone):
+        undo.close()
+        return
+    try:
+        await undo
+    except NotFound:
+        pass
+    except AiosError:
+        raise Gone.because(UNFINISHED) from None
 
 
 async def put_back(beneath: Beneath, disk: Disk, aside: str, path: str) -> None:

@@ -1,6 +1,6 @@
 """One mounted folder, while it is mounted: whether it is there, what of it the store has, and who is at what.
 
-What calls do there is in `mount_reads.py`, `mount_writes.py` and `mount_moves.py`. Used on the event loop.
+What calls do there is in `reads.py`, `writes.py` and `moves.py`. Used on the event loop.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from ...process import Place
 from ...spaces import NOBODY, Scope, Spaces
 from ..base import clean_path
 from . import table as mount_table
+from .faults import told
 from .mount import Mount, Room
 from .table import MountRow
 from .watch import open_watch
@@ -81,7 +82,8 @@ class Mounts:
     def _fresh(self, name: str) -> str:
         """A folder of the kernel's own. Blocks shortly."""
         folder = self._home / "mounts" / f"{name}-{secrets.token_hex(4)}"
-        folder.mkdir(mode=0o700, parents=True)
+        with told(name):
+            folder.mkdir(mode=0o700, parents=True)
         return str(folder.relative_to(self._home))
 
     def _place(self, row: MountRow) -> str:

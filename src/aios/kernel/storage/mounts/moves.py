@@ -23,7 +23,7 @@ from ..tree import BELOW, Node, Tree
 from ..versions import Stamp
 from . import intents, seen
 from .beneath import Batch, Entry, fresh_aside
-from .cut_short import put_back
+from .cut_short import put_back, undone
 from .faults import Changed
 from .intents import Intent
 from .mount import Mount
@@ -72,11 +72,13 @@ class Moves:
 
     async def _move(self, intent: Intent) -> Version:
         async with self._mount.intending(intent) as id:
-            await self._mount.run(self._beneath.move, intent.path, intent.to)
             try:
+                await self._mount.run(self._beneath.move, intent.path, intent.to)
                 return await self._record_move(intent, id)
-            except AiosError:
-                await self._mount.run(self._beneath.move, intent.to, intent.path)
+            except Conflict:  # something else is there
+                raise
+            except AiosError as error:
+                await undone(error, self._mount.run(self._beneath.move, intent.to, intent.path))
                 raise
 
     async def _record_move(self, intent: Intent, id: int) -> Version:
@@ -118,15 +120,15 @@ class Moves:
     async def _clear(self, intent: Intent, entry: Entry) -> Count:
         path, aside = intent.path, intent.to
         async with self._mount.intending(intent, frees=True) as id:
-            await self._mount.run(self._beneath.set_aside, path, aside.rpartition("/")[2])
             try:
+                await self._mount.run(self._beneath.set_aside, path, aside.rpartition("/")[2])
                 if entry.is_folder:
                     await self._check_folder(path, aside)
                 else:
                     await self._check_file(path, aside)
                 count = await self._record_clear(intent, id)
-            except AiosError:
-                await put_back(self._beneath, self._mount.disk, aside, path)
+            except AiosError as error:
+                await undone(error, put_back(self._beneath, self._mount.disk, aside, path))
                 raise
         await self._mount.disk.run_long(self._beneath.remove, aside)
         return count
@@ -205,11 +207,14 @@ class Moves:
             inode = (await self._mount.run(self._beneath.stat, aside)).signature.inode
             intent = Intent("restore", path, stamp, once, inode=inode)
             async with self._mount.intending(intent) as id:
-                await self._mount.run(self._beneath.put_back, aside, path)
                 try:
+                    await self._mount.run(self._beneath.put_back, aside, path)
                     return await self._record_restore(intent, id, below[0].id, signatures)
-                except AiosError:
-                    await self._mount.run(self._beneath.set_aside, path, aside.rpartition("/")[2])
+                except Conflict:  # something else is there
+                    raise
+                except AiosError as error:
+                    name = aside.rpartition("/")[2]
+                    await undone(error, self._mount.run(self._beneath.set_aside, path, name))
                     raise
         except BaseException as error:
             with contextlib.suppress(AiosError):  # it was never made, or the disk is away

@@ -11,7 +11,7 @@ import heapq
 from collections import OrderedDict
 from sys import getsizeof
 
-from .sizes import FLOAT, INT, POINTER, TUPLE, fitted
+from ..sizes import FLOAT, INT, POINTER, TUPLE, fitted
 
 Past = tuple[float, ...]
 """When it was used last, and the times of its last uncorrelated uses, K at most, the newest first."""
