@@ -16,15 +16,12 @@ from typing import Any
 import pytest
 from tests.cli.command import Done, Served, aios, apart
 
+from aios.abi.calls import File
+from aios.cli import fs_files
 from aios.cli.commands import ADVICE
 from aios.cli.exits import BUSY
 
 ROOT = Path(__file__).parent.parent.parent
-
-
-from aios.abi.calls import File
-from aios.cli import fs_files
-
 Run = Callable[..., Done]
 
 
