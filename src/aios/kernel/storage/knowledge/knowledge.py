@@ -69,7 +69,8 @@ class Knowledge:
     # ── retrieving ──
 
     async def retrieve(self, parts: Sequence[Part], args: StoRetrieve) -> Passages:
-        """Passages of files in `parts`, each of another scope; it is read in the turn of the first. Raises NotFound for a path where nothing is."""
+        """Passages of files in `parts`, each of another scope: they are read in the turn of the first. Raises NotFound
+        for a path where nothing is."""
         asked = await self._index.ask(args.query, args.k, _ASKED, mode=args.mode or "hybrid")
         whose = parts[0].scope if parts else None
         look = partial(self._look, parts=parts, where=args.where, asked=asked)
