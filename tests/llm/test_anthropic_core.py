@@ -16,7 +16,8 @@ from aios.abi.messages import Chunk, FunctionCall, FunctionSpec, Generation, Mes
 from aios.kernel.config import CoreSection
 from aios.kernel.llm.base import NotBegun, Request
 from aios.kernel.llm.remote import hearing
-from aios.kernel.llm.remote.anthropic import MAX_TOKENS, AnthropicCore, Turns
+from aios.kernel.llm.remote.anthropic import MAX_TOKENS, AnthropicCore
+from aios.kernel.llm.remote.anthropic_thoughts import Thoughts
 
 pytestmark = pytest.mark.anyio
 
@@ -224,6 +225,20 @@ async def test_a_schema_and_an_effort_become_the_form_of_the_output() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("given", "param"),
+    [
+        ({"response_format": {"type": "json_schema", "json_schema": "x"}}, "response_format.json_schema.schema"),
+        ({"extra": {"output_config": "x"}}, "output_config"),
+        ({"extra": {"reasoning_effort": ["low"]}}, "reasoning_effort"),
+    ],
+)
+async def test_a_parameter_of_a_wrong_kind_is_the_callers_fault(given: dict[str, Any], param: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        await asked(args(**given))
+    assert caught.value.param == param
+
+
 async def test_native_parameters_go_up_as_they_came_and_openais_hints_are_translated() -> None:
     thought = {"type": "adaptive"}
     extra = {"thinking": thought, "user": "u1", "service_tier": "default", "store": True, "prompt_cache_key": "k"}
@@ -424,13 +439,13 @@ async def test_turns_are_kept_within_a_bound_the_oldest_go_first() -> None:
     events = [begun(), thinking(0, "hm" * 100, "sig"), tool(1, "find", "{}", id="t1")]
     async with upstream(streamed(*events, ended("tool_use"))) as at:
         core = core_at(at.url)
-        core._turns = Turns(most=500)
+        core._thoughts = Thoughts(most=500)
         await core.open()
         done, _ = await run(core, args(tools=[FIND]))
-        assert core._turns.find(done.message) is not None
+        assert core._thoughts.find(done.message) is not None
         at.answers = [streamed(begun(), thinking(0, "hm" * 100, "s"), tool(1, "f", id="t2"), ended("tool_use"))]
         await run(core, args(tools=[FIND]))
-        assert core._turns.find(done.message) is None
+        assert core._thoughts.find(done.message) is None
         await core.close()
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
+import threading
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -10,7 +12,7 @@ import pytest
 from upstream import HEAD, LAST, framed, whole
 
 from aios.kernel.llm.remote import connection
-from aios.kernel.llm.remote.connection import Broken, Connection, Heard, OnData, Pool, Response, Unfinished
+from aios.kernel.llm.remote.connection import Broken, Connection, Heard, OnData, Pool, Response, Unfinished, Unreachable
 
 pytestmark = pytest.mark.anyio
 
@@ -40,6 +42,25 @@ async def asked(data: bytes) -> tuple[Pool, Connection, Wire, asyncio.Task[Respo
 async def answered(data: bytes) -> tuple[Pool, Connection, Wire, Response]:
     pool, connected, wire, asking = await asked(data)
     return pool, connected, wire, await asking
+
+
+async def test_certificates_are_read_once_and_not_on_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    places: list[threading.Thread] = []
+
+    def read() -> ssl.SSLContext:
+        places.append(threading.current_thread())
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+    monkeypatch.setattr(ssl, "create_default_context", read)
+    connection._trusted.cache_clear()
+    try:
+        for path in ("a", "b"):
+            with pytest.raises(Unreachable):
+                await Pool(f"https://127.0.0.1:1/{path}", {}).get("/", 60.0)
+    finally:
+        connection._trusted.cache_clear()
+    assert len(places) == 1
+    assert places[0] is not threading.current_thread()
 
 
 async def test_an_answer_nobody_asked_for_ends_an_idle_connection() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from aios.abi.calls import LLMGenerate
-from aios.abi.errors import AiosError, Conflict, CutShort, ModuleFault, NotFound, Stopping, UpstreamFault
+from aios.abi.errors import AiosError, BadRequest, Conflict, CutShort, ModuleFault, NotFound, Stopping, UpstreamFault
 from aios.abi.messages import Chunk, Generation, Message
 from aios.kernel import Config, Kernel, State
 from aios.kernel.config import CoreSection, ModelSection, RouterSection
@@ -657,6 +657,30 @@ async def test_a_call_that_one_core_cannot_take_goes_to_another_and_is_refused_w
         at.kernel.cores.drain("large")
         with pytest.raises(AiosError, match="do not fit"):
             await at.kernel.call(who, "llm_generate", args)
+
+
+class Choosy(ScriptedCore):
+    """Takes nothing."""
+
+    def check(self, args: LLMGenerate) -> None:
+        raise BadRequest("not here")
+
+
+async def test_a_call_that_a_core_could_not_take_goes_to_the_next_one_of_that_name() -> None:
+    busy = ScriptedCore(name="one", model="m", slots=1)
+    busy.gate.clear()
+    async with world(busy, Choosy(name="two", model="m")) as at:
+        at.submit("m")
+        await busy.entered(1)
+        waiting = at.submit("m")
+        await until(lambda: waiting.state is State.QUEUED)
+        at.kernel.cores.remove("two")
+        await until(lambda: at.state("two") is None)
+        at.put(Door("two", model="m")).may_open.set()
+        at.kernel.cores.add(section("two"))
+        await until(lambda: waiting.state is not State.QUEUED)
+        assert (await at.kernel.wait(waiting)).core == "two"
+        busy.gate.set()
 
 
 async def test_calls_of_a_session_go_to_one_core_and_others_spread() -> None:

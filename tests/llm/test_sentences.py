@@ -152,6 +152,18 @@ async def test_a_vector_does_not_depend_on_what_is_embedded_beside_it(tmp_path: 
     assert beside.data[1].embedding == alone
 
 
+async def test_a_core_that_was_closed_may_be_opened_again(tmp_path: Path) -> None:
+    write(tmp_path)
+    core = SentenceCore(CoreSection(name="e", kind="embed", path=str(tmp_path)))
+    await core.close()
+    vectors = []
+    for _ in range(2):
+        await core.open()
+        vectors.append((await core.embed(LLMEmbed(input="the cat"))).data[0].embedding)
+        await core.close()
+    assert vectors[0] == vectors[1]
+
+
 async def test_tokens_are_taken_as_they_are_and_base64_is_the_same_vector(tmp_path: Path) -> None:
     write(tmp_path)
     as_text = (await ask(tmp_path, input="the cat sits")).data[0].embedding

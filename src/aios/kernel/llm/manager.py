@@ -58,6 +58,9 @@ class LLMManager:
             except AiosError as error:
                 refusals.append(error)
                 call.refused_until[seat.name] = math.inf
+            else:  # another core may have come under a name that could not take it
+                if call.refused_until.get(seat.name) == math.inf:
+                    del call.refused_until[seat.name]
         if len(refusals) == len(serving):
             raise refusals[0]
 

@@ -38,7 +38,7 @@ class SentenceCore:
         self.context_length = section.context_length
         self._section = section
         self._sentences: Sentences | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"embed-{section.name}")
+        self._thread: ThreadPoolExecutor | None = None
         self._counts = {"active": 0, "texts": 0, "tokens": 0}
 
     async def open(self) -> None:
@@ -50,9 +50,11 @@ class SentenceCore:
         except ModelError as error:
             raise ModuleFault(f"core '{self.name}': {error}", code="bad_model") from None
         self.context_length = self._sentences.context
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"embed-{self.name}")
 
     async def close(self) -> None:
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        if self._thread is not None:
+            self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _compute(self, work: Any, *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *args)

@@ -24,7 +24,7 @@ from aios.abi.messages import Chunk, Generation
 
 from ...config import CoreSection
 from ...syscall import Suspended
-from ...unbroken import over
+from ...unbroken import over, unbroken
 from ..aside import aside
 from ..base import NotBegun, Request, Said, Tell, nobody
 from ..local.host import free_bytes
@@ -92,7 +92,7 @@ class GgufCore:
         except ModelError as error:
             raise ModuleFault(f"core '{self.name}' cannot be loaded: {error}", code="core_unloadable") from None
         self._seats = Seats(self.slots, self._section.kv_bytes)
-        self._clear_folder()
+        await self._clear_folder()
         self._folder.mkdir(parents=True, mode=0o700)
         self._keeper = Keeper(self.name, self._order(), self.tell, self._seats.lose)
         await self._keeper.start()
@@ -100,7 +100,7 @@ class GgufCore:
     async def close(self) -> None:
         if self._keeper is not None:
             await self._keeper.stop()
-        self._clear_folder()
+        await self._clear_folder()
 
     def check(self, args: LLMGenerate) -> None:
         variables_of(args)  # which its template is given by the server
@@ -313,9 +313,10 @@ class GgufCore:
             return ModuleFault(why, code="connection_broken", retry_after=1)
         return ModuleFault(f"core '{self.name}': {end} while this ran; ask again", code="core_crashed", retry_after=1)
 
-    def _clear_folder(self) -> None:
-        """What lies there belongs to answers of a kernel that is gone."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+    async def _clear_folder(self) -> None:
+        """What lies there belongs to answers of a kernel that is gone; gigabytes of it take their time. Not broken off,
+        or it would go on in a folder that is used again."""
+        await unbroken(asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True))
 
 
 def _heads(args: LLMGenerate) -> Sequence[int]:

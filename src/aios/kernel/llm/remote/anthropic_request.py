@@ -108,14 +108,18 @@ def _about(extra: dict[str, Any]) -> dict[str, Any]:
 
 def _output(args: LLMGenerate, extra: dict[str, Any], ignored: Collection[str]) -> dict[str, Any]:
     """The form of the answer, and how much thought goes into it."""
-    config = dict(extra.get("output_config") or {})
-    asked = args.response_format or {}
+    given, effort = extra.get("output_config") or {}, extra.get("reasoning_effort")
+    if not isinstance(given, dict):
+        raise BadRequest("output_config must be an object", param="output_config")
+    if not isinstance(effort, str | None):
+        raise BadRequest(f"reasoning_effort must be one of {', '.join(_EFFORTS)} or none", param="reasoning_effort")
+    config, asked = dict(given), args.response_format or {}
     if asked.get("type") == "json_schema" and "response_format" not in ignored:
-        schema = (asked.get("json_schema") or {}).get("schema")
+        wanted = asked.get("json_schema")
+        schema = wanted.get("schema") if isinstance(wanted, dict) else None
         if not isinstance(schema, dict):
             raise BadRequest("response_format.json_schema has no schema", param="response_format.json_schema.schema")
         config["format"] = {"type": "json_schema", "schema": schema}
-    effort = extra.get("reasoning_effort")
     if effort in _EFFORTS:
         config.setdefault("effort", _EFFORTS[effort])
     more = {"thinking": {"type": "disabled"}} if effort == "none" and "thinking" not in extra else {}

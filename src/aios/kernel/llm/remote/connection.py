@@ -7,6 +7,7 @@ the callback that received it. ARCHITECTURE.md has the figures.
 from __future__ import annotations
 
 import asyncio
+import functools
 import ssl
 from collections.abc import Callable
 from enum import Enum, auto
@@ -76,7 +77,7 @@ class Pool:
         parts = urlsplit(url)
         self.host = parts.hostname or ""
         self.port = parts.port or (443 if parts.scheme == "https" else 80)
-        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._is_tls = parts.scheme == "https"
         netloc = parts.netloc.rpartition("@")[2]
         self.origin = f"{parts.scheme}://{netloc}"
         self._target = parts._replace(scheme="", netloc="", fragment="").geturl()
@@ -140,11 +141,12 @@ class Pool:
 
     async def _connect(self) -> Connection:
         loop = asyncio.get_running_loop()
-        name = self.host if self._tls is not None else None
+        name = self.host if self._is_tls else None
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
+                tls = await asyncio.to_thread(_trusted) if self._is_tls else None
                 _, connection = await loop.create_connection(
-                    lambda: Connection(self), self.host, self.port, ssl=self._tls, server_hostname=name
+                    lambda: Connection(self), self.host, self.port, ssl=tls, server_hostname=name
                 )
         except TimeoutError:
             raise Unreachable(f"cannot connect to {self.origin} within {CONNECT_SECONDS:g} s") from None
@@ -167,6 +169,12 @@ class Pool:
         self._is_closed = True
         for connection in self._idle[:]:
             connection.close()
+
+
+@functools.cache
+def _trusted() -> ssl.SSLContext:
+    """Whose certificates are good. Reading the machine's takes some 30 ms: once for all, and not on the event loop."""
+    return ssl.create_default_context()
 
 
 class Connection(asyncio.Protocol):

@@ -53,10 +53,10 @@ def is_safe(answer: Answer, stops: Sequence[str], most: int | None) -> bool:
     last = answer.texts[-1][-1:]
     if not last or last.isspace() or last == "\N{REPLACEMENT CHARACTER}":
         return False
-    return not (stops and half_said("".join(answer.texts), stops))
+    return not (stops and missing_of("".join(answer.texts), stops))
 
 
-def half_said(text: str, stops: Sequence[str]) -> list[str]:
+def missing_of(text: str, stops: Sequence[str]) -> list[str]:
     """What would complete stop strings whose beginning ends `text`."""
     longest = max(map(len, stops), default=0)
     tail = text[-(longest - 1) :] if longest > 1 else ""
@@ -154,7 +154,7 @@ class Continued(Tokened):
         super().__init__(core, emit if said.id is not None else _bare(emit), most)
         self.answer = Answer.behind(said)
         self._said = said
-        self._missing = half_said(said.text, stops)
+        self._missing = missing_of(said.text, stops)
         self._kept = ""
 
     def _change(self, whole: dict[str, Any]) -> bool:
