@@ -10,6 +10,9 @@ from .query import rows
 
 _INDEXES = "SELECT name FROM sqlite_schema WHERE sql LIKE 'CREATE VIRTUAL TABLE % USING fts5%'"
 
+TITLE = "*** in database main ***"
+"""Stands above what SQLite finds in the pages, which is one text of many lines."""
+
 
 class Fault(NamedTuple):
     """`where` says which thing of which room, `what` is wrong with it, and `mend` what a repair does about it."""
@@ -24,5 +27,6 @@ def page_faults(connection: apsw.Connection, limit: int) -> list[str]:
     for (index,) in rows(connection, _INDEXES):
         # Else FTS5 (3.54) takes what another connection has merged since it was last asked for damage.
         rows(connection, f"SELECT rowid FROM {index} WHERE {index} MATCH 'x' LIMIT 1")
-    found = [str(text) for (text,) in rows(connection, f"PRAGMA integrity_check({limit})")]
-    return [] if found == ["ok"] else found
+    told = (str(text) for (text,) in rows(connection, f"PRAGMA integrity_check({limit})"))
+    found = [line for text in told for line in text.splitlines() if line != TITLE]
+    return [] if found == ["ok"] else found[:limit]
