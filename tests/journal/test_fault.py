@@ -17,9 +17,9 @@ def test_each_thing_that_is_wrong_with_the_pages_is_a_line(tmp_path: Path) -> No
                        "INSERT INTO t SELECT zeroblob(3000) FROM n")  # fmt: skip
     connection.close()
     data = bytearray(file.read_bytes())
-    for page in (3, 4, 5):
-        data[4096 * page : 4096 * page + 100] = b"\xff" * 100
+    for leaf in (3, 5):
+        data[4096 * leaf + 3 : 4096 * leaf + 5] = b"\0\0"  # it says that it holds no row
     file.write_bytes(data)
     found = page_faults(apsw.Connection(str(file)), 20)
-    assert len(found) >= 3
+    assert len(found) >= 2
     assert not [line for line in found if "\n" in line or "***" in line]
