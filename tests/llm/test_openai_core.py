@@ -137,6 +137,13 @@ async def test_a_stream_passes_through_untouched_and_adds_up() -> None:
         assert (done.message.content, done.usage.completion_tokens) == ("hello", 3)
 
 
+@pytest.mark.parametrize("more", [event({"content": "more"}), b'data: {"error": {"message": "late"}}\n\n'])
+async def test_what_comes_after_the_end_of_a_stream_is_not_part_of_it(more: bytes) -> None:
+    async with upstream([HEAD + framed(b"".join(plain()) + event({}, "stop") + DONE + more) + LAST]) as at:
+        done, chunks = await ask(at, is_streamed=True)
+    assert done.message.content == "".join(chunk.text for chunk in chunks) == "hello"
+
+
 async def test_the_finishing_event_carries_the_usage_that_came_behind_it() -> None:
     tail = event({}, "stop") + event(None, usage=USAGE) + DONE
     async with upstream([HEAD + framed(b"".join(plain())) + framed(tail) + LAST]) as at:

@@ -40,6 +40,8 @@ class Events(Hearing):
         self._held: bytes | None = None
 
     def _read(self, data: bytes) -> None:
+        if self.is_done:
+            return  # what comes now is not part of it
         if self.answer.num_tokens > self._most:
             raise garbage(self._core, "has no end: it goes on far beyond max_tokens")
         if (
@@ -58,6 +60,8 @@ class Events(Hearing):
         if len(self._rest) > MAX_EVENT:
             raise garbage(self._core, "has no end of event")
         for event in events:
+            if self.is_done:
+                break
             if event.startswith(PLAIN) and b"\n" not in event:
                 self._take(event, event[6:])
             elif payload := payload_of(event):
