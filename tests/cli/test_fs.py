@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import urllib.error
@@ -17,7 +18,10 @@ from tests.cli.command import Done, Served, aios, apart
 
 from aios.abi.calls import File
 from aios.cli import fs_files
+from aios.cli.commands import ADVICE
+from aios.cli.exits import BUSY
 
+ROOT = Path(__file__).parent.parent.parent
 Run = Callable[..., Done]
 
 
@@ -145,6 +149,36 @@ def test_a_link_opens_a_file_until_it_is_ended(served: Served, fs: Run, tmp_path
     assert "1 link ended" in fs("share", "a.txt", "--hours", "0").stderr
     with pytest.raises(urllib.error.HTTPError):
         urllib.request.urlopen(url)
+
+
+def test_what_the_command_advises_is_a_command(fs: Run, served: Served, tmp_path: Path) -> None:
+    assert fs("cat", "notes/x").stderr.endswith("; 'aios fs ls' shows what is there\n")
+    assert fs("undo", "notes/x").stderr.endswith("; 'aios fs ls --trash' shows what can be restored\n")
+    put(fs, "notes/a.md", b"one\n", tmp_path)
+    assert fs("cat", "notes").stderr.endswith("'notes' is a folder; 'aios fs ls' shows what is in it\n")
+    assert "'aios mem ls' lists them" in aios("mem", "show", "m1", env=served.env()).stderr
+
+
+def test_advice_is_worded_as_the_kernel_words_it() -> None:
+    texts = (file.read_text() for file in (ROOT / "src/aios/kernel").rglob("*.py"))
+    kernel = re.sub(r'"\s*\n\s*f?"', "", "\n".join(texts))
+    assert [advice for advice in ADVICE if advice not in kernel] == []
+
+
+def test_a_file_that_is_named_before_its_place_is_noticed(fs: Run, tmp_path: Path) -> None:
+    (tmp_path / "today.md").write_text("one")
+    done = fs("put", str(tmp_path / "today.md"), "notes/today.md")
+    assert done.stderr.endswith("; it comes last: aios fs put PATH FILE\n")
+
+
+def test_what_cannot_be_restored_is_said_before_anybody_is_asked(served: Served, tmp_path: Path) -> None:
+    done = aios("fs", "restore", str(tmp_path), env=served.env())
+    assert "is no whole backup" in done.stderr
+    saved = str(tmp_path / "saved")
+    assert aios("fs", "backup", saved, env=served.env()).returncode == 0
+    done = aios("fs", "restore", saved, env=served.env())
+    assert "already runs" in done.stderr
+    assert done.returncode == BUSY
 
 
 class NotKept:

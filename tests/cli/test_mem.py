@@ -117,6 +117,12 @@ def test_sizes_are_told_with_their_unit(number: int, told: str) -> None:
     assert size(number) == told
 
 
+def test_a_share_is_told_where_it_says_something() -> None:
+    few, many = (list(lines(stat(resident=4096, resident_raw=text), 80))[4] for text in (47, 8192))
+    assert "%" not in few
+    assert "(50%)" in many
+
+
 def test_what_an_answer_leaves_out_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     note_rest(Entries(entries=[], is_cut=True, note="no vector was made"))
     said = capsys.readouterr().err

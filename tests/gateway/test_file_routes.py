@@ -12,6 +12,7 @@ import aiohttp
 import msgspec
 import pytest
 from served import Served, served
+from yarl import URL
 
 from aios.abi.calls import StoClear, StoHistory, StoMove, StoRead, StoRestore, StoShare, StoWrite
 from aios.abi.errors import AiosError
@@ -64,6 +65,15 @@ async def test_what_is_put_is_what_is_got(data: bytes) -> None:
         assert (status, body, headers["content-length"]) == (200, b"", str(len(data) + 1))
         history = await call(gate, "sto_history", StoHistory(path="d/a b.txt"))
         assert [(r.author, r.why.split()[0]) for r in history.revisions] == [("tester", "sto_write")] * 2
+
+
+async def test_a_path_that_is_not_utf_8_names_no_file() -> None:
+    async with served() as gate:
+        for path in ("caf%e9.txt", "caf%e8.txt"):  # both would be read as one
+            url = URL(f"{gate.url}/aios/v1/files/{path}", encoded=True)
+            async with gate.session.put(url, data=b"x") as response:
+                assert (response.status, (await response.json())["error"]["code"]) == (400, "bad_path")
+        assert (await put(gate, "caf%EF%BF%BD.txt", b"x"))[0] == 201  # the sign itself is one like any other
 
 
 async def test_a_file_of_unknown_length_comes_as_it_comes() -> None:

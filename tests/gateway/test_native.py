@@ -12,7 +12,7 @@ import pytest
 from served import ask, served
 
 from aios.gateway import events as streams_of_events
-from aios.kernel.process import Process
+from aios.kernel.process import Process, ProcessState
 from aios.testing import ScriptedCore, until
 
 pytestmark = pytest.mark.anyio
@@ -284,6 +284,17 @@ async def test_an_admin_mints_lists_and_revokes_keys_and_nobody_else_does() -> N
             assert response.status == 404
         status, body = await at.get("/v1/models", key=made["key"])
         assert (status, body["error"]["code"]) == (401, "invalid_api_key")
+
+
+async def test_the_process_that_was_made_for_a_key_ends_when_that_is_revoked() -> None:
+    async with served() as at:
+        admin = bearer(at.key_of("root", is_admin=True))
+        _, made, _ = await at.post("/aios/v1/keys", {"name": "bob"}, **admin)
+        assert (await at.post("/aios/v1/calls/mem_list", {}, authorization=f"Bearer {made['key']}"))[0] == 200
+        (pid,) = (each.pid for each in at.kernel.processes.list() if each.agent == "bob")
+        async with at.session.delete(f"{at.url}/aios/v1/keys/{made['id']}", headers=admin) as response:
+            assert response.status == 200
+        assert at.kernel.processes.get(pid).state is ProcessState.ENDED
 
 
 async def test_metrics_count_calls_and_readiness_follows_the_kernel() -> None:

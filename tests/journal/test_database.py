@@ -363,3 +363,24 @@ def test_a_newer_home_is_refused_and_left_alone(tmp_path: Path) -> None:
         Database.open(tmp_path / "aios.db")
     assert refusal.value.code == "home_too_new"
     assert isinstance(refusal.value, AiosError)
+
+
+async def test_one_who_reads_much_holds_up_another_for_one_read_a_thread(tmp_path: Path) -> None:
+    order: list[str] = []
+    gate = threading.Event()
+
+    def reading(name: str) -> Callable[[apsw.Connection], None]:
+        def job(_: apsw.Connection) -> None:
+            gate.wait(60)
+            order.append(name)
+
+        return job
+
+    with opened(tmp_path) as database:
+        flood = [asyncio.create_task(database.read_async(reading("flood"), "flood")) for _ in range(40)]
+        await asyncio.sleep(0)
+        other = asyncio.create_task(database.read_async(reading("other"), "other"))
+        await asyncio.sleep(0)
+        gate.set()
+        await asyncio.gather(other, *flood)
+    assert order.index("other") <= 2 * NUM_SLOW_READERS

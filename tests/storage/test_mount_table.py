@@ -66,7 +66,7 @@ async def test_a_name_that_is_taken_or_would_hide_a_folder_is_refused(world: Mou
     other = world.top / "other"
     other.mkdir()
     await world.mount("docs")
-    with pytest.raises(Conflict, match="everybody has a mount 'docs' already"):
+    with pytest.raises(Conflict, match="groups have a mount 'docs' already"):
         await world.mount("docs", other)
     assert (await world.mount("docs")).name == "docs"  # once more changes nothing
 
@@ -86,7 +86,7 @@ async def test_what_is_unmounted_is_as_it_was_and_its_versions_are_back_when_it_
     await world.unmount()
     assert await world.names() == []
     assert world.text("a.txt") == "one"
-    with pytest.raises(NotFound, match="everybody has no mount 'docs'"):
+    with pytest.raises(NotFound, match="groups have no mount 'docs'"):
         await world.unmount()
     with pytest.raises(NotFound):
         await world.read("docs/a.txt")

@@ -52,8 +52,11 @@ _TABLE: tuple[tuple[type[AiosError], int], ...] = (
     (TimedOut, TIMED_OUT),
     (BadRequest, USAGE),
 )
+_BY_CODE = {"home_in_use": BUSY}
 
 
 def code_of(error: AiosError) -> int:
     """The exit code of a command that ended with `error`."""
+    if error.code in _BY_CODE:
+        return _BY_CODE[error.code]
     return next((code for kind, code in _TABLE if isinstance(error, kind)), FAILED)

@@ -129,16 +129,17 @@ def put(
       aios fs put notes/today.md today.md
       date | aios fs put now.txt -
     """
-    with acting(agent, "fs put") as kernel, _opened(file) as data:
+    with acting(agent, "fs put") as kernel, _opened(file, path) as data:
         made = kernel.fetch("PUT", f"/aios/v1/files/{quote(path)}", data)
     print_json(made) if as_json else note(f"{safe(made['path'])} is at version {made['version']} now.")
 
 
-def _opened(file: str) -> BinaryIO:
+def _opened(file: str, path: str) -> BinaryIO:
     try:
         return sys.stdin.buffer if file == "-" else Path(file).open("rb")
     except OSError as error:
-        raise BadRequest(f"{file} cannot be read: {error.strerror}") from None
+        hint = "; it comes last: aios fs put PATH FILE" if Path(path).is_file() else ""
+        raise BadRequest(f"{file} cannot be read: {error.strerror}{hint}") from None
 
 
 def mv(path: At, to: Annotated[str, typer.Argument(metavar="TO")], agent: Agent = None, as_json: Json = False) -> None:
@@ -339,7 +340,7 @@ def stat(agent: Agent = None, as_json: Json = False) -> None:
     if as_json:
         print_json(found)
         return
-    print(f"{found.entries} of {found.max_entries} files and folders, {found.trash_entries} of them in the trash")
+    print(f"{found.entries:,} of {found.max_entries:,} files and folders, {found.trash_entries:,} of them in the trash")
     print(
         f"{size(found.bytes)} of {size(found.max_bytes)} in {counted(found.versions, 'version')}, "
         f"{size(found.trash_bytes)} of it in the trash; {size(found.stored)} on disk"

@@ -102,8 +102,10 @@ def restore(
       aios fs restore /mnt/backups/monday
     """
     home = checked_home()
-    be_sure(f"Replace what {home} holds?", is_sure or not (home / "aios.db").exists())
-    done = restore_backup(source, home, tell=_progress)
+    is_empty = not (home / "aios.db").exists()
+    done = restore_backup(
+        source, home, ask=lambda: be_sure(f"Replace what {home} holds?", is_sure or is_empty), tell=_progress
+    )
     _end_progress()
     if as_json:
         print_json({"home": str(home), "before": None if done.before is None else str(done.before)})

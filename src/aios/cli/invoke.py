@@ -13,6 +13,7 @@ from typer.exceptions import TyperException
 
 from aios.abi.errors import AiosError
 
+from .commands import in_commands
 from .console import safe
 from .exits import INTERRUPTED, OK, USAGE, code_of
 from .usage import sentence
@@ -46,7 +47,7 @@ def invoke(name: str, module: ModuleType, args: list[str], program: list[str] | 
     except TyperException as error:
         return _usage(name, error)
     except AiosError as error:
-        print(safe(f"aios {name}: {' '.join(error.message.splitlines())}"), file=sys.stderr)
+        print(safe(f"aios {name}: {' '.join(in_commands(error.message).splitlines())}"), file=sys.stderr)
         return code_of(error)
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED

@@ -11,6 +11,8 @@ from .console import counted, ordinal, safe, size
 FULL, EMPTY = "█", "░"
 LABEL = 10
 SMALLEST = 10
+MUCH = 10.0
+"""So many times its text is what every block takes; a share says nothing then."""
 
 
 def drawn(found: BlockStat, columns: int) -> str:
@@ -51,7 +53,7 @@ def _saving(found: BlockStat) -> str:
         return "nothing is in memory"
     share = found.resident / found.resident_raw
     told = f"{size(found.resident_raw)} of text takes {size(found.resident)} with all that Python needs"
-    return f"{told} ({share:.0%})"
+    return f"{told} ({share:.0%})" if share < MUCH else told
 
 
 def _line(label: str, drawing: str, told: str) -> str:

@@ -132,6 +132,7 @@ class Gate:
     async def _answer(self, exchange: Exchange) -> None:
         path = exchange.path
         exchange.check_headers()
+        exchange.check_path()
         if not self._names.allow(exchange.header(b"host")):
             raise self._bad_host(exchange)
         if path not in HEALTH and not path.startswith(SHARED):

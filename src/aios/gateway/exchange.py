@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote_to_bytes
 
 import msgspec
 
@@ -94,6 +94,17 @@ class Exchange:
                 raise BadRequest(
                     f"the header {title} is there twice; send it once", code="repeated_header", param=title
                 )
+
+    def check_path(self) -> None:
+        """Raise BadRequest when the path is no UTF-8: the server has a sign in the place of what it cannot read, and
+        two files would have one name."""
+        if "\ufffd" in self.path:
+            try:
+                unquote_to_bytes(self.scope["raw_path"]).decode()
+            except UnicodeDecodeError:
+                raise BadRequest(
+                    "the path is not UTF-8: encode it as UTF-8, then in percents", code="bad_path", param="path"
+                ) from None
 
     @property
     def query(self) -> dict[str, str]:

@@ -170,6 +170,6 @@ async def mint_key(exchange: Exchange) -> None:
 
 async def revoke_key(exchange: Exchange, id: str) -> None:
     exchange.check_admin()
-    exchange.kernel.access.revoke(id)
+    exchange.kernel.control.revoke(id)
     await exchange.kernel.access.settled()
     await exchange.reply_json({})

@@ -169,12 +169,16 @@ class Restored(NamedTuple):
     before: Path | None
 
 
-def restore_backup(source: Path, home: Path, *, tell: Tell = lambda done, total: None) -> Restored:
+def restore_backup(
+    source: Path, home: Path, *, ask: Callable[[], None] = lambda: None, tell: Tell = lambda done, total: None
+) -> Restored:
     """Put a backup in place of what `home` holds, which stays beside it. No kernel may run there. The copy is checked
-    whole before anything is replaced. Raises BadRequest, HomeError."""
+    whole before anything is replaced; `ask` is called before that, and may raise to leave all as it is. Raises
+    BadRequest, HomeError."""
     taken = _read_mark(source)
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _locked(home):
+        ask()
         fresh = home / "restore.part"
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(mode=0o700)

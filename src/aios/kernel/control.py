@@ -24,6 +24,7 @@ class Access(Protocol):
 
     def check(self, principal: Principal, spec: CallSpec, args: Any, processes: ProcessTable) -> None: ...
     def mint(self, *, owner: str, agent: str, pid: int | None = None, name: str = "") -> tuple[str, str]: ...
+    def revoke(self, key_id: str) -> None: ...
     def revoke_process(self, pid: int) -> None: ...
     async def settled(self) -> None: ...
 
@@ -144,6 +145,12 @@ class Control:
                 self._abort(call, type(fate)(fate.message, code=fate.code))
         for waiter in self._waiters.pop(target.pid, []):
             _settle(waiter)
+
+    def revoke(self, key_id: str) -> None:
+        """End a key, and the process that was made for it. Raises NotFound."""
+        self._access.revoke(key_id)
+        if process := self._processes.without_key(key_id):
+            self.end(process, None, Cancelled("its key was revoked", code="key_revoked"), detached=False)
 
     def _forget_waiter(self, pid: int, waiter: asyncio.Future[None]) -> None:
         waiting = self._waiters.get(pid, [])

@@ -66,7 +66,7 @@ class Process:
     num_live: int = 1
     """Live processes of the whole task; kept at its root."""
     is_implicit: bool = False
-    """Made for a key that has no process of its own; lives as long as the key is used."""
+    """Made for a key that has no process of its own; lives as long as the key."""
     is_revived: bool = False
     """Known from the journal only; forgotten after the last call that an earlier kernel left open, unless its
     program calls again."""
@@ -142,6 +142,10 @@ class ProcessTable:
             process.is_implicit = True
             self._implicit[principal.key_id] = process
         return process
+
+    def without_key(self, key_id: str) -> Process | None:
+        """The process that was made for a key which nobody can use any more."""
+        return self._implicit.pop(key_id, None)
 
     def revive(self, process: Process) -> Process:
         """Take up `process` of an earlier kernel, unless it is here already."""

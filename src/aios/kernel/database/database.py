@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar, cast
@@ -149,10 +149,11 @@ class Database:
         """`job`'s value, at once, in this thread. Sees what is committed. For short reads on the event loop."""
         return self._read(self._reader, job)
 
-    async def read_async(self, job: Job[T]) -> T:
-        """As `read`, in one of a few threads. For reads that may take longer than a millisecond. When the wait is
-        cancelled, what SQLite is doing for it is interrupted."""
-        return await self._slow_reads.run(lambda connection: self._read(connection, job))
+    async def read_async(self, job: Job[T], whose: Hashable = None) -> T:
+        """As `read`, in one of a few threads, which those for whom it is done have in turn: the kernel itself is one.
+        For reads that may take longer than a millisecond. When the wait is cancelled, what SQLite is doing for it is
+        interrupted."""
+        return await self._slow_reads.run(lambda connection: self._read(connection, job), whose)
 
     def _read(self, connection: apsw.Connection, job: Job[T]) -> T:
         try:

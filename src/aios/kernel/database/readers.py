@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
 
@@ -12,6 +12,7 @@ import apsw
 
 from .health import closed
 from .query import Job
+from .turns import Turns
 
 T = TypeVar("T")
 
@@ -29,8 +30,13 @@ class SlowReads:
         self._running: set[_SlowRead[Any]] = set()
         self._is_closed = False
         self._threads = ThreadPoolExecutor(NUM_SLOW_READERS, "aios_read")
+        self._turns = Turns(NUM_SLOW_READERS)
 
-    async def run(self, job: Job[T]) -> T:
+    async def run(self, job: Job[T], whose: Hashable) -> T:
+        async with self._turns.turn(whose):
+            return await self._run_now(job)
+
+    async def _run_now(self, job: Job[T]) -> T:
         read = _SlowRead(job)
         try:
             future = asyncio.get_running_loop().run_in_executor(self._threads, self._run, read)

@@ -159,7 +159,7 @@ class MemoryManager:
         """What `use` makes, in a thread, of the entries' content, oldest first, and of whether these are all: the
         newest `MAX_LINES` are read, and of these no more than fit into `MAX_READ` bytes."""
         place = Place(owner, agent)
-        return await self._database.read_async(lambda c: use(*self._lines(c, place)))
+        return await self._database.read_async(lambda c: use(*self._lines(c, place)), place)
 
     def _lines(self, connection: apsw.Connection, place: Place) -> tuple[list[str], bool]:
         block = find_block(connection, place, "")
@@ -227,7 +227,7 @@ class MemoryManager:
             block = find_block(connection, *whose)
             return self._index.search(connection, [block.id], asked) if block is not None else []
 
-        found, is_cut = await self._found(whose, await self._database.read_async(job))
+        found, is_cut = await self._found(whose, await self._database.read_async(job, whose[0]))
         return Entries(entries=found, is_cut=is_cut, note=asked.why)
 
     async def _found(self, whose: Whose, hits: Sequence[Hit]) -> tuple[list[Entry], bool]:
@@ -258,7 +258,7 @@ class MemoryManager:
             )
             return Entries(entries=[entry_of(record) for record in found], is_cut=is_cut)
 
-        return await self._database.read_async(job)
+        return await self._database.read_async(job, whose[0])
 
     async def _history(self, whose: Whose, number: int) -> Entries:
         def job(connection: apsw.Connection) -> Entries:
@@ -268,7 +268,7 @@ class MemoryManager:
             found, is_cut = entries.history(connection, self._swap, block.id, number)
             return Entries(entries=[entry_of(record) for record in found], is_cut=is_cut)
 
-        return await self._database.read_async(job)
+        return await self._database.read_async(job, whose[0])
 
     async def _forget(self, whose: Whose, number: int, once: str | None) -> Count:
         def job(connection: apsw.Connection) -> Count:

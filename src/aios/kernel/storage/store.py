@@ -52,7 +52,7 @@ class Store:
 
     async def look_long(self, ask: Ask, job: Callable[[Tree], T]) -> T:
         """What a job sees that may take longer than a millisecond."""
-        return await self.database.read_async(self._on_tree(ask, job))
+        return await self.database.read_async(self._on_tree(ask, job), ask.scope)
 
     def _on_tree(self, ask: Ask, job: Callable[[Tree], T]) -> Job[T]:
         return lambda connection: job(Tree(connection, ask.scope, self.quota))

@@ -33,13 +33,13 @@ class Texts:
             f"{LIVE} SELECT live.path FROM live JOIN files USING (id) WHERE live.kind = 'file'"
             " ORDER BY modified DESC, id DESC LIMIT ?2"
         )
-        found = await self._database.read_async(lambda c: rows(c, sql, (Tree(c, scope).id, limit)))
+        found = await self._database.read_async(lambda c: rows(c, sql, (Tree(c, scope).id, limit)), scope)
         return sorted(path for (path,) in found)
 
     async def over(self, scope: Scope, use: Callable[[Mapping[str, str], bool], T]) -> T:
         """What `use` makes, in a thread, of the newest versions by path, the newest file first, and of whether these
         are all: at most `MAX_READ_FILES` are read, of these as many as fit into `MAX_READ` bytes, and only text."""
-        return await self._database.read_async(lambda c: use(*self._texts(c, scope)))
+        return await self._database.read_async(lambda c: use(*self._texts(c, scope)), scope)
 
     def _texts(self, connection: apsw.Connection, scope: Scope) -> tuple[dict[str, str], bool]:
         sql = (

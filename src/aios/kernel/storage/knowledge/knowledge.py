@@ -69,10 +69,12 @@ class Knowledge:
     # ── retrieving ──
 
     async def retrieve(self, parts: Sequence[Part], args: StoRetrieve) -> Passages:
-        """Passages of files in `parts`, each of another scope. Raises NotFound for a path where nothing is."""
+        """Passages of files in `parts`, each of another scope: they are read in the turn of the first. Raises NotFound
+        for a path where nothing is."""
         asked = await self._index.ask(args.query, args.k, _ASKED, mode=args.mode or "hybrid")
+        whose = parts[0].scope if parts else None
         look = partial(self._look, parts=parts, where=args.where, asked=asked)
-        surveys, answer = await self._database.read_async(partial(look, is_final=False))
+        surveys, answer = await self._database.read_async(partial(look, is_final=False), whose)
         waits = []
         for part, found in zip(parts, surveys, strict=True):
             if found.scope is not None:
@@ -83,7 +85,7 @@ class Knowledge:
                 reader.follow(View.of(part, args.where), is_behind=len(some) < found.num_stale)
         if answer is None:
             await self._wait(waits)
-            _, answer = await self._database.read_async(partial(look, is_final=True))
+            _, answer = await self._database.read_async(partial(look, is_final=True), whose)
             assert answer is not None
         return answer
 

@@ -71,7 +71,7 @@ def check_free(connection: apsw.Connection, scope: Scope) -> None:
     be seen any more."""
     if find(connection, scope) is not None:
         raise Conflict(
-            f"{_whose(scope)} has a mount '{scope.mount}' already: choose another name, or unmount that one "
+            f"{_whose(scope)} a mount '{scope.mount}' already: choose another name, or unmount that one "
             f"('aios fs unmount {scope.mount}')",
             code="mount_exists",
             param="name",
@@ -94,7 +94,7 @@ def check_free(connection: apsw.Connection, scope: Scope) -> None:
 
 def no_such_mount(scope: Scope) -> NotFound:
     return NotFound(
-        f"{_whose(scope)} has no mount '{scope.mount[:80]}'; 'aios fs mounts' lists them",
+        f"{_whose(scope)} no mount '{scope.mount[:80]}'; 'aios fs mounts' lists them, and whose they are",
         code="no_such_mount",
         param="name",
     )
@@ -118,7 +118,7 @@ def _row(
 
 
 def _whose(scope: Scope) -> str:
-    return f"agent '{scope.agent[:80]}'" if scope.owner else "everybody"
+    return f"agent '{scope.agent[:80]}' has" if scope.owner else "groups have"
 
 
 # ── folders ──
