@@ -182,6 +182,34 @@ async def test_a_part_that_is_lost_is_told_and_stays_told_and_nothing_else_is_to
     assert world.count("versions") == 4
 
 
+@pytest.mark.parametrize("damage", [change_a_blob, drop_a_blob, DAMAGES["a body"], DAMAGES["a list"]])
+async def test_it_is_said_which_files_need_what_is_damaged(
+    world: World, in_files: None, damage: Callable[[World], None] | str
+) -> None:
+    for n in range(2):
+        await world.write(f"d/f{n}", f"text {n}")
+    await world.write("large", LARGE)
+    for n in range(2, 6):
+        await world.write("large", LARGE + "!" * n)
+    world.damage(damage) if isinstance(damage, str) else damage(world)
+    told = " ".join(fault.what for fault in world.faults())
+    lost = "d/f1" if damage == DAMAGES["a body"] else "large"
+    assert f"needed by '{lost}' of o:a (version " in told
+
+
+async def test_of_many_files_that_need_what_is_damaged_some_are_named(world: World, in_files: None) -> None:
+    await world.write("cleared", LARGE)
+    await world.clear("cleared")
+    for n in range(5):
+        await world.write(f"f{n}", LARGE)
+    world.damage("UPDATE chunks SET body = x'00' WHERE id = 1")
+    world.damage("UPDATE chunks SET token = NULL WHERE id = 1")
+    fault = world.faults()[0]
+    assert fault.what.endswith(
+        "; needed by a file in the trash of o:a (version 1), 'f0' of o:a (version 1), 'f1' of o:a (version 1), 3 more"
+    )
+
+
 @pytest.mark.parametrize("damage", [change_a_blob, drop_a_blob])
 async def test_a_lost_part_comes_back_from_an_equal_one(
     world: World, in_files: None, damage: Callable[[World], None]

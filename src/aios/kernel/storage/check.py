@@ -19,6 +19,7 @@ from aios.abi.errors import ModuleFault
 from ..database import Fault, row, rows
 from .blobs import Blobs, file_of
 from .contents import hash_of, named_files
+from .needed import BY_CHUNK, BY_CONTENT, Bad, with_files
 from .quota import ROOM, VERSION_BYTES
 
 SETTLED_SECONDS = 3600.0
@@ -81,17 +82,15 @@ _TABLES = (
     (NO_TARGET, "a link", "the file that it leads to is missing", "is forgotten"),
     (KEPT, "files of {1}", "what they take is miscounted", "is counted"),
 )
-Bad = tuple[int, str]
-"""An id, and what is wrong with it."""
 
 
 def check(connection: apsw.Connection, blobs: Blobs, *, is_served: bool) -> Iterator[Fault]:
     """What is wrong. `is_served`: a kernel works on it meanwhile."""
-    for id, why in bad_bodies(connection):
+    for id, why in with_files(connection, bad_bodies(connection), BY_CONTENT):
         yield Fault(f"content {id}", why, BACK)
-    for id, why in bad_chunks(connection, blobs):
+    for id, why in with_files(connection, bad_chunks(connection, blobs), BY_CHUNK):
         yield Fault(f"chunk {id}", why, BACK)
-    for id, why in bad_lists(connection):
+    for id, why in with_files(connection, bad_lists(connection), BY_CONTENT):
         yield Fault(f"content {id}", why, "stays, unreadable")
     for sql, where, what, mend in _TABLES:
         for found in rows(connection, sql):
