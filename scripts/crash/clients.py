@@ -175,13 +175,16 @@ class Client:
         return known if self.plain(known) == found else None
 
     def take_folders(self, step: Step, found: dict[str, Any]) -> None:
-        """In a mounted folder those above a file are made before it is, and stay when it does not come."""
+        """In a mounted folder those above a file are made before it is, one by one, and stay when it does not come."""
         if not self.is_in_mount or not step.name.startswith("sto_"):
             return
         known = copy.deepcopy(self.known)
-        known.make_folders_above(step.args.get("to", step.args["path"]))
-        if self.plain(known) == found:
-            self.known = known
+        parts = step.args.get("to", step.args["path"]).split("/")
+        for depth in range(2, len(parts) + 1):
+            known.make_folders_above("/".join(parts[:depth]))
+            if self.plain(known) == found:
+                self.known = known
+                return
 
     async def _ask_again(self, ask: Ask) -> None:
         again = self._draw.sample(self.answered, min(LOOKED_UP, len(self.answered)))
