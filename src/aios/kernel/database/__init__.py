@@ -12,7 +12,7 @@ from .fault import Fault, page_faults
 from .home import HomeError, HomeLock
 from .kept import Kept, add_kept, kept
 from .once import answered, exactly_once
-from .query import Job, row, rows, value
+from .query import Job, as_list, row, rows, value
 from .readers import NUM_SLOW_READERS
 from .schema import MIGRATIONS
 
@@ -27,6 +27,7 @@ __all__ = [
     "Kept",
     "add_kept",
     "answered",
+    "as_list",
     "exactly_once",
     "kept",
     "page_faults",

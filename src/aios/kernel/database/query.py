@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import apsw
+import msgspec
 
 T = TypeVar("T")
 Job = Callable[[apsw.Connection], T]
@@ -27,3 +28,8 @@ def value(connection: apsw.Connection, sql: str, bindings: Sequence[Any] = ()) -
     """The first column of the first row of a query, None without one."""
     found = connection.execute(sql, bindings).fetchone()
     return found[0] if found else None
+
+
+def as_list(numbers: Sequence[int]) -> str:
+    """For `IN (SELECT value FROM json_each(?))`."""
+    return msgspec.json.encode(numbers).decode()

@@ -6,9 +6,8 @@ from collections.abc import Collection
 from functools import partial
 
 import apsw
-import msgspec
 
-from ..database import Database, value
+from ..database import Database, as_list, value
 
 PURGE_STEP = 1000
 """Answers that go in one job, so that nobody waits long behind it."""
@@ -28,7 +27,7 @@ class Retention:
         """Forget answers older than `keep` seconds before `now` (since 1970), then the oldest until all fit into
         `max_bytes`, and processes as old but for those `alive` at `now`. Returns how many calls went."""
         cutoff, count = now - self._keep, 0
-        running = msgspec.json.encode(list(alive)).decode()
+        running = as_list(list(alive))
         while True:
             forget = partial(_forget, cutoff=cutoff, slack=self._slack, alive=running)
             gone = await self._database.run(forget, frees=True)

@@ -18,7 +18,7 @@ from .base import Core, CoreInfo, TellsState
 from .departing import Calls, Departing
 from .manager import LLMManager
 from .roster import HEARD, OPEN, CoreState, Seat
-from .turns import Turns
+from .serial import Serial
 from .unmade import Unmade
 
 log = logging.getLogger("aios.cores")
@@ -26,8 +26,6 @@ log = logging.getLogger("aios.cores")
 MAX_CORES = 64
 Make = Callable[[CoreSection], Core]
 Work = Callable[[Seat], Coroutine[Any, Any, None]]
-
-
 BOOT_SECONDS = 60.0
 """So long the kernel waits for one core before it begins without."""
 
@@ -40,7 +38,7 @@ class Plug:
         self._roster = manager.roster
         self._make = make
         self._departing = Departing(manager, calls)
-        self._turns = Turns()
+        self._serial = Serial()
         self._tasks: dict[Seat, asyncio.Task[None]] = {}
         """What is under way for a seat: its opening, or its leaving."""
         self._opened: list[Seat] = []
@@ -64,7 +62,7 @@ class Plug:
         self._is_serving = False
         for seat in self._opened:
             seat.is_closing = True  # what it says of itself counts no more, or it would be closed twice at once
-        await self._turns.end()
+        await self._serial.end()
         seats = list(self._opened)
         for seat, end in zip(seats, await asyncio.gather(*map(self._shut, seats), return_exceptions=True), strict=True):
             if end is not None:
@@ -187,7 +185,7 @@ class Plug:
         return seat
 
     def _begin(self, seat: Seat, work: Work) -> asyncio.Task[None]:
-        task = self._tasks[seat] = self._turns.begin(seat.name, lambda: work(seat))
+        task = self._tasks[seat] = self._serial.begin(seat.name, lambda: work(seat))
         task.add_done_callback(lambda done: self._done(seat, done))
         return task
 

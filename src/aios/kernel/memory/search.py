@@ -11,7 +11,7 @@ import msgspec
 from aios.abi.calls import MemSearch
 from aios.abi.errors import ModuleFault
 
-from ..database import rows
+from ..database import as_list, rows
 from ..search import Source, Where
 from .base import Swap
 
@@ -29,7 +29,7 @@ def entries_in(swap: Swap) -> Source:
     def texts(connection: apsw.Connection, numbers: Sequence[int]) -> dict[int, str]:
         sql = "SELECT row, block, tip, tail, seal FROM entries WHERE row IN (SELECT value FROM json_each(?))"
         found = {}
-        for number, block, *held in rows(connection, sql, (msgspec.json.encode(numbers).decode(),)):
+        for number, block, *held in rows(connection, sql, (as_list(numbers),)):
             try:
                 found[number] = swap.get(connection, block, (held[0], held[1], held[2])).decode()
             except (ModuleFault, UnicodeDecodeError):

@@ -13,13 +13,13 @@ import apsw
 
 from aios.abi.errors import AiosError
 
+from ..database import as_list, rows, value
 from ..database import row as first_row
-from ..database import rows, value
 from .base import Asked, Hit, Meaning, Mode, Where
 from .fuse import Ranking, best_first, fused, trust_in
 from .keyword import by_looking, by_words
 from .nearest import Vectors, by_meaning
-from .tables import KEYS, Scope, Tables, as_list, first_key
+from .tables import KEYS, Scope, Tables, first_key
 from .words import indexed
 
 CANDIDATES = 100

@@ -14,9 +14,9 @@ import apsw
 import msgspec
 import numpy as np
 
-from ..database import rows, value
+from ..database import as_list, rows, value
 from .base import Asked
-from .tables import Scope, Tables, as_list
+from .tables import Scope, Tables
 from .words import bm25, rarity, terms_of
 
 COMMON = 4000

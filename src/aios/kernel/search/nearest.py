@@ -15,9 +15,9 @@ from typing import Any
 import apsw
 import numpy as np
 
-from ..database import rows
+from ..database import as_list, rows
 from .base import F32, Asked, Meaning
-from .tables import Scope, Tables, as_list, first_key
+from .tables import Scope, Tables, first_key
 from .vectors import I64, Matrix
 
 MAX_CACHE = 128 << 20

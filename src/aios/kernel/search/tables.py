@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import apsw
-import msgspec
 
 from ..database import row, value
 from .base import Source, Where
@@ -61,8 +60,3 @@ class Tables:
 
 def first_key(scope: int) -> int:
     return scope << KEYS
-
-
-def as_list(rows: Sequence[int]) -> str:
-    """For `IN (SELECT value FROM json_each(?))`."""
-    return msgspec.json.encode(rows).decode()

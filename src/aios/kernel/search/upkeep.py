@@ -11,16 +11,14 @@ from typing import NamedTuple
 
 import apsw
 
-from ..database import rows, value
+from ..database import as_list, rows, value
 from .models import Model
-from .tables import KEYS, Tables, as_list, first_key
+from .tables import KEYS, Tables, first_key
 
 SHARES = 4
 """Scopes that have texts in one batch, while others have some too."""
 PORTION = 500
 """Rows that one job clears away, or marks to be embedded anew."""
-
-
 LAST = (1 << 63) - 1
 """Above all keys: the largest number that SQLite has."""
 

@@ -11,9 +11,8 @@ from hashlib import sha256
 from typing import NamedTuple
 
 import apsw
-import msgspec
 
-from ..database import row, rows, value
+from ..database import as_list, row, rows, value
 from .blobs import File, damaged, lost
 
 WRITING = -1
@@ -106,7 +105,7 @@ def add_chunk(connection: apsw.Connection, scope: int, piece: Piece) -> Chunk:
 
 def grow(connection: apsw.Connection, id: int, chunks: Sequence[int], size: int) -> None:
     """`chunks` are the ids of all that the content has by now, `size` their bytes."""
-    ids = msgspec.json.encode(chunks).decode()
+    ids = as_list(chunks)
     connection.execute("UPDATE contents SET size = ?, chunks = ? WHERE id = ?", (size, ids, id))
 
 

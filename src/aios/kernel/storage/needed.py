@@ -6,9 +6,8 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 import apsw
-import msgspec
 
-from ..database import rows, value
+from ..database import as_list, rows, value
 from .tree import Tree
 
 Bad = tuple[int, str]
@@ -29,7 +28,7 @@ def with_files(connection: apsw.Connection, found: Iterable[Bad], sql: str) -> I
     left = iter(found)
     while page := list(islice(left, PAGE)):
         needing: dict[int, list[tuple[int, int]]] = {}
-        for id, file, version in rows(connection, sql, (msgspec.json.encode([id for id, _ in page]).decode(),)):
+        for id, file, version in rows(connection, sql, (as_list([id for id, _ in page]),)):
             needing.setdefault(id, []).append((file, version))
         for id, why in page:
             yield id, why + _told(connection, needing.get(id, []))

@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import apsw
-import msgspec
 
-from ...database import row, rows, value
+from ...database import as_list, row, rows, value
 from ...search import Index, Source
 
 OPEN, CURRENT, GONE = 0, 1, 2
@@ -46,7 +45,7 @@ def source() -> Source:
 
 def texts(connection: apsw.Connection, wanted: Sequence[int]) -> dict[int, str]:
     sql = "SELECT row, title, text FROM passage_texts WHERE row IN (SELECT value FROM json_each(?))"
-    found = rows(connection, sql, (msgspec.json.encode(wanted).decode(),))
+    found = rows(connection, sql, (as_list(wanted),))
     return {number: worded(title, text) for number, title, text in found}
 
 
@@ -134,5 +133,5 @@ def passages(connection: apsw.Connection, wanted: Sequence[int]) -> dict[int, Fo
         "SELECT row, scope, file, version, start, stop, title, text FROM passages JOIN passage_texts USING (row)"
         " JOIN readings ON readings.id = reading WHERE row IN (SELECT value FROM json_each(?))"
     )
-    found = rows(connection, sql, (msgspec.json.encode(wanted).decode(),))
+    found = rows(connection, sql, (as_list(wanted),))
     return {number: Found(scope, file, version, Piece(*piece)) for number, scope, file, version, *piece in found}

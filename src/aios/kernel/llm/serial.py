@@ -9,7 +9,7 @@ from typing import Any
 Work = Callable[[], Coroutine[Any, Any, None]]
 
 
-class Turns:
+class Serial:
     """A task begins its work when every earlier one of its name is over. One that is cancelled while it waits lets
     nobody past those that it waited for."""
 
